@@ -1,0 +1,47 @@
+"""The contract of a method: how a backbone is trained, and how it is used beyond its training length."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from lgbench.models.intervention import Mode, ScanIntervention
+from lgbench.task import Task
+
+__all__ = ["Method", "Mode", "ScanIntervention"]
+
+
+class Method:
+    """Base of every method. Vanilla is this class; a remedy overrides what it changes.
+
+    Attributes:
+        backbone: the model it runs on, a name of `lgbench.models.BACKBONES`.
+        trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
+        prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one. False
+            where a position's computation depends on the total length; then each length gets its own pass.
+    """
+
+    class Params(BaseModel):
+        """Parameters of the method; each field has a default, a range and a description."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: ClassVar[str] = "mamba"
+    trains_like: ClassVar[str | None] = None
+    prefix_exact: ClassVar[bool] = True
+
+    def __init__(self, params: Params | None = None) -> None:
+        self.params: Any = params if params is not None else self.Params()
+
+    def unsupported(self, task: Task) -> str | None:
+        """Why this method cannot run on this task, or None. The core writes a `skipped` row with the reason."""
+        return None
+
+    def train_lengths(self, train_length: int) -> tuple[int, int]:
+        """Smallest and largest context in training, tokens, both inclusive."""
+        return 1, train_length
+
+    def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
+        """The change of the scan for a backbone of width `d_model` trained up to `train_length` tokens."""
+        return ScanIntervention()

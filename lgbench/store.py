@@ -1,0 +1,219 @@
+"""Keep every measurement: one parquet file a finished cell, one documented schema, nothing half-written.
+
+    RESULTS/rows/TASK/CELL.parquet          the rows of one cell
+    RESULTS/environments/HASH.json          versions and hardware, once a run, referred to by rows
+    RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.checkpoint`), not needed by any reader
+
+Readers (report, leaderboard) need this module alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lgbench.errors import UserError
+
+SCHEMA_VERSION = 1
+
+_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("cell", pa.string(), "hash of everything that decides the result"),
+    (
+        "training",
+        pa.string(),
+        "hash of everything that decides the trained weights; shared by methods that train alike",
+    ),
+    ("status", pa.string(), "ok, diverged, out_of_memory, failed or skipped; only ok rows have a value"),
+    ("reason", pa.string(), "why the status is not ok; empty otherwise"),
+    ("task", pa.string(), "name of the task"),
+    ("task_params", pa.string(), "resolved parameters of the task, JSON"),
+    ("data_source", pa.string(), "where the items come from, e.g. omniglot, omniglot-small, procedural"),
+    ("data_fingerprint", pa.string(), "hash of the data and its split"),
+    (
+        "notice",
+        pa.string(),
+        "what a reader must know about the data, e.g. that they are procedural; empty otherwise",
+    ),
+    ("method", pa.string(), "name of the method"),
+    ("method_params", pa.string(), "resolved parameters of the method, JSON"),
+    ("label", pa.string(), "method with the parameters that differ from their defaults, for legends"),
+    ("backbone", pa.string(), "name of the backbone"),
+    ("preset", pa.string(), "name of the preset that the numbers started from"),
+    ("d_model", pa.int32(), "width of the backbone"),
+    ("num_layers", pa.int32(), "number of blocks"),
+    ("d_state", pa.int32(), "state size per channel; 0 for a transformer"),
+    ("num_parameters", pa.int64(), "trained parameters, input and output layers included"),
+    ("seed", pa.int32(), "seed of initialisation and training"),
+    (
+        "train_length",
+        pa.int64(),
+        "nominal training length of the recipe, context tokens; lengths are compared to it",
+    ),
+    ("train_low", pa.int64(), "smallest context in training, tokens"),
+    ("train_high", pa.int64(), "largest context in training, tokens"),
+    ("train_steps", pa.int64(), "optimiser steps of the whole training"),
+    ("step", pa.int64(), "optimiser steps after which this was measured"),
+    ("batch_size", pa.int32(), "sequences a training step"),
+    ("learning_rate", pa.float64(), "peak learning rate"),
+    ("axis", pa.string(), "what was varied: context (eval_length) or queries (num_queries)"),
+    ("eval_length", pa.int64(), "context of the evaluation, tokens"),
+    ("num_queries", pa.int64(), "queries of the evaluation"),
+    ("metric", pa.string(), "name of the metric"),
+    ("higher_is_better", pa.bool_(), "direction of the metric"),
+    ("best", pa.float64(), "best possible value"),
+    ("chance", pa.float64(), "value of the best answer that ignores the context, on these items"),
+    ("references", pa.string(), "all such reference values by name, JSON"),
+    ("value", pa.float64(), "mean of the metric over items"),
+    ("ci_low", pa.float64(), "lower end of the 95 % bootstrap interval over items"),
+    ("ci_high", pa.float64(), "upper end of it"),
+    ("std", pa.float64(), "standard deviation over items"),
+    ("num_items", pa.int32(), "number of evaluation items"),
+    (
+        "item_values",
+        pa.list_(pa.float32()),
+        "the metric of each item, in the fixed order, for paired comparison",
+    ),
+    ("items_hash", pa.string(), "hash of the evaluation items; rows with equal hashes are paired"),
+    ("shared_prefix", pa.bool_(), "measured in one pass for the whole grid of lengths"),
+    ("scan_backend", pa.string(), "implementation of the selective scan, or of attention"),
+    ("device", pa.string(), "name of the device"),
+    ("train_loss", pa.float64(), "mean training loss over the last 100 steps before `step`"),
+    ("train_wall_s", pa.float64(), "seconds of training up to `step`, interruptions excluded"),
+    ("train_tokens_per_s", pa.float64(), "tokens per second in training, queries included"),
+    ("eval_wall_s", pa.float64(), "seconds of the evaluation; of the whole grid where shared_prefix"),
+    ("eval_tokens_per_s", pa.float64(), "tokens per second of that evaluation"),
+    ("peak_bytes", pa.int64(), "peak device memory of the evaluation (CPU: peak of the process), bytes"),
+    ("environment", pa.string(), "hash of environments/HASH.json"),
+    ("package_version", pa.string(), "version of lgbench"),
+    ("commit", pa.string(), "git commit of the checkout, with + if modified; empty where there is none"),
+    ("created_at", pa.string(), "when the cell finished, ISO 8601, UTC"),
+)
+
+SCHEMA = pa.schema(
+    [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS],
+    metadata={"lgbench_schema_version": str(SCHEMA_VERSION)},
+)
+
+
+@dataclass
+class Reading:
+    """All rows of some results folders, and the files that could not be read (path → reason)."""
+
+    table: pa.Table
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+class Store:
+    """A results folder.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def path(self, task: str, cell: str) -> Path:
+        """File of a cell's rows."""
+        return self.root / "rows" / task / f"{cell}.parquet"
+
+    def has(self, task: str, cell: str) -> bool:
+        """Whether a cell is finished: its file is there, readable, and no row of it asks to be tried again."""
+        try:
+            statuses = pq.read_table(self.path(task, cell), columns=["status"])["status"].to_pylist()
+        except (OSError, pa.ArrowException):
+            return False
+        return bool(statuses) and not {"failed", "out_of_memory"} & set(statuses)
+
+    def write(self, task: str, cell: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Store the rows of one cell in one file, atomically; replaces an earlier file of the same cell.
+
+        Raises:
+            ValueError: a row lacks a column or has one that the schema does not know.
+            UserError: the folder cannot be written or the disk is full; nothing half-written remains.
+        """
+        names = set(SCHEMA.names)
+        for row in rows:
+            if set(row) != names:
+                raise ValueError(f"row and schema differ: {sorted(set(row) ^ names)}")
+        table = pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA)
+        target = self.path(task, cell)
+        with atomic_file(target) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+        return target
+
+    def write_environment(self, facts: Mapping[str, Any]) -> str:
+        """Keep versions and hardware once; returns their hash."""
+        text = json.dumps(facts, indent=1, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        target = self.root / "environments" / f"{name}.json"
+        if not target.exists():
+            with atomic_file(target) as temporary:
+                temporary.write_text(text + "\n")
+        return name
+
+
+def read(roots: Sequence[Path]) -> Reading:
+    """Rows of all readable files under `RESULTS/rows`; an unreadable one is named, skipped and left alone.
+
+    Raises:
+        UserError: a folder does not exist.
+    """
+    tables, unreadable = [], {}
+    for root in roots:
+        if not Path(root).is_dir():
+            raise UserError(f"no results folder '{root}'. Make one with: lgbench run --results {root}")
+        for path in sorted((Path(root) / "rows").rglob("*.parquet")):
+            try:
+                tables.append(_read_file(path))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                unreadable[path] = str(error).splitlines()[0]
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    return Reading(table, unreadable)
+
+
+def _read_file(path: Path) -> pa.Table:
+    table = pq.read_table(path)
+    version = (table.schema.metadata or {}).get(b"lgbench_schema_version", b"none").decode()
+    if version != str(SCHEMA_VERSION):
+        raise ValueError(
+            f"schema version {version}, this lgbench reads {SCHEMA_VERSION}; run its cell again with --force"
+        )
+    return table.select(SCHEMA.names).cast(SCHEMA)
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """A temporary path in the target's folder that becomes the target if the block succeeds, and is gone if not.
+
+    Raises:
+        UserError: the folder cannot be made or written, or the disk is full.
+    """
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}. Nothing half-written was left."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

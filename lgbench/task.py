@@ -1,0 +1,150 @@
+"""The contract of a task: what a plugin author writes, and the few words it is written in.
+
+A sequence has two parts. The *context* is what grows: image tokens, a haystack, documents. The *queries* follow it
+and are what the metric reads. Every remedy is judged by how the answers to fixed queries change with the length of
+the context (and, where a task allows it, with the number of queries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+"""Named tensors that share their first two dimensions `(batch, length)`."""
+
+Layout = Literal["causal", "encoder_decoder"]
+"""How a backbone takes its input: one sequence `[context, queries]`, or the two apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items of one length: context and queries `(batch, length, …)`, targets `(batch, num_queries, …)`."""
+
+    context: Tensors
+    queries: Tensors
+    targets: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One definition of a score: its name, its best value and its direction."""
+
+    name: str
+    best: float
+    higher_is_better: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A preset, resolved: everything about size, training and evaluation that is a number."""
+
+    d_model: int
+    num_layers: int
+    d_state: int
+    train_length: int
+    """Largest context in training, tokens; a method may narrow or widen the range (truncated, expanded)."""
+    train_queries: tuple[int, int]
+    """Smallest and largest number of queries in a training batch, both inclusive."""
+    train_steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_from: float = 1.0
+    """Fraction of the training from which the learning rate falls linearly to zero; 1 keeps it constant."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm."""
+    eval_lengths: tuple[int, ...]
+    """Context lengths of the evaluation, tokens, increasing."""
+    eval_queries: int
+    """Queries after each context."""
+    query_grid: tuple[int, ...] = ()
+    """Numbers of queries for the second axis, at a context of `train_length`; empty leaves the axis out."""
+    eval_items: int
+    eval_batch: int
+
+
+class EvalSet(Protocol):
+    """Fixed, seeded items: the same for every method, so that comparisons are paired."""
+
+    num_items: int
+    fingerprint: str
+    """Hash of everything that determines the items, equal on every device."""
+
+    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
+        """Context tokens `start` to `stop` (exclusive) of these items at this total length."""
+
+    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
+        """Queries `(batch, num_queries, …)` and their targets. Fewer queries are a prefix of more."""
+
+
+class Task:
+    """Base of every task. A subclass sets the class attributes and implements the methods without a body here."""
+
+    class Params(BaseModel):
+        """Parameters of the task; each field has a default, a range and a description."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: ClassVar[Metric]
+    nested: ClassVar[bool] = False
+    """Shorter contexts of an evaluation item are prefixes of longer ones, so one pass serves a grid of lengths."""
+    exchangeable: ClassVar[bool] = False
+    """Context tokens are independent draws, so masking the first k of n leaves an exact sample of n - k."""
+
+    def __init__(self, params: Params | None = None) -> None:
+        self.params: Any = params if params is not None else self.Params()
+
+    def recipe(self, preset: str, layout: Layout) -> Recipe:
+        """The numbers of a preset ("smoke", "small", "paper") for one kind of backbone.
+
+        Raises:
+            LookupError: the task has no such preset; the message lists the ones it has.
+        """
+        raise NotImplementedError
+
+    def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
+        """Load the data once and keep it on the device. Sets `data_source` and `data_fingerprint`."""
+        self.device = device
+
+    data_source: str = "procedural"
+    """Where the items come from; stored in every row."""
+    data_fingerprint: str = ""
+    notice: str = ""
+    """A sentence for the screen and every figure where the data are not the real ones."""
+
+    def interface(self, d_model: int, layout: Layout) -> nn.Module:
+        """Input and output layers: a module with three methods.
+
+        - `context(Tensors) -> (batch, length, d_model)` embeds context tokens;
+        - `queries(Tensors) -> (batch, extra + num_queries, d_model)` embeds the queries, after a separator if any;
+        - `read(hidden) -> predictions` from hidden `(batch, num_queries, d_model)`.
+        """
+        raise NotImplementedError
+
+    def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
+        """Draw a training batch on the task's device; `generator` is the only source of randomness."""
+        raise NotImplementedError
+
+    def eval_set(self, num_items: int, seed: int) -> EvalSet:
+        """The evaluation items of the held-out split."""
+        raise NotImplementedError
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Training loss, a scalar."""
+        raise NotImplementedError
+
+    def score(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The metric of each query, `(batch, num_queries)` float32; an item's score is the mean over its queries."""
+        raise NotImplementedError
+
+    def references(self, eval_set: EvalSet) -> Mapping[str, float]:
+        """Scores of answers that ignore the context, computed on the evaluation items. Must contain "chance"."""
+        raise NotImplementedError
