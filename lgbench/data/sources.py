@@ -1,0 +1,123 @@
+"""Which data sets lgbench knows, where they are published, and the checksums of the real files."""
+
+import difflib
+from dataclasses import dataclass
+
+from lgbench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One published file."""
+
+    name: str
+    """Unique among all data sets, since files are asked for by name."""
+
+    url: str
+
+    checksum: str
+    """`algorithm:hex`, as pooch reads it."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """Files that are fetched together."""
+
+    name: str
+
+    folder: str
+    """Sub-folder of a data folder, of the cache and of a mirror; data sets of one origin may share it."""
+
+    files: tuple[DataFile, ...]
+
+    licence: str
+
+    citation: str
+
+    purpose: str
+    """What it is for, in a sentence that `lgbench data list` prints."""
+
+
+_OMNIGLOT_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
+_OMNIGLOT_CITATION = (
+    "Lake, Salakhutdinov and Tenenbaum (2015), Human-level concept learning through probabilistic program "
+    "induction, Science 350(6266), 1332-1338"
+)
+
+
+def _omniglot_file(name: str, sha256: str, size_bytes: int) -> DataFile:
+    return DataFile(
+        name=name, url=f"{_OMNIGLOT_URL}/{name}", checksum=f"sha256:{sha256}", size_bytes=size_bytes
+    )
+
+
+DATA_SETS = (
+    DataSet(
+        name="omniglot",
+        folder="omniglot",
+        files=(
+            _omniglot_file(
+                "images_background.zip",
+                "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+                9_464_212,
+            ),
+            _omniglot_file(
+                "images_evaluation.zip",
+                "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+                6_462_886,
+            ),
+        ),
+        licence="MIT",
+        citation=_OMNIGLOT_CITATION,
+        purpose="image reconstruction: 964 characters to train on, 659 others to evaluate",
+    ),
+    DataSet(
+        name="omniglot-small",
+        folder="omniglot",
+        files=(
+            _omniglot_file(
+                "images_background_small1.zip",
+                "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4",
+                1_319_022,
+            ),
+            _omniglot_file(
+                "images_background_small2.zip",
+                "3ccaa407515a8778e5d0861875af38b17e418f301ad5bb3b5a6b65d901a41c7f",
+                1_580_917,
+            ),
+        ),
+        licence="MIT",
+        citation=_OMNIGLOT_CITATION,
+        purpose="image reconstruction in little: 242 characters of 8 alphabets, some of them held out",
+    ),
+)
+
+
+def data_set(name: str) -> DataSet:
+    """The data set of this name.
+
+    Raises:
+        UserError: there is none; the message lists those that exist.
+    """
+    known = {entry.name: entry for entry in DATA_SETS}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"no data set {name!r}.{hint} Known: {', '.join(known)}")
+
+
+def data_file(name: str) -> tuple[DataSet, DataFile]:
+    """The file of this name and the data set that it belongs to.
+
+    Raises:
+        UserError: no data set has such a file.
+    """
+    for entry in DATA_SETS:
+        for file in entry.files:
+            if file.name == name:
+                return entry, file
+    known = ", ".join(file.name for entry in DATA_SETS for file in entry.files)
+    raise UserError(f"no data set has a file {name!r}. Known: {known}")
