@@ -17,6 +17,7 @@ class Method:
 
     Attributes:
         backbone: the model it runs on, a name of `lgbench.models.BACKBONES`.
+        eval_only: names of parameters that do not influence training.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
         prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one. False
             where a position's computation depends on the total length; then each length gets its own pass.
@@ -28,6 +29,7 @@ class Method:
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: ClassVar[str] = "mamba"
+    eval_only: ClassVar[frozenset[str]] = frozenset()
     trains_like: ClassVar[str | None] = None
     prefix_exact: ClassVar[bool] = True
 

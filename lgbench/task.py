@@ -8,7 +8,7 @@ the context (and, where a task allows it, with the number of queries).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -49,6 +49,8 @@ class Recipe:
     d_model: int
     num_layers: int
     d_state: int
+    conv_width: int = 0
+    """Taps of Mamba's causal convolution; 0 leaves it out."""
     train_length: int
     """Largest context in training, tokens; a method may narrow or widen the range (truncated, expanded)."""
     train_queries: tuple[int, int]
@@ -69,6 +71,10 @@ class Recipe:
     """Numbers of queries for the second axis, at a context of `train_length`; empty leaves the axis out."""
     eval_items: int
     eval_batch: int
+
+    def training_part(self) -> Recipe:
+        """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
+        return replace(self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0)
 
 
 class EvalSet(Protocol):
@@ -94,6 +100,8 @@ class Task:
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: ClassVar[Metric]
+    eval_only: ClassVar[frozenset[str]] = frozenset()
+    """Names of parameters that do not influence training."""
     nested: ClassVar[bool] = False
     """Shorter contexts of an evaluation item are prefixes of longer ones, so one pass serves a grid of lengths."""
     exchangeable: ClassVar[bool] = False
@@ -138,7 +146,7 @@ class Task:
         raise NotImplementedError
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Training loss, a scalar."""
+        """Training loss of each query, `(batch, num_queries)`; the core takes the mean."""
         raise NotImplementedError
 
     def score(self, predictions: Tensor, targets: Tensor) -> Tensor:

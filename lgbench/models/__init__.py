@@ -1,0 +1,28 @@
+"""Backbones: sequence models that map `(batch, length, d_model)` to the same shape.
+
+Each has a `layout`, a constructor from keyword sizes, and
+
+    answer(context, queries, *, mode, context_mask, query_mask, intervention) -> hidden states of the queries
+
+A causal one also has `advance(tokens, *, mode, state, mask, intervention) -> Advance` for streaming.
+"""
+
+import importlib
+from typing import Any
+
+BACKBONES = {
+    "mamba": "lgbench.models.mamba:Mamba",
+    "encoder_decoder": "lgbench.models.transformer:EncoderDecoder",
+}
+
+
+def backbone_class(name: str) -> Any:
+    """The class of a backbone.
+
+    Raises:
+        ValueError: there is no such backbone.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"no backbone '{name}'. Known: {', '.join(sorted(BACKBONES))}")
+    module, attribute = BACKBONES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,187 @@
+"""Turn one trained cell into rows: load its weights, evaluate, and say where every number comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lgbench
+from lgbench import checkpoint, provenance
+from lgbench.evaluate import Measurement, evaluate, gallery
+from lgbench.method import Method
+from lgbench.models import backbone_class
+from lgbench.models.model import Model, build_model
+from lgbench.plan import Cell, checkpoint_folder, load_method
+from lgbench.store import SCHEMA, Store, atomic_file
+from lgbench.task import EvalSet, Task
+
+EVAL_SEED = 0
+"""Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
+
+NUM_RESAMPLES = 1000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The evaluation items of a task with the scores of answers that ignore the context."""
+
+    items: EvalSet
+    references: dict[str, float]
+
+
+def make_items(task: Task, num_items: int) -> Items:
+    """The fixed items and their reference scores."""
+    items = task.eval_set(num_items, EVAL_SEED)
+    return Items(items, dict(task.references(items)))
+
+
+def run_cell(
+    cell: Cell,
+    task: Task,
+    items: Items,
+    store: Store,
+    scan_backend: str = "auto",
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> list[Row]:
+    """Evaluate a trained cell; its rows, one a point of an axis. Reconstructions go beside them.
+
+    Raises:
+        FileNotFoundError: the training did not leave the weights.
+    """
+    method = load_method(cell.method, cell.method_params)
+    path = checkpoint.weights_path(checkpoint_folder(store.root, cell.training), cell.step)
+    loaded = checkpoint.load(path)
+    if loaded is None:
+        raise FileNotFoundError(f"no readable weights at {path}")
+    weights, facts = loaded
+    model = build_model(task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend)
+    model.load_state_dict(weights)
+    measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress)
+    pictures = gallery(model, method, cell.recipe, items.items)
+    if pictures is not None:
+        with (
+            atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
+            open(temporary, "wb") as file,
+        ):
+            np.savez_compressed(
+                file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
+            )
+    common = (
+        _common(cell, task, method, store)
+        | _trained(model, facts, task.device, cell)
+        | _references(task, items)
+    )
+    return [common | _measured(m) for m in measurements]
+
+
+def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
+    """The one row of a cell that has no numbers: diverged, out_of_memory, failed or skipped, and why."""
+    method = load_method(cell.method, cell.method_params)
+    row = dict.fromkeys(SCHEMA.names) | _common(cell, task, method, store)
+    metric = task.metric
+    known = {
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "best": metric.best,
+        "axis": "context",
+    }
+    return row | known | {"status": status, "reason": reason, "device": provenance.device_name(task.device)}
+
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of the mean, resampling items; deterministic."""
+    draws = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
+    recipe, training = cell.recipe, cell.training
+    causal = backbone_class(method.backbone).layout == "causal"
+    return {
+        "cell": cell.key,
+        "training": training.key,
+        "task": cell.task,
+        "task_params": cell.task_params,
+        "data_source": task.data_source,
+        "data_fingerprint": task.data_fingerprint,
+        "notice": task.notice,
+        "method": cell.method,
+        "method_params": cell.method_params,
+        "label": cell.label,
+        "backbone": method.backbone,
+        "preset": cell.preset,
+        "d_model": recipe.d_model,
+        "num_layers": recipe.num_layers,
+        "d_state": recipe.d_state if causal else 0,
+        "seed": cell.seed,
+        "train_length": recipe.train_length,
+        "train_low": training.low,
+        "train_high": training.high,
+        "train_steps": recipe.train_steps,
+        "step": cell.step,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "environment": store.write_environment(provenance.environment(task.device)),
+        "package_version": lgbench.__version__,
+        "commit": provenance.commit(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _trained(model: Model, facts: dict[str, Any], device: torch.device, cell: Cell) -> Row:
+    return {
+        "num_parameters": model.num_parameters,
+        "scan_backend": model.backend_name(device, cell.recipe.d_model),
+        "device": provenance.device_name(device),
+        "train_loss": facts["train_loss"],
+        "train_wall_s": facts["train_wall_s"],
+        "train_tokens_per_s": facts["train_tokens_per_s"],
+    }
+
+
+def _references(task: Task, items: Items) -> Row:
+    return {
+        "metric": task.metric.name,
+        "higher_is_better": task.metric.higher_is_better,
+        "best": task.metric.best,
+        "chance": items.references["chance"],
+        "references": json.dumps(items.references, sort_keys=True),
+        "items_hash": items.items.fingerprint,
+        "num_items": items.items.num_items,
+    }
+
+
+def _measured(m: Measurement) -> Row:
+    finite = bool(np.isfinite(m.values).all())
+    low, high = bootstrap_interval(m.values) if finite else (None, None)
+    return {
+        "status": "ok" if finite else "diverged",
+        "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
+        "axis": m.axis,
+        "eval_length": m.eval_length,
+        "num_queries": m.num_queries,
+        "value": float(m.values.mean()) if finite else None,
+        "ci_low": low,
+        "ci_high": high,
+        "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
+        "item_values": m.values.tolist(),
+        "shared_prefix": m.shared_prefix,
+        "eval_wall_s": m.wall_s,
+        "eval_tokens_per_s": m.tokens / m.wall_s,
+        "peak_bytes": m.peak_bytes,
+    }
+
+
+def failure_path(root: Path, cell: Cell) -> Path:
+    """Where the traceback of a failed cell is kept."""
+    return root / "failures" / f"{cell.key}.txt"

@@ -1,0 +1,255 @@
+"""Mamba: a stack of selective-scan blocks that takes a state in, gives one out, and lets a method change the scan.
+
+    u = RMSNorm(r);  [a; z] = W_in u;  s = SiLU(conv(a));  [τ; B; C] = W_x s;  Δ = softplus(W_dt τ + b_dt)
+    y = scan(Δ, A, B, C, s) + D∘s;  r ← r + W_out (y ∘ SiLU(z))
+
+Source: Gu and Dao, arXiv:2312.00752, §3.4. Without the convolution it is the model of the image reconstruction paper
+(Rathjens et al.), whose initialisation is the default here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.ops.mamba_block import mamba_block, supports
+from lgbench.ops.selective_scan import resolve_backend, selective_scan
+
+NEEDS_INTERMEDIATES = frozenset({"timestep", "transition", "keep", "record"})
+
+
+class LayerState(NamedTuple):
+    """What a block carries along the sequence."""
+
+    scan: Tensor
+    """`(batch, d_inner, d_state)` float32."""
+    conv: Tensor | None
+    """Last inputs of the convolution, `(batch, conv_width - 1, d_inner)`; None without one."""
+
+
+class Advance(NamedTuple):
+    """What a causal backbone returns for a piece of a sequence."""
+
+    hidden: Tensor
+    """`(batch, kept, d_model)`; kept = length unless a method drops tokens."""
+    positions: Tensor
+    """`(batch, kept)` int64, where the rows of `hidden` stood in this piece (after `sequence` added its tokens)."""
+    state: list[LayerState]
+
+
+class Mamba(nn.Module):
+    """Mamba backbone with the `ScanIntervention` seam.
+
+    Args:
+        d_model: width of the residual stream.
+        num_layers: number of blocks.
+        d_state: state size N of each channel.
+        expand: d_inner / d_model.
+        dt_rank: rank of the projection to Δ; None is ceil(d_model / 16).
+        conv_width: taps of the causal depthwise convolution; 0 leaves it out.
+        init_std: standard deviation of W_in and W_x at initialisation.
+        scan_backend: implementation of the scan, see `lgbench.ops.selective_scan`; "auto" also admits the fused
+            block where it fits and no hook needs what it keeps on chip.
+    """
+
+    layout: ClassVar[str] = "causal"
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        num_layers: int,
+        d_state: int,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        conv_width: int = 0,
+        init_std: float = 0.1,
+        scan_backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        dt_rank = dt_rank or math.ceil(d_model / 16)
+        self.blocks = nn.ModuleList(
+            MambaBlock(d_model, expand * d_model, d_state, dt_rank, conv_width, init_std)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.scan_backend = scan_backend
+
+    def advance(
+        self,
+        tokens: Tensor,
+        *,
+        mode: Mode,
+        state: list[LayerState] | None = None,
+        mask: Tensor | None = None,
+        intervention: ScanIntervention,
+    ) -> Advance:
+        """Process a piece of a sequence.
+
+        Args:
+            tokens: `(batch, length, d_model)`.
+            mode: see `ScanIntervention.begin`, which the caller has called.
+            state: what the previous piece returned; None at the start of a sequence.
+            mask: bool `(length,)` or `(batch, length)`; False tokens leave every state untouched, exactly.
+            intervention: what the method changes.
+        """
+        hooks = active_hooks(intervention, mode)
+        if state is None and "sequence" in hooks:
+            added = -tokens.shape[1]
+            tokens = intervention.sequence(tokens)
+            added += tokens.shape[1]
+            mask = mask if mask is None else F.pad(mask, (added, 0), value=True)
+        positions, states = None, []
+        for layer, block in enumerate(self.blocks):
+            start = (
+                state[layer] if state is not None else LayerState(_start(intervention, hooks, layer), None)
+            )
+            fused = self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES
+            if fused:
+                tokens, end = block.fused(tokens, start.scan, mask)
+                states.append(LayerState(end, None))
+                continue
+            tokens, kept, end = block(tokens, start, mask, layer, hooks, intervention, self.scan_backend)
+            states.append(end)
+            if kept is not None:
+                positions = kept if positions is None else positions.gather(1, kept)
+                mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
+        return Advance(self.norm(tokens), positions, states)
+
+    def answer(
+        self,
+        context: Tensor,
+        queries: Tensor,
+        *,
+        mode: Mode,
+        context_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        intervention: ScanIntervention,
+    ) -> Tensor:
+        """Hidden states of the queries `(batch, num_queries, d_model)` after the context, in one piece.
+
+        Queries are causal, so masked ones (at the end) need no care.
+        """
+        tokens = torch.cat([context, queries], dim=1)
+        mask = None if context_mask is None else F.pad(context_mask, (0, queries.shape[1]), value=True)
+        hidden = self.advance(tokens, mode=mode, mask=mask, intervention=intervention).hidden
+        return hidden[:, -queries.shape[1] :]
+
+    def fused(self, tokens: Tensor) -> bool:
+        """Whether the fused block serves this model on this device, for methods whose hooks allow it."""
+        block = self.blocks[0]
+        return (
+            self.scan_backend in ("auto", "block")
+            and block.conv is None
+            and supports(
+                tokens.shape[-1], block.d_inner, block.d_state, block.dt_rank, tokens.dtype, tokens.device
+            )
+        )
+
+    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
+        """What computes the scan for tokens like these: "block" (fused) or a scan back end; stored in rows."""
+        if self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES:
+            return "block"
+        return resolve_backend("auto" if self.scan_backend == "block" else self.scan_backend, tokens.device)
+
+
+class MambaBlock(nn.Module):
+    """One pre-norm residual block; see the module's docstring for the formulas."""
+
+    def __init__(
+        self, d_model: int, d_inner: int, d_state: int, dt_rank: int, conv_width: int, init_std: float
+    ) -> None:
+        super().__init__()
+        self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.conv = nn.Conv1d(d_inner, d_inner, conv_width, groups=d_inner) if conv_width else None
+        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.A_log = nn.Parameter(torch.arange(1, d_state + 1).float().log().repeat(d_inner, 1))
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        nn.init.normal_(self.in_proj.weight, std=init_std)
+        nn.init.normal_(self.x_proj.weight, std=init_std)
+        nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
+        with torch.no_grad():
+            dt = torch.exp(torch.rand(d_inner) * math.log(0.1 / 0.001) + math.log(0.001)).clamp(min=1e-4)
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def forward(
+        self,
+        residual: Tensor,
+        start: LayerState,
+        mask: Tensor | None,
+        layer: int,
+        hooks: frozenset[str],
+        intervention: ScanIntervention,
+        scan_backend: str,
+    ) -> tuple[Tensor, Tensor | None, LayerState]:
+        """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, and the state after the piece."""
+        a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
+        x, conv_state = self._convolve(a, start.conv, mask)
+        tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta = F.softplus(self.dt_proj(tau))
+        A = -torch.exp(self.A_log.float())
+        if "timestep" in hooks:
+            delta = intervention.timestep(layer, delta)
+        if "transition" in hooks:
+            A = intervention.transition(layer, A)
+        kept = intervention.keep(layer, delta, x) if "keep" in hooks else None
+        if kept is not None:
+            residual, x, z, delta, B, C = (_gather(t, kept) for t in (residual, x, z, delta, B, C))
+            mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
+        y, state = selective_scan(
+            x, delta, A, B, C, self.D, z=z, h0=start.scan, mask=mask,
+            backend="auto" if scan_backend == "block" else scan_backend,
+        )  # fmt: skip
+        if "record" in hooks:
+            intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
+        return residual + self.out_proj(y), kept, LayerState(state, conv_state)
+
+    def fused(self, residual: Tensor, h0: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same block without convolution in one fused kernel: residual and final state."""
+        return mamba_block(
+            residual,
+            norm_weight=self.norm.weight,
+            in_proj=self.in_proj.weight,
+            x_proj=self.x_proj.weight,
+            dt_weight=self.dt_proj.weight,
+            dt_bias=self.dt_proj.bias,
+            A_log=self.A_log,
+            D=self.D,
+            out_proj=self.out_proj.weight,
+            eps=1e-5,
+            h0=h0,
+            mask=mask,
+        )
+
+    def _convolve(
+        self, a: Tensor, before: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """SiLU of the causal convolution `(batch, length, d_inner)`, and the inputs to carry along."""
+        if self.conv is None:
+            return F.silu(a), None
+        if mask is not None:
+            a = a * mask.unsqueeze(-1)
+        width = self.conv.kernel_size[0]
+        if before is None:
+            before = a.new_zeros(a.shape[0], width - 1, a.shape[2])
+        a = torch.cat([before, a], dim=1)
+        return F.silu(self.conv(a.transpose(1, 2)).transpose(1, 2)), a[:, a.shape[1] - (width - 1) :]
+
+
+def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int) -> Tensor | None:
+    return intervention.initial_state(layer) if "initial_state" in hooks else None
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

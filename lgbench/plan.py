@@ -1,0 +1,223 @@
+"""Resolve what was asked for into cells: pure data whose hashes name checkpoints and result files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from lgbench.errors import UserError
+from lgbench.method import Method
+from lgbench.models import backbone_class
+from lgbench.params import PluginRequest, label, params_json, resolve
+from lgbench.registry import METHODS, TASKS
+from lgbench.task import Recipe, Task
+
+TRAINING_FORMAT = 1
+"""Raised when a change of the code makes trainings with equal settings give other weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Everything that decides trained weights. Methods that train alike have equal ones."""
+
+    task: str
+    task_params: str
+    data_fingerprint: str
+    method: str
+    method_params: str
+    backbone: str
+    low: int
+    """Smallest and largest context in training, tokens, inclusive."""
+    high: int
+    recipe: Recipe
+    seed: int
+    format: int = TRAINING_FORMAT
+
+    @property
+    def key(self) -> str:
+        """Hash that names the checkpoint folder."""
+        return _hash(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the cross product, fully resolved."""
+
+    task: str
+    task_params: str
+    method: str
+    method_params: str
+    label: str
+    training: Training
+    recipe: Recipe
+    preset: str
+    step: int
+    """Optimiser steps after which it is evaluated; at most the training's."""
+
+    @property
+    def key(self) -> str:
+        """Hash that names the result file."""
+        return _hash(self)
+
+    @property
+    def seed(self) -> int:
+        """Seed of initialisation and training."""
+        return self.training.seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """Grid axes besides task, method and seed; None keeps the preset's number."""
+
+    train_length: Sequence[int] | None = None
+    train_steps: Sequence[int] | None = None
+    num_layers: Sequence[int] | None = None
+    d_state: Sequence[int] | None = None
+    eval_at_steps: Sequence[int] | None = None
+    """Evaluate these checkpoints along each training, and its end."""
+
+
+def resolve_cells(
+    tasks: Sequence[tuple[str, Task]],
+    methods: Sequence[PluginRequest],
+    *,
+    seeds: Sequence[int],
+    preset: str,
+    axes: Axes,
+    overrides: Mapping[str, Any],
+) -> list[Cell]:
+    """The cross product, in the order tasks, methods, axes, seeds, steps.
+
+    Args:
+        tasks: names and prepared tasks (their data decide the fingerprint).
+        methods: requested methods.
+        seeds: of initialisation and training.
+        preset: name of the preset.
+        axes: grid axes.
+        overrides: fields of `Recipe` that replace the preset's numbers.
+
+    Raises:
+        UserError: an unknown preset, parameter or plugin; lengths that are not positive and increasing.
+    """
+    cells = []
+    for (task_name, task), method_request in product(tasks, methods):
+        method_class = METHODS.load(method_request.name)
+        method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
+        layout = backbone_class(method.backbone).layout
+        try:
+            base = replace(task.recipe(preset, layout), **overrides)
+        except LookupError as error:
+            raise UserError(str(error)) from None
+        grid = product(
+            axes.train_length or [base.train_length],
+            axes.train_steps or [base.train_steps],
+            axes.num_layers or [base.num_layers],
+            axes.d_state or [base.d_state],
+            seeds,
+        )
+        for train_length, train_steps, num_layers, d_state, seed in grid:
+            recipe = replace(
+                base,
+                train_length=train_length,
+                train_steps=train_steps,
+                num_layers=num_layers,
+                d_state=d_state,
+            )
+            _check(recipe)
+            training = _training(task_name, task, method_request.name, method, recipe, seed)
+            for step in sorted({*(axes.eval_at_steps or ()), train_steps}):
+                if not 0 < step <= train_steps:
+                    raise UserError(f"--eval-at-steps {step} is outside the training of {train_steps} steps")
+                cells.append(
+                    Cell(
+                        task=task_name,
+                        task_params=params_json(task.params),
+                        method=method_request.name,
+                        method_params=params_json(method.params),
+                        label=label(method_request.name, method.params),
+                        training=training,
+                        recipe=recipe,
+                        preset=preset,
+                        step=step,
+                    )
+                )
+    return list(dict.fromkeys(cells))
+
+
+def load_task(request: PluginRequest) -> Task:
+    """An unprepared task with validated parameters.
+
+    Raises:
+        UserError: unknown task or parameter.
+    """
+    task_class = TASKS.load(request.name)
+    return task_class(resolve(task_class, request.params, "task", request.name))
+
+
+def load_method(name: str, params: str) -> Method:
+    """The method of a cell or training, from its resolved JSON parameters."""
+    method_class = METHODS.load(name)
+    return method_class(method_class.Params.model_validate_json(params))
+
+
+def checkpoint_folder(root: Path, training: Training) -> Path:
+    """Where a training keeps its weights under a results folder."""
+    return Path(root) / "checkpoints" / training.key
+
+
+def _training(task_name: str, task: Task, name: str, method: Method, recipe: Recipe, seed: int) -> Training:
+    params = method.params
+    if method.trains_like is not None:
+        name = method.trains_like
+        method = METHODS.load(name)()
+        params = method.params
+    low, high = method.train_lengths(recipe.train_length)
+    return Training(
+        task=task_name,
+        task_params=_without(task.params, task.eval_only),
+        data_fingerprint=task.data_fingerprint,
+        method=name,
+        method_params=_without(params, method.eval_only),
+        backbone=method.backbone,
+        low=low,
+        high=high,
+        recipe=recipe.training_part(),
+        seed=seed,
+    )
+
+
+def _check(recipe: Recipe) -> None:
+    for name in ("eval_lengths", "query_grid"):
+        grid = getattr(recipe, name)
+        if any(n < 1 for n in grid) or any(a >= b for a, b in zip(grid, grid[1:], strict=False)):
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
+    if not recipe.eval_lengths:
+        raise UserError("--eval-lengths is empty; give at least one length, e.g. --eval-lengths 64,256,1024")
+    for name in (
+        "train_length",
+        "train_steps",
+        "num_layers",
+        "batch_size",
+        "eval_items",
+        "eval_queries",
+        "eval_batch",
+    ):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(recipe, name)}")
+    if not recipe.learning_rate > 0:
+        raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
+
+
+def _without(params: Any, names: frozenset[str]) -> str:
+    return json.dumps(params.model_dump(mode="json", exclude=set(names)), sort_keys=True)
+
+
+def _hash(record: Any) -> str:
+    text = json.dumps(asdict(record), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

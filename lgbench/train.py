@@ -1,0 +1,332 @@
+"""Train one model: the same numbers whether interrupted or not, one captured CUDA graph per length bucket.
+
+The context length of every step is drawn from the training range by (seed, step) alone. On a GPU, where a task's
+context tokens are independent draws, a step runs at the upper end of the length's bucket with the surplus masked
+out on the left, which is exact (Δ = 0 leaves a state untouched) and lets one graph serve the whole bucket.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lgbench import checkpoint, provenance
+from lgbench.method import Method
+from lgbench.models.model import build_model
+from lgbench.models.transformer import DropPath
+from lgbench.plan import Training
+from lgbench.task import Recipe, Task
+
+LOG_EVERY = 100
+"""Steps between two looks at the loss, the only moments at which the device is waited for."""
+
+MAX_BUCKETS = 16
+"""Captured graphs a training; more waste less on padding and take longer to capture."""
+
+
+class Diverged(Exception):
+    """The training loss is no longer a finite number."""
+
+
+class Trainer:
+    """One training, from a seed or from where it was interrupted.
+
+    Args:
+        training: settings; nothing else influences the result.
+        task: prepared task; its device is where training runs.
+        method: the method that is trained.
+        folder: where weights and the resumable state go.
+        milestones: steps after which weights are kept, besides the last.
+        scan_backend: see `lgbench.ops.selective_scan`.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        task: Task,
+        method: Method,
+        folder: Path,
+        milestones: Iterable[int] = (),
+        scan_backend: str = "auto",
+    ) -> None:
+        self.training, self.task, self.recipe, self.folder = training, task, training.recipe, folder
+        self.milestones = {*milestones, self.recipe.train_steps}
+        self.device = task.device
+        self.model = build_model(
+            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend
+        ).train()
+        self.generator = torch.Generator(self.device).manual_seed(training.seed)
+        for module in self.model.modules():
+            if isinstance(module, DropPath):
+                module.generator = self.generator
+        self.parameters = list(self.model.parameters())
+        self.optimizer = _adam(self.parameters, self.recipe.learning_rate, self.device)
+        self.log = torch.zeros(LOG_EVERY, device=self.device)
+        self.step, self.wall_s, self.tokens = 0, 0.0, 0
+        self.history: list[tuple[int, float]] = []
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._graphs = _Graphs(self) if self.stream is not None and task.exchangeable else None
+        self._saved_at = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.recipe.train_steps
+
+    def next_look(self) -> int:
+        """Steps done at the next look at the loss, which comes at every milestone too."""
+        stop = min(self.recipe.train_steps, (self.step // LOG_EVERY + 1) * LOG_EVERY)
+        return min([stop, *(m for m in self.milestones if m > self.step)])
+
+    def look(self, began: float, num_trainers: int) -> None:
+        """Wait for the queued steps, look at their losses, keep the weights of a milestone.
+
+        Args:
+            began: when the first of these steps was queued, `time.monotonic()`.
+            num_trainers: trainings that shared the device since then; each bears its part of the time.
+
+        Raises:
+            Diverged: the loss is not finite.
+            UserError: the weights cannot be written.
+        """
+        if self.stream is not None:
+            self.stream.synchronize()
+        losses = self.log[: (self.step - 1) % LOG_EVERY + 1].tolist()
+        self.wall_s += (time.monotonic() - began) / num_trainers
+        if not all(map(math.isfinite, losses)):
+            raise Diverged(f"loss became {losses[-1]} before step {self.step}")
+        self.history.append((self.step, sum(losses) / len(losses)))
+        if self.step in self.milestones:
+            self.save_weights()
+
+    def one_step(self) -> None:
+        """One optimiser step, queued on the trainer's stream."""
+        length, num_queries = draw_lengths(self.training, self.step)
+        with torch.cuda.stream(self.stream):
+            _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
+            if self._graphs is not None:
+                loss = self._graphs.step(length, num_queries)
+            else:
+                loss = self.compute(length, num_queries, length, num_queries)
+            self.log[self.step % LOG_EVERY].copy_(loss)
+        self.step += 1
+        self.tokens += self.recipe.batch_size * (length + num_queries)
+
+    def compute(
+        self, length: int | Tensor, num_queries: int | Tensor, drawn_length: int, drawn_queries: int
+    ) -> Tensor:
+        """Sample, forward, backward, clip and update; the loss before the update.
+
+        Args:
+            length: context tokens to use.
+            num_queries: queries to use.
+            drawn_length: context tokens to draw, at least `length`; the surplus is masked on the left.
+            drawn_queries: queries to draw, at least `num_queries`.
+        """
+        batch = self.task.sample(self.recipe.batch_size, drawn_length, drawn_queries, self.generator)
+        context_mask = query_mask = None
+        if isinstance(length, Tensor):
+            place = torch.arange(drawn_length, device=self.device)
+            context_mask = place >= drawn_length - length
+        if isinstance(num_queries, Tensor):
+            query_mask = torch.arange(drawn_queries, device=self.device) < num_queries
+        predictions = self.model.answer(
+            batch, mode="train", length=length, context_mask=context_mask, query_mask=query_mask
+        )
+        losses = self.task.loss(predictions, batch.targets)
+        if query_mask is None:
+            loss = losses.mean()
+        else:
+            loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * num_queries)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def save_weights(self) -> None:
+        """Keep the weights of this step, with loss, time and speed."""
+        facts = {
+            "step": self.step,
+            "train_loss": self.history[-1][1],
+            "train_wall_s": self.wall_s,
+            "train_tokens_per_s": self.tokens / max(self.wall_s, 1e-9),
+            "history": self.history,
+            "device": provenance.device_name(self.device),
+        }
+        checkpoint.save(checkpoint.weights_path(self.folder, self.step), self.model.state_dict(), facts)
+        if self.finished:
+            checkpoint.resume_path(self.folder).unlink(missing_ok=True)
+
+    def save_resume(self) -> None:
+        """Keep everything that a resumed run needs to end with the same numbers."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for k, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{k}.{name}"] = value
+        tensors |= {"generator": self.generator.get_state(), "log": self.log}
+        facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
+        checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
+        self._saved_at = time.monotonic()
+
+    def save_resume_every(self, seconds: float) -> None:
+        """`save_resume`, if that long has passed since the last time."""
+        if time.monotonic() - self._saved_at >= seconds and not self.finished:
+            self.save_resume()
+
+    def resume(self) -> bool:
+        """Go on from a saved state if there is a whole one that does not skip a missing milestone."""
+        found = checkpoint.load(checkpoint.resume_path(self.folder))
+        if found is None:
+            return False
+        tensors, facts = found
+        if any(
+            m <= facts["step"] and not checkpoint.weights_path(self.folder, m).exists()
+            for m in self.milestones
+        ):
+            return False
+        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        self.model.load_state_dict(weights)
+        for k, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                value.copy_(tensors[f"optimizer.{k}.{name}"])
+        self.generator.set_state(tensors["generator"])
+        self.log.copy_(tensors["log"])
+        self.step, self.wall_s, self.tokens = facts["step"], facts["wall_s"], facts["tokens"]
+        self.history = [tuple(pair) for pair in facts["history"]]
+        return True
+
+
+class _Graphs:
+    """One captured training step per bucket of context lengths, on a stream of its own."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.pool = torch.cuda.graph_pool_handle()
+        self.length = torch.zeros((), dtype=torch.long, device=trainer.device)
+        self.num_queries = torch.zeros((), dtype=torch.long, device=trainer.device)
+        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        low, high = trainer.training.low, trainer.training.high
+        self.width = max(1, math.ceil((high - low + 1) / MAX_BUCKETS))
+
+    def step(self, length: int, num_queries: int) -> Tensor:
+        """Replay the graph of this length's bucket; returns its static loss."""
+        training = self.trainer.training
+        bucket = min(
+            training.high, training.low - 1 + math.ceil((length - training.low + 1) / self.width) * self.width
+        )
+        if bucket not in self.captured:
+            self.captured[bucket] = self._capture(bucket)
+        self.length.fill_(length)
+        self.num_queries.fill_(num_queries)
+        graph, loss = self.captured[bucket]
+        graph.replay()
+        return loss
+
+    def _capture(self, bucket: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        trainer = self.trainer
+        low, high = trainer.recipe.train_queries
+        length = self.length if bucket > trainer.training.low else bucket
+        num_queries = self.num_queries if high > low else high
+        self.length.fill_(bucket)
+        self.num_queries.fill_(high)
+        changed = [*trainer.parameters, *(v for s in trainer.optimizer.state.values() for v in s.values())]
+        before = [t.detach().clone() for t in changed]
+        random_state = trainer.generator.get_state()
+        trainer.compute(length, num_queries, bucket, high)  # compiles kernels and warms up libraries
+        with torch.no_grad():
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
+        trainer.generator.set_state(random_state)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(trainer.generator)
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=trainer.stream, capture_error_mode="thread_local"
+        ):
+            loss = trainer.compute(length, num_queries, bucket, high)
+        return graph, loss
+
+
+def draw_lengths(training: Training, step: int) -> tuple[int, int]:
+    """Context length and number of queries of a step, uniform and inclusive, by (seed, step) alone."""
+    draw = np.random.default_rng((training.seed, step))
+    low, high = training.recipe.train_queries
+    return int(draw.integers(training.low, training.high + 1)), int(draw.integers(low, high + 1))
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, constant, then linear to zero from `decay_from` of the steps on."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    start = recipe.decay_from * recipe.train_steps
+    fall = 1.0 if step < start else (recipe.train_steps - step) / (recipe.train_steps - start)
+    return recipe.learning_rate * warm * fall
+
+
+def train_all(
+    trainers: list[Trainer],
+    *,
+    save_every_s: float = 60.0,
+    on_progress: Callable[[Trainer], None] = lambda trainer: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[Trainer, Diverged]:
+    """Train several models on one device side by side, each exactly as it would train alone.
+
+    Args:
+        trainers: unfinished trainings.
+        save_every_s: seconds between two resumable states.
+        on_progress: called after each look at a loss.
+        should_stop: asked after each look; when true, states are saved and `KeyboardInterrupt` is raised.
+
+    Returns:
+        The trainings that diverged; the others went on.
+    """
+    diverged: dict[Trainer, Diverged] = {}
+    active = [t for t in trainers if not t.finished]
+    while active:
+        began = time.monotonic()
+        stops = {t: t.next_look() for t in active}
+        while pending := [t for t in active if t.step < stops[t]]:
+            for trainer in pending:  # one step each in turn, so that the device sees work of all of them
+                trainer.one_step()
+        for trainer in active:
+            try:
+                trainer.look(began, len(active))
+            except Diverged as error:
+                diverged[trainer] = error
+                continue
+            trainer.save_resume_every(save_every_s)
+            on_progress(trainer)
+        active = [t for t in active if t not in diverged and not t.finished]
+        if active and should_stop():
+            for trainer in active:
+                trainer.save_resume()
+            raise KeyboardInterrupt
+    return diverged
+
+
+def _adam(parameters: list[nn.Parameter], rate: float, device: torch.device) -> torch.optim.Adam:
+    """Adam as the published recipe has it (ε outside the root, no weight decay), its state made in advance."""
+    cuda = device.type == "cuda"
+    lr = torch.tensor(rate, device=device) if cuda else rate
+    adam = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-6, fused=True, capturable=cuda)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()  # with zero gradients: makes the moments, leaves the weights
+    adam.zero_grad(set_to_none=True)
+    for state in adam.state.values():
+        state["step"].zero_()
+    return adam
+
+
+def _set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
