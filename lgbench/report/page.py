@@ -1,0 +1,231 @@
+"""Write the report: figures for papers, and one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from lgbench.report.curves import Board, Results, format_length, load
+from lgbench.report.figures import curve_figure
+from lgbench.report.leaderboard import HOLDS, cells, format_duration, format_rate, notes, rank
+from lgbench.report.style import save
+from lgbench.report.tables import best_of, format_value, pivot
+from lgbench.store import atomic_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportResult:
+    """What a report consists of.
+
+    Attributes:
+        html: the page.
+        figures: PNG, PDF and SVG files of the figures, in the order of the page.
+        warnings: what a reader must know, a sentence each; they are on the page too.
+    """
+
+    html: Path
+    figures: list[Path]
+    warnings: list[str]
+
+
+def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
+    """Write OUT/index.html and OUT/figures/; the same rows give the same bytes.
+
+    Args:
+        roots: results folders.
+        out: folder to write to; files of an earlier report are replaced.
+
+    Raises:
+        UserError: a results folder does not exist, there are no results, or `out` cannot be written.
+    """
+    results = load(roots)
+    out = Path(out)
+    boards, paths = [], []
+    for board in results.boards:
+        shown = []
+        for name, caption, figure in _figures(board):
+            stem = out / "figures" / f"{board.slug}-{name}"
+            written = save(figure, stem)
+            paths += written
+            shown.append({"data": _inline(written), "caption": caption, "stem": stem.name})
+        boards.append(_board(board, shown))
+    source = files("lgbench.report").joinpath("page.jinja").read_text(encoding="utf-8")
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = jinja.from_string(source).render(
+        title="Length generalization: results of lgbench",
+        summary=_summary(results),
+        notices=sorted({board.notice for board in results.boards if board.notice}),
+        warnings=results.warnings,
+        boards=boards,
+        missing=[_not_measured(row) for row in results.missing.drop_duplicates("cell").itertuples()],
+        provenance=_provenance(results.rows),
+        environments=_environments(roots, results.rows),
+        definitions=_definitions(results.boards),
+    )
+    target = out / "index.html"
+    with atomic_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return ReportResult(html=target, figures=paths, warnings=results.warnings)
+
+
+def _figures(board: Board) -> Iterable[tuple[str, str, Figure]]:
+    """Name, caption and figure, one at a time."""
+    for axis, words in (("context", "evaluation length"), ("queries", "number of queries")):
+        if not board.curve(axis).empty:
+            yield (
+                axis,
+                f"{board.metric} against {words}: {', '.join(board.series)}.",
+                curve_figure(board, axis),
+            )
+
+
+def _inline(paths: Sequence[Path]) -> str:
+    """The SVG among the files of a figure as a data URI."""
+    svg = next(path for path in paths if path.suffix == ".svg")
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+
+
+def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
+    ranking = rank(board)
+    return {
+        "slug": board.slug,
+        "title": board.title,
+        "metric": board.metric,
+        "notice": board.notice,
+        "figures": figures,
+        "ranking": [cells(entry) for _, entry in ranking.iterrows()],
+        "ranking_notes": notes(ranking),
+        "tables": [_table(board, axis) for axis in ("context", "queries") if not board.curve(axis).empty],
+    }
+
+
+def _table(board: Board, axis: str) -> dict[str, Any]:
+    """One line a length, one column a method: mean, interval, and the number of seeds where it is not the usual."""
+    curve = board.curve(axis)
+    x = {"context": "eval_length", "queries": "num_queries"}[axis]
+    values, low, high, seeds = (pivot(curve, name, x) for name in ("value", "low", "high", "num_seeds"))
+    usual = int(curve["num_seeds"].mode().max())
+    chance = curve.groupby(x)["chance"].mean()
+    lines = []
+    for length in values.columns:
+        best = best_of(values[length], board.higher_is_better)
+        shown = []
+        for name in values.index:
+            value, count = values.at[name, length], seeds.at[name, length]
+            interval = ""
+            if np.isfinite(value):
+                interval = f"[{format_value(low.at[name, length])}, {format_value(high.at[name, length])}]"
+                interval += f" ({count:.0f} seed{'s' * (count != 1)})" if count != usual else ""
+            shown.append({"value": format_value(value), "interval": interval, "best": name == best})
+        lines.append(
+            {"length": format_length(length), "cells": shown, "chance": format_value(chance[length])}
+        )
+    direction = "higher" if board.higher_is_better else "lower"
+    return {
+        "title": f"{board.metric} by {'evaluation length' if axis == 'context' else 'number of queries'}",
+        "corner": "length" if axis == "context" else "queries",
+        "series": list(values.index),
+        "lines": lines,
+        "note": f"Mean and 95 % interval over {usual} seed{'s' * (usual != 1)} and the evaluation items, unless said "
+        f"otherwise; {direction} is better, the best of a line is bold.",
+    }
+
+
+def _summary(results: Results) -> str:
+    rows = results.rows
+    made = rows["created_at"].max()
+    return (
+        f"{rows['cell'].nunique()} cells: tasks {', '.join(sorted(rows['task'].unique()))}; methods "
+        f"{', '.join(sorted(rows['label'].unique()))}. Newest result: {made}."
+    )
+
+
+def _not_measured(row: Any) -> dict[str, str]:
+    return {
+        "task": row.task,
+        "label": row.label,
+        "seed": f"{row.seed:.0f}",
+        "outcome": row.outcome,
+        "reason": row.reason,
+    }
+
+
+def _provenance(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """One line a cell: what it ran on, with which code, for how long."""
+    lines = []
+    order = rows.sort_values(["task", "preset", "label", "seed", "cell"], kind="stable")
+    for cell, group in order.groupby("cell", sort=False):
+        first = group.iloc[0]
+        lines.append(
+            {
+                "task": first["task"],
+                "method": first["label"],
+                "seed": f"{first['seed']:.0f}",
+                "preset": first["preset"],
+                "outcome": ", ".join(sorted(group["outcome"].unique())),
+                "parameters": _number(first["num_parameters"]),
+                "device": first["device"],
+                "scan": first["scan_backend"],
+                "training": format_duration(group["train_wall_s"].max()),
+                "tokens/s": format_rate(group["train_tokens_per_s"].mean()),
+                "evaluation": format_duration(_evaluation_wall_s(group)),
+                "peak memory": f"{group['peak_bytes'].max() / 2**30:.2f} GiB"
+                if group["peak_bytes"].max() > 0
+                else "–",
+                "lgbench": first["package_version"],
+                "commit": first["commit"][:12]
+                + "+" * (len(first["commit"]) > 12 and first["commit"].endswith("+")),
+                "environment": first["environment"],
+                "finished": first["created_at"],
+                "cell": str(cell),
+            }
+        )
+    return lines
+
+
+def _evaluation_wall_s(rows: pd.DataFrame) -> float:
+    """Seconds of all evaluations of a cell; a pass shared by a grid of lengths counts once."""
+    shared = rows["shared_prefix"].fillna(False).astype(bool)
+    passes = rows[shared].drop_duplicates(["axis", "step", "metric"])["eval_wall_s"].sum()
+    return float(passes + rows[~shared]["eval_wall_s"].sum())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "–"
+
+
+def _environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, str]:
+    """Hash → facts of the environments that rows refer to, as JSON; says so where a file is missing or broken."""
+    found = {}
+    for name in sorted(set(rows["environment"]) - {""}):
+        found[name] = "not found beside the results"
+        for root in roots:
+            path = Path(root) / "environments" / f"{name}.json"
+            if path.is_file():
+                try:
+                    found[name] = json.dumps(json.loads(path.read_text()), indent=1, sort_keys=True)
+                except (OSError, ValueError) as error:
+                    found[name] = f"could not be read: {error}"
+    return found
+
+
+def _definitions(boards: Sequence[Board]) -> dict[str, str]:
+    metrics = {}
+    for board in boards:
+        best = f"{board.points['best'].mean():g}"
+        direction = "higher" if board.higher_is_better else "lower"
+        metrics[f"{board.metric} ({board.task})"] = (
+            f"The metric of the task, averaged over queries, items and seeds; {direction} is better, the best possible "
+            f"value is {best}."
+        )
+    return metrics | HOLDS

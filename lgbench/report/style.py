@@ -1,0 +1,190 @@
+"""One look for all figures: sober, readable in grey, as wide as the page of a paper."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from lgbench.report.curves import format_length
+from lgbench.store import atomic_file
+
+WIDTH_IN = 7.0
+"""Width of a figure, inches: the text width of a two-column page."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette without its yellow: told apart by colour-blind readers, on white."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+DASHES = ("-", "--", ":")
+GREY = "#555555"
+SHADE = "#EDEDED"
+WARNING = "#B00020"
+
+_LINE_IN = 0.15
+_CHARACTERS_PER_IN = 19.5
+"""Of the footer's text, 7 points."""
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.width": 0.5,
+    "xtick.major.size": 3.5,
+    "ytick.major.size": 3.5,
+    "xtick.minor.size": 2,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "lgbench",
+}
+
+
+def looks() -> AbstractContextManager[None]:
+    """The settings in which figures are drawn and saved; nothing of the caller's matplotlib changes."""
+    return matplotlib.rc_context(sns.axes_style("ticks") | _RC)
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the `index`-th method: always the same, distinct for the first 21."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
+
+
+def compose(
+    figure: Figure,
+    axes: Sequence[Axes],
+    *,
+    height_in: float,
+    footer: Iterable[str],
+    notice: str = "",
+    handles: Sequence[Any] = (),
+    left_in: float = 0.62,
+    right_in: float = 0.1,
+    gap_in: float = 0.25,
+    bottom_in: float = 0.48,
+) -> None:
+    """Lay out a figure: legend on top, panels side by side, a footer in grey, the notice on the data in red.
+
+    Args:
+        figure: made by `new_figure`; its height is set here.
+        axes: panels, from left to right; each is `height_in` inches high.
+        height_in: height of the panels, inches.
+        footer: sentences in small print.
+        notice: what a reader must know about the data; empty for nothing.
+        handles: what the legend explains.
+        left_in, right_in, bottom_in, gap_in: room for tick labels and texts around and between panels,
+        inches.
+    """
+    per_line = int(WIDTH_IN * _CHARACTERS_PER_IN)
+    lines = textwrap.wrap(" ".join(footer), per_line)
+    warning = textwrap.wrap(notice, int(per_line * 0.9))
+    legend = _legend(figure, handles) if handles else None
+    legend_in = legend.get_window_extent().height / figure.dpi + 0.16 if legend else 0.1
+    footer_in = _LINE_IN * (len(lines) + len(warning)) + 0.08
+    total = legend_in + height_in + bottom_in + footer_in
+    figure.set_size_inches(WIDTH_IN, total)
+    if legend:
+        legend.set_bbox_to_anchor((left_in / WIDTH_IN, 1 - 0.05 / total))
+    each = (WIDTH_IN - left_in - right_in - gap_in * (len(axes) - 1)) / len(axes)
+    for index, panel in enumerate(axes):
+        x = left_in + index * (each + gap_in)
+        panel.set_position(
+            (x / WIDTH_IN, (footer_in + bottom_in) / total, each / WIDTH_IN, height_in / total)
+        )
+    for index, text in enumerate([*warning, *lines]):
+        red = index < len(warning)
+        figure.text(
+            0.08 / WIDTH_IN,
+            (footer_in - _LINE_IN * (index + 1)) / total,
+            text,
+            fontsize=7,
+            color=WARNING if red else GREY,
+            weight="bold" if red else "normal",
+            va="bottom",
+        )
+
+
+def _legend(figure: Figure, handles: Sequence[Any]) -> Any:
+    """A legend on top with as many columns as fit."""
+    for columns in range(min(len(handles), 5), 0, -1):
+        legend = figure.legend(
+            handles=handles,
+            ncol=columns,
+            loc="upper left",
+            frameon=False,
+            borderaxespad=0,
+            borderpad=0.1,
+            columnspacing=1.6,
+            handlelength=2.2,
+        )
+        if columns == 1 or legend.get_window_extent().width / figure.dpi <= WIDTH_IN - 0.8:
+            return legend
+        legend.remove()
+    raise AssertionError("a legend without handles")
+
+
+def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of the page's width that belongs to no window, and its panels."""
+    figure = Figure(figsize=(WIDTH_IN, 4), dpi=200)
+    FigureCanvasAgg(figure)
+    axes = [figure.add_axes((0.1 + 0.8 * i / panels, 0.2, 0.7 / panels, 0.6)) for i in range(panels)]
+    for panel in axes:
+        sns.despine(ax=panel)
+    return figure, axes
+
+
+def length_axis(axes: Axes, lengths: Sequence[int], label: str) -> None:
+    """A log2 axis over `lengths` with a label at every second octave and the last (each octave if they are few)."""
+    low, high = min(lengths), max(lengths)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(low / 2**0.35, high * 2**0.35)
+    octaves = range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)
+    inside = [2**k for k in octaves if low <= 2**k <= high]
+    step = 1 if len(inside) <= 7 else 2
+    labelled = (
+        sorted({*inside[::step], inside[-1]} if len(inside) <= 17 else inside[::3]) if inside else [low, high]
+    )
+    axes.xaxis.set_major_locator(FixedLocator(labelled))
+    axes.xaxis.set_minor_locator(FixedLocator(inside))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: format_length(length)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(label)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write STEM.png (200 dpi), STEM.pdf and STEM.svg, each atomically; the same figure gives the same bytes.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    undated = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Producer": None},
+        "svg": {"Date": None},
+    }
+    paths = []
+    for kind, metadata in undated.items():
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+        paths.append(path)
+    return paths

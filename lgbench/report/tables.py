@@ -1,0 +1,110 @@
+"""Print the curves as tables: one row a method, one column a length, the mean with half of its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lgbench.report.curves import Board, format_length, load
+
+MAX_COLUMNS = 8
+
+
+def summary_table(roots: Sequence[Path]) -> list[Table]:
+    """Terminal tables of results folders, one a task, data set, preset and metric.
+
+    Rows are methods, columns a readable subset of the evaluation lengths; a value is the mean over seeds and
+    items ± half of its 95 % interval; the best of a column is bold; the last row is the answer that ignores
+    the context.
+
+    Raises:
+        UserError: a folder does not exist, or there are no results in them.
+    """
+    results = load(roots)
+    tables = [_table(board) for board in results.boards if not board.curve("context").empty]
+    if results.missing.empty:
+        return tables
+    failed = Table(title="Not measured", title_justify="left", title_style="bold red")
+    for column in ("task", "method", "seed", "outcome", "reason"):
+        failed.add_column(column, overflow="fold")
+    for row in results.missing.drop_duplicates("cell").itertuples():
+        failed.add_row(*map(Text, (row.task, row.label, f"{row.seed:.0f}", row.outcome, row.reason)))
+    return [*tables, failed]
+
+
+def format_value(value: float, digits: int = 3) -> str:
+    """A number with `digits` decimals, or in scientific notation where those would show nothing of it."""
+    if not np.isfinite(value):
+        return "–"
+    if value != 0 and not 10**-digits <= abs(value) < 10**5:
+        return f"{value:.2g}"
+    return f"{value:.{digits}f}"
+
+
+def pivot(curve: pd.DataFrame, column: str, x: str = "eval_length") -> pd.DataFrame:
+    """One row a series in their order, one column a length; NaN where a series was not evaluated."""
+    order = list(dict.fromkeys(curve["series"]))
+    return curve.pivot_table(index="series", columns=x, values=column, aggfunc="first").loc[order]
+
+
+def best_of(values: pd.Series, higher_is_better: bool) -> str | None:
+    """The series with the best value of a column; None if fewer than two were measured."""
+    values = values.dropna()
+    if len(values) < 2:
+        return None
+    return str(values.idxmax() if higher_is_better else values.idxmin())
+
+
+def readable_subset(lengths: Sequence[int], anchor: int) -> list[int]:
+    """At most `MAX_COLUMNS` of increasing lengths: evenly spaced around `anchor`, the longest always among them."""
+    stride = -(-len(lengths) // MAX_COLUMNS)
+    middle = max((index for index, length in enumerate(lengths) if length <= anchor), default=0)
+    kept = {index for index in range(len(lengths)) if (index - middle) % stride == 0} | {len(lengths) - 1}
+    return [lengths[index] for index in sorted(kept)[-MAX_COLUMNS:]]
+
+
+def _table(board: Board) -> Table:
+    curve = board.curve("context")
+    values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
+    lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
+    direction = "higher" if board.higher_is_better else "lower"
+    table = Table(
+        title=Text(f"{board.title}: {board.metric} ({direction} is better)"),
+        caption=Text(_caption(board, curve)),
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", overflow="fold", min_width=12)
+    for length in lengths:
+        table.add_column(format_length(length), justify="right")
+    for series in values.index:
+        cells = []
+        for length in lengths:
+            value = values.at[series, length]
+            half = (high.at[series, length] - low.at[series, length]) / 2
+            text = f"{format_value(value)} ±{format_value(half)}" if np.isfinite(value) else "–"
+            best = series == best_of(values[length], board.higher_is_better)
+            cells.append(Text(text, style="bold" if best else ""))
+        table.add_row(Text(series), *cells)
+    chance = curve.groupby("eval_length")["chance"].mean()
+    table.add_section()
+    table.add_row(Text("chance"), *[Text(format_value(chance[length])) for length in lengths], style="dim")
+    return table
+
+
+def _caption(board: Board, curve: pd.DataFrame) -> str:
+    seeds = f"{curve['num_seeds'].min()}" + (
+        f"–{curve['num_seeds'].max()}" if curve["num_seeds"].nunique() > 1 else ""
+    )
+    trained = ", ".join(format_length(length) for length in sorted(curve["train_length"].unique()))
+    text = f"Columns: evaluation length (K = 1,024). Trained on up to {trained}. Seeds: {seeds}. ±: 95 % interval."
+    return f"{text}\n{board.notice}" if board.notice else text

@@ -1,0 +1,121 @@
+"""Stores with made-up curves, written through the same door as real ones."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from lgbench.store import Store
+
+LENGTHS = tuple(2**k for k in range(0, 16, 1))
+NOTICE = "The images are procedural glyphs, not Omniglot: do not compare with published numbers."
+
+
+def rises_then_falls(length, train_length=1024, floor=0.13, collapse=0.02):
+    """An error that falls up to the training length and grows by `collapse` with each octave beyond."""
+    octaves = np.log2(length / train_length)
+    return floor + 0.11 * (1 - 1 / (1 + np.exp(-0.9 * (octaves + 4)))) + collapse * max(0.0, octaves) ** 1.5
+
+
+def row(**changes):
+    """One complete row; `changes` override columns."""
+    base = {
+        "cell": "",
+        "training": "",
+        "status": "ok",
+        "reason": "",
+        "task": "omniglot",
+        "task_params": "{}",
+        "data_source": "omniglot-small",
+        "data_fingerprint": "f00d",
+        "notice": "",
+        "method": "vanilla",
+        "method_params": "{}",
+        "label": "vanilla",
+        "backbone": "mamba",
+        "preset": "small",
+        "d_model": 16,
+        "num_layers": 8,
+        "d_state": 8,
+        "num_parameters": 20412,
+        "seed": 0,
+        "train_length": 1024,
+        "train_low": 1,
+        "train_high": 1024,
+        "train_steps": 20000,
+        "step": 20000,
+        "batch_size": 64,
+        "learning_rate": 3e-4,
+        "axis": "context",
+        "eval_length": 1024,
+        "num_queries": 1024,
+        "metric": "mse",
+        "higher_is_better": False,
+        "best": 0.0,
+        "chance": 0.241,
+        "references": json.dumps({"chance": 0.241}),
+        "value": 0.2,
+        "ci_low": 0.19,
+        "ci_high": 0.21,
+        "std": 0.01,
+        "num_items": 1,
+        "item_values": [0.2],
+        "items_hash": "items",
+        "shared_prefix": True,
+        "scan_backend": "torch",
+        "device": "CPU",
+        "train_loss": 0.2,
+        "train_wall_s": 120.0,
+        "train_tokens_per_s": 1e6,
+        "eval_wall_s": 2.0,
+        "eval_tokens_per_s": 2e6,
+        "peak_bytes": 2**30,
+        "environment": "env",
+        "package_version": "0.1.0",
+        "commit": "abc1234",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    assert set(changes) <= set(base), set(changes) - set(base)
+    return base | changes
+
+
+@pytest.fixture
+def make_row():
+    """The function `row`."""
+    return row
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A function that stores the cell of a method and seed, with a curve over lengths; returns the folder."""
+
+    def store(curve=None, *, lengths=LENGTHS, num_items=40, root="results", steps=None, **columns):
+        curve = curve or rises_then_falls
+        base = row(**columns)
+        name = json.dumps([str(value) for value in base.values()])
+        base["cell"] = hashlib.sha256(name.encode()).hexdigest()[:12]
+        noise = np.random.default_rng(0).normal(1, 0.2, num_items)
+        level = 1 + 0.02 * np.random.default_rng(base["seed"] + 1).normal()
+        rows = []
+        for step in steps or (base["step"],):
+            for length in lengths:
+                where = {"num_queries" if base["axis"] == "queries" else "eval_length": length}
+                items = curve(length) * noise / noise.mean() * level
+                if steps:
+                    items = items * (1 + 0.5 / np.sqrt(step / steps[0]))
+                rows.append(
+                    base
+                    | where
+                    | {
+                        "step": step,
+                        "value": float(items.mean()),
+                        "item_values": items.astype(np.float32).tolist(),
+                        "num_items": num_items,
+                    }
+                )
+        where = tmp_path / root
+        Store(where).write(base["task"], base["cell"], rows)
+        return where
+
+    return store
