@@ -1,0 +1,163 @@
+"""The small language in which plugins and their parameters are typed, read and written.
+
+    truncated[low=512],prepended[tell=[0.5,2]]     several plugins with parameters
+    truncated.low=256,512                          one parameter, without brackets, for `-p`
+
+A value is a number, `true`, `false`, `null`, a list in brackets, or text. Quotes make text of anything; in
+them a backslash makes the next character ordinary. Hyphens in names count as underscores.
+"""
+
+import json
+import re
+from typing import Any, NoReturn
+
+from lgbench.errors import UserError
+
+_EXAMPLE = "first[size=512,flag=true],second[rate=[0.5,2]]"
+_EXAMPLE_P = "plugin.parameter=512"
+_RESERVED = ",[]="
+
+
+def read_plugins(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and parameters of `NAME[PARAMETER=VALUE,...],NAME,...`.
+
+    Raises:
+        UserError: the text does not have that form; the message gives the position, counted from 1.
+    """
+    return _Reader(text, _EXAMPLE).plugins()
+
+
+def read_assignment(text: str) -> tuple[str, str, Any]:
+    """Plugin, parameter and value of `PLUGIN.PARAMETER=VALUE[,VALUE...]`; several values become a list.
+
+    Raises:
+        UserError: the text does not have that form; the message gives the position, counted from 1.
+    """
+    return _Reader(text, _EXAMPLE_P).assignment()
+
+
+def write_value(value: Any) -> str:
+    """Text that reads as this value: None, a bool, number or string, or a list or tuple of these."""
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(write_value(item) for item in value) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    word = str(value)
+    bare = word and word == word.strip() and word[0] not in "'\"" and not set(word) & set(_RESERVED)
+    if bare and isinstance(_literal(word), str):
+        return word
+    return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
+
+
+def _literal(word: str) -> Any:
+    """A number, true, false or null as JSON has them; any other word is itself."""
+    try:
+        value = json.loads(word)
+    except ValueError:
+        return word
+    return word if isinstance(value, dict | list | str) else value
+
+
+class _Reader:
+    """Recursive descent over one text."""
+
+    def __init__(self, text: str, example: str) -> None:
+        self.text, self.example, self.at = text, example, 0
+
+    def plugins(self) -> list[tuple[str, dict[str, Any]]]:
+        requests = [self._plugin()]
+        while self._skip(","):
+            requests.append(self._plugin())
+        self._end("',' or '['")
+        return requests
+
+    def assignment(self) -> tuple[str, str, Any]:
+        plugin = self._word("the name of a plugin")
+        self._expect(".", f"'.' and a parameter after '{plugin}'")
+        key = self._word("the name of a parameter")
+        self._expect("=", f"'=' after '{key}'")
+        values = [self._value(key)]
+        while self._skip(","):
+            values.append(self._value(key))
+        self._end("','")
+        return plugin, key, values[0] if len(values) == 1 else values
+
+    def _plugin(self) -> tuple[str, dict[str, Any]]:
+        name: str = self._word("the name of a plugin")
+        params: dict[str, Any] = {}
+        if not self._skip("["):
+            return name, params
+        while not self._skip("]"):
+            if params:
+                self._expect(",", "',' or ']'")
+            start, key = self.at, self._word("the name of a parameter and '='")
+            self._expect("=", f"'=' after '{key}'")
+            if key in params:
+                self._fail(f"{key} is given twice; for a grid write {key}=[VALUE,VALUE]", start)
+            params[key] = self._value(key)
+        return name, params
+
+    def _value(self, key: str) -> Any:
+        if self._skip("["):
+            values: list[Any] = []
+            while not self._skip("]"):
+                if values:
+                    self._expect(",", "',' or ']'")
+                values.append(self._value(key))
+            return values
+        if self._peek() in ("'", '"'):
+            return self._quoted()
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in _RESERVED:
+            self.at += 1
+        word = self.text[start : self.at].strip()
+        if self._peek() == "=":
+            self._fail("expected ',' before the next parameter, or quotes around a value with '='")
+        if not word:
+            self._fail(f"expected a value for {key}")
+        return _literal(word)
+
+    def _quoted(self) -> str:
+        start, quote = self.at, self.text[self.at]
+        self.at += 1
+        while self.at < len(self.text) and self.text[self.at] != quote:
+            self.at += 2 if self.text[self.at] == "\\" else 1
+        if self.at >= len(self.text):
+            self._fail(f"this {quote} is never closed", start)
+        self.at += 1
+        return re.sub(r"\\(.)", r"\1", self.text[start + 1 : self.at - 1], flags=re.DOTALL)
+
+    def _word(self, what: str) -> str:
+        self._peek()
+        start = self.at
+        while self.at < len(self.text) and (self.text[self.at].isalnum() or self.text[self.at] in "_-"):
+            self.at += 1
+        word = self.text[start : self.at].replace("-", "_")
+        if not word.isidentifier():
+            self._fail(f"expected {what}", start)
+        return word
+
+    def _peek(self) -> str:
+        """The next character that is no space, "" at the end."""
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        return self.text[self.at : self.at + 1]
+
+    def _skip(self, character: str) -> bool:
+        found = self._peek() == character
+        self.at += found
+        return found
+
+    def _expect(self, character: str, what: str) -> None:
+        if not self._skip(character):
+            self._fail(f"expected {what}")
+
+    def _end(self, what: str) -> None:
+        if self._peek():
+            self._fail(f"expected {what} or the end")
+
+    def _fail(self, problem: str, at: int | None = None) -> NoReturn:
+        at = self.at if at is None else at
+        got = f"'{self.text[at]}'" if at < len(self.text) else "the end"
+        where = f"at character {at + 1} ({got})"
+        raise UserError(f"cannot read '{self.text}' {where}: {problem}. A correct example: {self.example}")

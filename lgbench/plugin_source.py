@@ -1,0 +1,165 @@
+"""Where one plugin comes from: what its source says without running it, and how it is imported in the end."""
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+from lgbench.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSource:
+    """The module of a plugin. `place` is how errors name it."""
+
+    place: str
+    module: str
+    attribute: str = ""
+    """The class, where an entry point names it."""
+    file: Path | None = None
+    """Set where no import path leads to the module: a file given with `--plugin`."""
+
+    def summary(self) -> str:
+        """First line of the module's docstring, from the syntax tree; empty if there is none to read."""
+        try:
+            return (ast.get_docstring(self._tree()) or "").partition("\n")[0]
+        except (OSError, SyntaxError, ValueError):
+            return ""
+
+    def problem(self) -> str | None:
+        """Why the plugin cannot be used, as far as its source shows: what follows its name, or None."""
+        try:
+            required = _requires(self._tree())
+        except (OSError, SyntaxError, ValueError) as error:
+            return f"cannot be read: {_one_line(error)} ({self.place})"
+        missing = [module for module in required if _find(module.partition(".")[0]) is None]
+        return _lacks(missing) if missing else None
+
+    def load(self) -> ModuleType:
+        """Import the module. Whatever its code raises passes through."""
+        if self.file is None:
+            return importlib.import_module(self.module)
+        if self.module not in sys.modules:
+            spec = importlib.util.spec_from_file_location(self.module, self.file)
+            assert spec is not None and spec.loader is not None, "add_file admits only .py files"
+            sys.modules[self.module] = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(sys.modules[self.module])
+            except BaseException:
+                del sys.modules[self.module]
+                raise
+        return sys.modules[self.module]
+
+    def why_not(self, error: BaseException) -> str:
+        """What an exception out of `load` means for the user; what follows the plugin's name."""
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = error.name.partition(".")[0]
+            if _find(package) is None and package != self.module.partition(".")[0]:
+                return _lacks([package])
+        return f"cannot be imported: {type(error).__name__}: {_one_line(error)} ({self.place})"
+
+    def _tree(self) -> ast.Module:
+        """The syntax tree; an empty one where the source cannot be found without running code."""
+        path = self.file
+        if path is None:
+            spec = _find(self.module)
+            if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+                return ast.Module(body=[], type_ignores=[])
+            path = Path(spec.origin)
+        return ast.parse(path.read_bytes(), str(path))
+
+
+def kinds_defined(path: Path) -> set[str]:
+    """Which of "task" and "method" a plugin file defines, by the base classes in its syntax tree.
+
+    A base counts if it is called `Task` or `Method`, comes from `lgbench.tasks` or `lgbench.methods`, or is a
+    class of the same file that counts.
+
+    Raises:
+        UserError: the file cannot be read as Python.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read the plugin file {path}: {_one_line(error)}") from error
+    origins: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            origins |= {item.asname or item.name: f"{node.module}.{item.name}" for item in node.names}
+        elif isinstance(node, ast.Import):
+            origins |= {item.asname: item.name for item in node.names if item.asname}
+    local: dict[str, set[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            bases = [ast.unparse(base) for base in node.bases]
+            kinds = [local.get(base) or _kinds_of(base, origins) for base in bases]
+            local[node.name] = set().union(*kinds)
+    return set().union(*(kinds for name, kinds in local.items() if not name.startswith("_")))
+
+
+def _kinds_of(base: str, origins: dict[str, str]) -> set[str]:
+    head, dot, rest = base.partition(".")
+    full = origins.get(head, head) + dot + rest
+    return {
+        kind
+        for kind in ("task", "method")
+        if full.rpartition(".")[2] == kind.title() or full.startswith(f"lgbench.{kind}s.")
+    }
+
+
+def _requires(tree: ast.Module) -> tuple[str, ...]:
+    """The module-level literal `REQUIRES`: names of modules that the plugin needs beyond lgbench's own."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "REQUIRES" for target in targets):
+            value = ast.literal_eval(node.value)
+            if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+                raise ValueError('REQUIRES must be a literal tuple of module names, such as ("numpy",)')
+            return value
+    return ()
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """The spec of a module without running the packages above it, as `importlib.util.find_spec` would."""
+    name, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # put into sys.modules by hand, without a spec
+        return ModuleSpec(name, None)
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    return spec
+
+
+def _lacks(modules: list[str]) -> str:
+    commands = dict.fromkeys(_how_to_install(module) for module in modules)
+    verb = "is" if len(modules) == 1 else "are"
+    return f"needs {', '.join(modules)}, which {verb} not installed. {' && '.join(commands)}"
+
+
+def _how_to_install(module: str) -> str:
+    """The pip command for a module: the extra of lgbench that brings it, if there is one."""
+    try:
+        requirements = importlib.metadata.requires("lgbench") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        requirements = []
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
+        if match and re.sub(r"[-.]+", "_", match[1]).lower() == module.lower():
+            return f'pip install "lgbench[{match[2]}]"'
+    return f"pip install {module}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
