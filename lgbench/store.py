@@ -127,6 +127,12 @@ class Store:
         """File of a cell's rows."""
         return self.root / "rows" / task / f"{cell}.parquet"
 
+    def check_writable(self) -> None:
+        """Find out before hours of training whether anything can be written here; a UserError if not."""
+        with atomic_file(self.root / ".writable"):
+            pass
+        (self.root / ".writable").unlink()
+
     def has(self, task: str, cell: str) -> bool:
         """Whether a cell is finished: its file is there, readable, and no row of it asks to be tried again."""
         try:

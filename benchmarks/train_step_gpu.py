@@ -1,0 +1,108 @@
+"""Time whole Omniglot training steps on a GPU: data, forward, backward, clip and update, through the real trainer.
+
+    python benchmarks/train_step_gpu.py --out OUT.json [--seeds 1,4,8] [--backends auto,triton]
+
+Prints milliseconds a step (median of blocks of 50 steps, device waited for after each block) at batch 64 with
+512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. Checks that a captured,
+left-padded step gives the loss and gradients of an eager, unpadded one on the same items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lgbench.methods.prepended import Prepended
+from lgbench.methods.transformer import Transformer
+from lgbench.methods.vanilla import Vanilla
+from lgbench.plan import Training
+from lgbench.task import Recipe
+from lgbench.tasks.omniglot import Omniglot
+from lgbench.train import Trainer
+
+
+def make_trainer(task, method, recipe: Recipe, low: int, high: int, seed: int, backend: str = "auto") -> Trainer:
+    """A trainer outside of any plan; it saves nothing."""
+    training = Training(
+        task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method=type(method).__name__,
+        method_params="{}", backbone=method.backbone, low=low, high=high, recipe=recipe, seed=seed,
+    )  # fmt: skip
+    return Trainer(training, task, method, Path("/nonexistent"), (), backend)
+
+
+def step_ms(trainers: list[Trainer], warm: int = 40, blocks: int = 7, steps: int = 50) -> float:
+    """Median milliseconds of one step of all trainers together."""
+    for _ in range(warm):
+        for trainer in trainers:
+            trainer.one_step()
+    times = []
+    for _ in range(blocks):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(steps):
+            for trainer in trainers:
+                trainer.one_step()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / steps * 1e3)
+    return statistics.median(times)
+
+
+def padded_equals_unpadded(task, method, recipe: Recipe) -> float:
+    """Largest relative difference of loss and gradients between left-padded and exact, same tokens."""
+    trainer = make_trainer(task, method, recipe, 1, recipe.train_length, 0)
+    model, device = trainer.model, task.device
+    length, padded = 300, 512
+    batch = task.sample(8, padded, 256, trainer.generator)
+    short = type(batch)({k: v[:, padded - length :] for k, v in batch.context.items()}, batch.queries, batch.targets)
+    mask = torch.arange(padded, device=device) >= padded - length
+    found = []
+    for b, m, n in ((batch, mask, torch.tensor(length, device=device)), (short, None, length)):
+        model.zero_grad(set_to_none=True)
+        loss = task.loss(model.answer(b, mode="train", length=n, context_mask=m), b.targets).mean()
+        loss.backward()
+        found.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    return max(((a - b).norm() / b.norm().clamp(min=1e-12)).item() for a, b in zip(*found, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", default="1,4,8")
+    parser.add_argument("--backends", default="auto,triton")
+    options = parser.parse_args()
+    task = Omniglot()
+    task.prepare(torch.device("cuda"))
+    found: dict[str, float | str] = {"device": torch.cuda.get_device_name(), "data": task.data_source}
+    paper = replace(task.recipe("paper", "causal"), train_steps=10**6)
+    small = replace(task.recipe("small", "causal"), train_steps=10**6)
+    for method in (Vanilla(), Prepended()):
+        name = type(method).__name__
+        found[f"padded vs unpadded, {name}"] = padded_equals_unpadded(task, method, small)
+        print(name, "padded vs unpadded", found[f"padded vs unpadded, {name}"], flush=True)
+    for backend in options.backends.split(","):
+        for count in map(int, options.seeds.split(",")):
+            if backend != "auto" and count > 1:
+                continue
+            trainers = [make_trainer(task, Vanilla(), paper, 512, 512, s, backend) for s in range(count)]
+            ms = step_ms(trainers)
+            found[f"{backend}, 512 + 1024, {count} seeds, ms a step and seed"] = ms / count
+            print(f"{backend:8} 512+1024 seeds={count}: {ms:.3f} ms, {ms / count:.3f} a seed", flush=True)
+    for name, method, recipe in (
+        ("small vanilla", Vanilla(), small),
+        ("small prepended", Prepended(), small),
+        ("small transformer", Transformer(), replace(task.recipe("small", "encoder_decoder"), train_steps=10**6)),
+    ):
+        ms = step_ms([make_trainer(task, method, recipe, 1, recipe.train_length, 0)], warm=300)
+        found[f"{name}, ms a step"] = ms
+        print(f"{name}: {ms:.3f} ms", flush=True)
+    options.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

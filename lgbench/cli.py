@@ -1,0 +1,212 @@
+"""The `lgbench` command. Every command is a few lines; nothing heavy is imported before one runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from lgbench.errors import UserError
+
+Ints = Optional[str]  # noqa: UP045
+
+
+class _Commands(TyperGroup):
+    """The one place where a `UserError` becomes a line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"lgbench: {error}", err=True)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("\nlgbench: interrupted. Trainings are saved; the same command goes on from there.", err=True)
+            raise SystemExit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How sequence models trained on short sequences behave on long ones, and which remedy helps.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
+app.add_typer(data_app, name="data")
+
+Results = Annotated[
+    Optional[list[Path]], typer.Option("--results", help="Results folder; may be given several times.")  # noqa: UP045
+]
+DataDir = Annotated[
+    Optional[Path], typer.Option(help="Folder with data files, looked into before LGBENCH_DATA and the cache.")  # noqa: UP045
+]
+
+
+@app.command()
+def run(
+    task: Annotated[Optional[list[str]], typer.Option(help='Tasks: omniglot or "omniglot[augment=false]".')] = None,  # noqa: UP045
+    method: Annotated[Optional[list[str]], typer.Option(help='Methods: vanilla,"truncated[low=512]".')] = None,  # noqa: UP045
+    param: Annotated[
+        Optional[list[str]], typer.Option("-p", "--param", help="PLUGIN.PARAMETER=VALUE[,VALUE...].")  # noqa: UP045
+    ] = None,
+    config: Annotated[Optional[Path], typer.Option(help="YAML file with these options; options win.")] = None,  # noqa: UP045
+    preset: Annotated[Optional[str], typer.Option(help="smoke, small (default) or paper.")] = None,  # noqa: UP045
+    seeds: Annotated[Optional[int], typer.Option(help="Number of seeds.")] = None,  # noqa: UP045
+    first_seed: Annotated[Optional[int], typer.Option(help="First seed.")] = None,  # noqa: UP045
+    train_length: Annotated[Ints, typer.Option(help="Training lengths, e.g. 256,1024.")] = None,
+    train_steps: Annotated[Ints, typer.Option(help="Training steps, e.g. 1000,10000.")] = None,
+    num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
+    d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
+    eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
+    eval_lengths: Annotated[Ints, typer.Option(help="Context lengths of the evaluation.")] = None,
+    eval_queries: Annotated[Optional[int], typer.Option(help="Queries after each context.")] = None,  # noqa: UP045
+    query_grid: Annotated[Ints, typer.Option(help="Numbers of queries of the second axis.")] = None,
+    eval_items: Annotated[Optional[int], typer.Option(help="Evaluation items.")] = None,  # noqa: UP045
+    batch_size: Annotated[Optional[int], typer.Option(help="Sequences a training step.")] = None,  # noqa: UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
+    data: Annotated[Optional[str], typer.Option(help="auto, omniglot (insist on it) or procedural.")] = None,  # noqa: UP045
+    data_dir: DataDir = None,
+    results: Annotated[Optional[Path], typer.Option(help="Results folder (default: runs).")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="auto, cpu or cuda.")] = None,  # noqa: UP045
+    scan_backend: Annotated[Optional[str], typer.Option(help="auto, block, triton, mamba_ssm, torch, reference.")] = None,  # noqa: UP045
+    save_every: Annotated[Optional[float], typer.Option(help="Seconds between resumable states.")] = None,  # noqa: UP045
+    side_by_side: Annotated[Optional[int], typer.Option(help="Trainings that share a GPU at a time.")] = None,  # noqa: UP045
+    plugin: Annotated[Optional[list[Path]], typer.Option(help="Python file with a task or a method.")] = None,  # noqa: UP045
+    force: Annotated[Optional[bool], typer.Option("--force/--resume", help="Run finished cells again.")] = None,  # noqa: UP045
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
+) -> None:
+    """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
+    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
+    from rich.console import Console
+
+    from lgbench import run as runner
+    from lgbench.config import load_config
+    from lgbench.report.tables import summary_table
+
+    console = Console()
+    settings = load_config(config, options)
+    prepared = runner.prepare(settings, console)
+    if dry_run:
+        runner.dry_run(prepared, console)
+        return
+    outcome = runner.launch(settings, prepared, console)
+    if outcome.finished + outcome.skipped_as_done:
+        for table in summary_table([settings.results]):
+            console.print(table)
+    console.print(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
+    if outcome.failed:
+        console.print(f"[red]{len(outcome.failed)} cells have no numbers[/red]; the report says why.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    results: Results = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the report (default: RESULTS/report).")] = None,  # noqa: UP045
+) -> None:
+    """Figures, tables and a self-contained HTML page from the store."""
+    from rich.console import Console
+
+    from lgbench.report.page import build_report
+    from lgbench.report.tables import summary_table
+
+    roots = results or [Path("runs")]
+    made = build_report(roots, out or roots[0] / "report")
+    console = Console()
+    for table in summary_table(roots):
+        console.print(table)
+    for warning in made.warnings:
+        console.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
+    console.print(f"Report: {made.html}", soft_wrap=True)
+
+
+@app.command()
+def leaderboard(
+    results: Results = None,
+    out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard.md"),
+) -> None:
+    """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
+    from lgbench.report.leaderboard import write_leaderboard
+
+    typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[Optional[str], typer.Argument(help="tasks or methods; both if left out.")] = None,  # noqa: UP045
+    plugin: Annotated[Optional[list[Path]], typer.Option(help="Python file with a task or a method.")] = None,  # noqa: UP045
+) -> None:
+    """Tasks and methods by name, and what each is for."""
+    from lgbench import registry
+
+    groups = {"tasks": registry.TASKS, "methods": registry.METHODS}
+    if kind is not None and kind not in groups:
+        raise UserError(f"lgbench list knows tasks and methods, not '{kind}'")
+    for path in plugin or []:
+        registry.add_file(path)
+    for title in groups if kind is None else [kind]:
+        plugins = groups[title]
+        typer.echo(f"{title}:")
+        for name in plugins.names():
+            problem = plugins.problem(name)
+            typer.echo(f"  {name:<16} {plugins.summary(name)}" + (f"  [cannot run: {problem}]" if problem else ""))
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """What this machine has, and whether every scan back end computes the right numbers on it."""
+    from lgbench.doctor import examine
+
+    marks = {True: "ok  ", False: "BAD ", None: "    "}
+    bad = 0
+    for finding in examine(data_dir):
+        bad += finding.ok is False
+        typer.echo(f"{marks[finding.ok]}{finding.what:<42} {finding.found}")
+    if bad:
+        typer.echo(f"{bad} problems, marked BAD above.")
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None) -> None:
+    """Data sets, whether they are here, and their licence."""
+    from lgbench.data import fetch
+
+    for row in fetch.status(data_dir):
+        where = row.path if row.path else "not here"
+        typer.echo(f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}")
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="Data set, see: lgbench data list")], data_dir: DataDir = None) -> None:
+    """Download a data set into the cache, checksums verified."""
+    from lgbench.data import fetch, sources
+
+    for file in sources.data_set(name).files:
+        typer.echo(str(fetch.fetch(file.name, data_dir)))
+
+
+@data_app.command("verify")
+def data_verify(data_dir: DataDir = None) -> None:
+    """Check the checksums of every file that is here."""
+    from lgbench.data import fetch
+
+    checks = fetch.verify(data_dir)
+    for check in checks:
+        typer.echo(f"{check.file:<34} {check.problem or 'ok'}  {check.path}")
+    if not checks:
+        typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
+    if any(check.problem for check in checks):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `lgbench` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What a run was asked for: command-line options and a YAML file as one validated record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lgbench.errors import UserError
+from lgbench.params import PluginRequest, expand, merge, parse_plugins
+
+RECIPE_FIELDS = ("eval_lengths", "eval_queries", "query_grid", "eval_items", "batch_size", "learning_rate")
+AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "eval_at_steps")
+
+
+class RunConfig(BaseModel):
+    """A run. In YAML the same names; `task` and `method` may also be mappings from name to parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: tuple[str, ...] = Field((), description='tasks, e.g. omniglot or "omniglot[augment=false]"')
+    method: tuple[str, ...] = Field((), description='methods, e.g. vanilla or "truncated[low=512]"')
+    param: tuple[str, ...] = Field((), description="PLUGIN.PARAMETER=VALUE; several values are a grid")
+    preset: str = Field("small", description="smoke (CPU, a minute a cell), small (a GPU, minutes) or paper")
+    seeds: int = Field(1, ge=1, le=1000, description="number of seeds, counted from `first_seed`")
+    first_seed: int = Field(0, ge=0, description="first seed")
+    train_length: tuple[int, ...] | None = Field(None, description="training lengths, a grid axis")
+    train_steps: tuple[int, ...] | None = Field(None, description="training steps, a grid axis")
+    num_layers: tuple[int, ...] | None = Field(None, description="depths, a grid axis")
+    d_state: tuple[int, ...] | None = Field(None, description="state sizes, a grid axis")
+    eval_at_steps: tuple[int, ...] | None = Field(None, description="also evaluate after these training steps")
+    eval_lengths: tuple[int, ...] | None = Field(None, description="context lengths of the evaluation")
+    eval_queries: int | None = Field(None, description="queries after each context")
+    query_grid: tuple[int, ...] | None = Field(None, description="numbers of queries of the second axis")
+    eval_items: int | None = Field(None, description="evaluation items")
+    batch_size: int | None = Field(None, description="sequences a training step")
+    learning_rate: float | None = Field(None, description="peak learning rate")
+    data: str | None = Field(None, description="where items come from: auto, the real set's name, procedural")
+    data_dir: Path | None = Field(None, description="folder with data files, looked into first")
+    results: Path = Field(Path("runs"), description="results folder")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
+    scan_backend: str = Field("auto", description="auto, block, triton, mamba_ssm, torch or reference")
+    save_every: float = Field(60.0, gt=0, description="seconds between two resumable training states")
+    side_by_side: int = Field(4, ge=1, le=64, description="trainings that share a GPU at a time")
+    plugin: tuple[Path, ...] = Field((), description="Python files that define tasks or methods")
+    force: bool = Field(False, description="run finished cells again")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _lists(cls, value: Any, info: Any) -> Any:
+        """A single value where a list is expected, and text such as 256,1024 where numbers are."""
+        kind = str(cls.model_fields[info.field_name].annotation)
+        if not kind.startswith("tuple") or value is None:
+            return value
+        if info.field_name in ("task", "method"):
+            return _plugin_texts(value)
+        if isinstance(value, str) and "int" in kind:
+            return [part.strip() for part in value.split(",")]
+        return value if isinstance(value, (list, tuple)) else [value]
+
+    def requests(self) -> tuple[list[PluginRequest], list[PluginRequest]]:
+        """Tasks and methods with their parameters, grids expanded.
+
+        Raises:
+            UserError: text that cannot be read, or nothing to run.
+        """
+        tasks, methods = ([r for text in group for r in parse_plugins(text)] for group in (self.task, self.method))
+        for group, option, example in ((tasks, "--task", "omniglot"), (methods, "--method", "vanilla,prepended")):
+            if not group:
+                raise UserError(f"nothing to run: give {option}, e.g. {option} {example}")
+        if self.data is not None:
+            tasks = [PluginRequest(t.name, {"data": self.data, **t.params}) for t in tasks]
+        tasks, methods = merge(self.param, tasks, methods)
+        return [p for t in tasks for p in expand(t)], [p for m in methods for p in expand(m)]
+
+    def recipe_overrides(self) -> dict[str, Any]:
+        """Fields of `Recipe` that replace the preset's numbers."""
+        return {name: value for name in RECIPE_FIELDS if (value := getattr(self, name)) is not None}
+
+    def axes(self) -> dict[str, Sequence[int] | None]:
+        """Fields of `plan.Axes`."""
+        return {name: getattr(self, name) for name in AXES_FIELDS}
+
+
+def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:
+    """A YAML file, if any, with the given options on top.
+
+    Args:
+        path: of the file.
+        options: values by field; None and empty lists mean: not given.
+
+    Raises:
+        UserError: no such file, not a YAML mapping, an unknown field or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise UserError(f"cannot read --config {path}: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(loaded, dict):
+            raise UserError(f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}")
+        values = {str(name).replace("-", "_"): value for name, value in loaded.items()}
+    values |= {name: value for name, value in options.items() if value is not None and value != []}
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _plugin_texts(value: Any) -> list[str]:
+    """`omniglot`, `[a, b]` or `{omniglot: {augment: false}, other: null}` as texts for the parser."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [_plugin_text(name, params or {}) for name, params in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [text for one in value for text in _plugin_texts(one)]
+    raise ValueError(f"expected a name, a list of names or a mapping from names to parameters, got {value!r}")
+
+
+def _plugin_text(name: str, params: Mapping[str, Any]) -> str:
+    from lgbench.param_text import write_value
+
+    if not isinstance(params, dict):
+        raise ValueError(f"parameters of {name} must be a mapping, got {params!r}")
+    inner = ",".join(f"{key}={write_value(value)}" for key, value in params.items())
+    return f"{name}[{inner}]" if inner else name
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    field = str(problem["loc"][0])
+    option = "--" + field.replace("_", "-")
+    if problem["type"] == "extra_forbidden":
+        return f"no option '{field}'. There are: {', '.join(RunConfig.model_fields)}"
+    return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

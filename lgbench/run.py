@@ -1,0 +1,147 @@
+"""Carry out `lgbench run`: find device and data, resolve the plan, then show it or launch it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lgbench import checkpoint, registry
+from lgbench.config import RunConfig
+from lgbench.errors import UserError
+from lgbench.launch.local import Outcome, run_plan, task_key
+from lgbench.ops.selective_scan import resolve_backend
+from lgbench.params import params_json
+from lgbench.plan import Axes, Cell, Training, checkpoint_folder, load_method, load_task, resolve_cells
+from lgbench.progress import Progress
+from lgbench.store import Store
+from lgbench.task import Task
+from lgbench.train import Trainer
+
+TRIAL_STEPS = 5
+"""Steps timed for the estimate of a dry run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run, ready to go."""
+
+    cells: list[Cell]
+    tasks: dict[str, Task]
+    store: Store
+    device: torch.device
+
+
+def prepare(config: RunConfig, console: Console) -> Prepared:
+    """Everything that can go wrong before the first step, in the order in which it is cheap to find out.
+
+    Raises:
+        UserError: a plugin, parameter, device, folder or data set that cannot be had.
+    """
+    for path in config.plugin:
+        registry.add_file(path)
+    task_requests, method_requests = config.requests()
+    device = choose_device(config.device)
+    if config.scan_backend not in ("auto", "block"):
+        try:
+            resolve_backend(config.scan_backend, device)
+        except ValueError as error:
+            raise UserError(f"--scan-backend {config.scan_backend}: {error}") from None
+    store = Store(config.results)
+    store.check_writable()
+    tasks, named = {}, []
+    for request in task_requests:
+        task = load_task(request)
+        name = registry.TASKS.canonical(request.name)
+        task.prepare(device, config.data_dir)
+        if task.notice:
+            console.print(f"[yellow]Note:[/yellow] {task.notice}")
+        tasks[f"{name} {params_json(task.params)}"] = task
+        named.append((name, task))
+    cells = resolve_cells(
+        named,
+        method_requests,
+        seeds=range(config.first_seed, config.first_seed + config.seeds),
+        preset=config.preset,
+        axes=Axes(**config.axes()),
+        overrides=config.recipe_overrides(),
+    )
+    return Prepared(cells, tasks, store, device)
+
+
+def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
+    """Run every cell that is not finished."""
+    return run_plan(
+        prepared.cells,
+        prepared.tasks,
+        prepared.store,
+        Progress(console),
+        force=config.force,
+        scan_backend=config.scan_backend,
+        save_every_s=config.save_every,
+        side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU is visible"
+        raise UserError(f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def dry_run(prepared: Prepared, console: Console) -> None:
+    """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
+    store, cells = prepared.store, prepared.cells
+    numbers: dict[Training, int] = {}
+    table = Table("cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state")
+    for cell in cells:
+        number = numbers.setdefault(cell.training, len(numbers) + 1)
+        done = store.has(cell.task, cell.key)
+        recipe = cell.recipe
+        table.add_row(
+            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}", f"{cell.step:,}",
+            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}", "finished" if done else "to do",
+        )  # fmt: skip
+    console.print(table)
+    todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
+    seconds = sum(_estimate_s(cell, prepared) for cell in todo.values())
+    console.print(
+        f"{len(cells)} cells, {sum(store.has(c.task, c.key) for c in cells)} finished; {len(numbers)} trainings. "
+        f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
+        f"(from {TRIAL_STEPS} timed steps each, evaluation not included).",
+        highlight=False,
+    )
+
+
+def _estimate_s(cell: Cell, prepared: Prepared) -> float:
+    """Seconds that the training of a cell still needs, from a few steps timed on the spot."""
+    training = cell.training
+    folder = checkpoint_folder(prepared.store.root, training)
+    if checkpoint.load(checkpoint.weights_path(folder, cell.step)) is not None:
+        return 0.0
+    method = load_method(training.method, training.method_params)
+    trainer = Trainer(training, prepared.tasks[task_key(cell)], method, Path(folder))
+    trainer.one_step()  # compiles and captures
+    _wait(prepared.device)
+    began = time.monotonic()
+    for _ in range(TRIAL_STEPS):
+        trainer.one_step()
+    _wait(prepared.device)
+    return (time.monotonic() - began) / TRIAL_STEPS * training.recipe.train_steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
