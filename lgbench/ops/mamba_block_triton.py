@@ -91,17 +91,25 @@ def _dot(a, b):
 
 
 @triton.jit
-def _state_places(ptr, N: tl.constexpr, W: tl.constexpr, E: tl.constexpr, slot, slots):
-    """Pointers `[N, W, E]` to slot `slot` (of `slots`) of the states of this program's chunks."""
-    chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
-    at = (chunk * slots + slot) * (N * E)
-    inner = tl.arange(0, N)[:, None, None] * E + tl.arange(0, E)[None, None, :]
-    return ptr + at[None, :, None] + inner
+def _state_places(N: tl.constexpr, W: tl.constexpr, E: tl.constexpr, slot, slots, total_chunks):
+    """Offsets `[W, N, E]` of slot `slot` (of `slots`) of the states of this program's chunks, and which exist."""
+    chunk = tl.program_id(0) * W + tl.arange(0, W)
+    at = (chunk.to(tl.int64) * slots + slot) * (N * E)
+    inner = tl.arange(0, N)[None, :, None] * E + tl.arange(0, E)[None, None, :]
+    # the hint denies 16-byte accesses: they would spread channels over lanes otherwise than the recurrence does
+    return at[:, None, None] + tl.multiple_of(inner, [1, 1, 1]), (chunk < total_chunks)[:, None, None]
 
 
 @triton.jit
-def _chunk_exists(total_chunks, W: tl.constexpr):
-    return ((tl.program_id(0) * W + tl.arange(0, W)) < total_chunks)[None, :, None]
+def _load_states(ptr, slot, slots, total_chunks, N: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    at, exists = _state_places(N, W, E, slot, slots, total_chunks)
+    return tl.permute(tl.load(ptr + at, mask=exists, other=0.0), (1, 0, 2))
+
+
+@triton.jit
+def _store_states(ptr, h, slot, slots, total_chunks, N: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    at, exists = _state_places(N, W, E, slot, slots, total_chunks)
+    tl.store(ptr + at, tl.permute(h, (1, 0, 2)), mask=exists)
 
 
 @triton.jit
@@ -168,8 +176,7 @@ def chunk_ends(
             new = _over_states(delta * s, T, W, E) * b
             for t in tl.static_range(T):
                 h = _row(decay, t, T) * h + _row(new, t, T)
-    exists = _chunk_exists(total_chunks, W)
-    tl.store(_state_places(ends, N, W, E, 0, 1), h, mask=exists)
+    _store_states(ends, h, 0, 1, total_chunks, N, W, E)
     at = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
     at_sum = sums + at[:, None] * E + tl.arange(0, E)[None, :]
     tl.store(at_sum, total, mask=(at < total_chunks)[:, None])
@@ -228,8 +235,7 @@ def outputs(
     """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
     steps = tl.arange(0, T)[:, None, None, None]
     rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    exists = _chunk_exists(total_chunks, W)
-    h = tl.load(_state_places(starts, N, W, E, 0, 1), mask=exists, other=0.0)
+    h = _load_states(starts, 0, 1, total_chunks, N, W, E)
     for tile in range(TILES):
         places, inside, real = _places(
             tile, length, num_chunks, total_chunks, mask, mask_stride, HAS_MASK, TILES, T, W
@@ -238,7 +244,7 @@ def outputs(
         new_x = x
         if tl.max(real.to(tl.int32), axis=0) > 0:
             if HAS_TAPE:
-                tl.store(_state_places(tile_starts, N, W, E, tile, TILES), h, mask=exists)
+                _store_states(tile_starts, h, tile, TILES, total_chunks, N, W, E)
             u, _, _ = _normalised(x, norm_weight, eps, DM)
             a = _dot(u, _matrix(in_proj, DM, E, 1, DM))
             z = _dot(u, _matrix(in_proj + E * DM, DM, E, 1, DM))
@@ -289,7 +295,7 @@ def chunk_adjoints(
             new = _over_states(dy, T, W, E) * c
             for back_t in tl.static_range(T):
                 g = _row(decay, T - 1 - back_t, T) * (g + _row(new, T - 1 - back_t, T))
-    tl.store(_state_places(adjoints, N, W, E, 0, 1), g, mask=_chunk_exists(total_chunks, W))
+    _store_states(adjoints, g, 0, 1, total_chunks, N, W, E)
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "mask_stride"])
@@ -309,8 +315,7 @@ def gradients(
     e = tl.arange(0, E)
     n = tl.arange(0, N)
     rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    exists = _chunk_exists(total_chunks, W)
-    g = tl.load(_state_places(adjoints, N, W, E, 0, 1), mask=exists, other=0.0)
+    g = _load_states(adjoints, 0, 1, total_chunks, N, W, E)
     row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
     sum_norm = tl.zeros((T * W, DM), tl.float32)
     sum_a = tl.zeros((E, DM), tl.float32)
@@ -355,7 +360,7 @@ def gradients(
             dy4 = tl.reshape(dy, (T, W, E))[:, None, :, :]
             decay = tl.exp2(delta3[:, None, :, :] * rates)
             new = input4 * b4
-            h = tl.load(_state_places(tile_starts, N, W, E, tile, TILES), mask=exists, other=0.0)
+            h = _load_states(tile_starts, tile, TILES, total_chunks, N, W, E)
             before = tl.zeros((T, N, W, E), tl.float32)
             for t in tl.static_range(T):
                 before = tl.where(steps == t, h[None, :, :, :], before)
