@@ -108,9 +108,9 @@ def resolve_cells(
     for (task_name, task), method_request in product(tasks, methods):
         method_class = METHODS.load(method_request.name)
         method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
-        layout = backbone_class(method.backbone).layout
+        backbone = backbone_class(method.backbone)
         try:
-            base = replace(task.recipe(preset, layout), **overrides)
+            base = replace(task.recipe(preset, backbone.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
         grid = product(
@@ -129,6 +129,11 @@ def resolve_cells(
                 d_state=d_state,
             )
             _check(recipe)
+            if num_layers % backbone.layers_multiple_of:
+                raise UserError(
+                    f"method '{method_request.name}': --num-layers must be a multiple of "
+                    f"{backbone.layers_multiple_of} for its backbone {method.backbone}, got {num_layers}"
+                )
             training = _training(task_name, task, method_request.name, method, recipe, seed)
             for step in sorted({*(axes.eval_at_steps or ()), train_steps}):
                 if not 0 < step <= train_steps:
@@ -203,6 +208,7 @@ def _check(recipe: Recipe) -> None:
         "train_length",
         "train_steps",
         "num_layers",
+        "d_state",
         "batch_size",
         "eval_items",
         "eval_queries",

@@ -58,6 +58,7 @@ class Mamba(nn.Module):
     """
 
     layout: ClassVar[str] = "causal"
+    layers_multiple_of: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class EncoderDecoder(nn.Module):
     """
 
     layout: ClassVar[str] = "encoder_decoder"
+    layers_multiple_of: ClassVar[int] = 2
 
     def __init__(self, *, d_model: int, num_layers: int, num_heads: int = 8, drop_path: float = 0.05) -> None:
         super().__init__()
