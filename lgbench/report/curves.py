@@ -1,16 +1,14 @@
-"""Turn the rows of a store into curves: means over seeds and items, with intervals, one board a comparison.
+"""Read results folders and sort their rows into boards: what may be compared on one figure.
 
-A *board* holds what may be compared: one task with its parameters, one data set, one preset, one metric. A
-*series* is one line on it: a method with its parameters and training setting. A *point* is a series at one
-evaluation.
+A *board* is one task with its parameters, one data set, one preset, one metric.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,48 +16,16 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
-from lgbench.report.scores import bootstrap_means, interval
+from lgbench.report.series import POINT, SERIES, average, name_series
+from lgbench.report.wording import format_length
 from lgbench.store import read
 
 BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "metric"]
-SERIES = [
-    "label",
-    "method",
-    "method_params",
-    "backbone",
-    "train_length",
-    "train_low",
-    "train_high",
-    "train_steps",
-    "d_model",
-    "num_layers",
-    "d_state",
-    "batch_size",
-    "learning_rate",
-]
-POINT = ["axis", "step", "eval_length", "num_queries"]
-
-
-def format_length(length: float) -> str:
-    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything uneven in full: 1,000."""
-    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
-        if length >= size and length * 2 % size == 0:
-            return f"{length / size:g}{unit}"
-    return f"{int(length):,}"
-
-
-_IN_WORDS = {
-    "train_length": lambda v: f"trained on {format_length(v)}",
-    "train_steps": lambda v: f"{v:,} steps",
-    "d_model": lambda v: f"width {v}",
-    "num_layers": lambda v: f"{v} layers",
-    "d_state": lambda v: f"state {v}",
-    "batch_size": lambda v: f"batch {v}",
-    "learning_rate": lambda v: f"lr {v:g}",
-    "train_low": lambda v: f"from {format_length(v)}",
-    "train_high": lambda v: f"up to {format_length(v)}",
-}
-"""How a setting reads in a legend, for those that may differ between series of one label."""
+"""Columns that tell boards apart."""
+MAX_REASONS = 3
+"""Different reasons that are told for one outcome of one method."""
+_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_length", "train_low", "train_high"]
+_INTEGERS += ["train_steps", "d_model", "num_layers", "d_state", "batch_size"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +33,9 @@ class Board:
     """One comparison.
 
     Attributes:
-        rows: measured rows of the store, one a seed and point, with `series`, the name of the line it belongs
-        to.
-        points: one row a series and point: the columns of `SERIES` and `POINT`, `series`, `is_final`
-            (measured at the end of the training), `value`, `low`, `high`, `num_seeds`, `num_items`, `chance`,
-            `best`, `references` (name → value) and `replicates` (`(NUM_RESAMPLES,)`, paired within the
-            board).
+        rows: measured rows of the store, one a seed and point, with `series`, the name of their line.
+        missing: rows of these series that have no value, with `series` and `outcome`.
+        points: means over seeds and items, see `lgbench.report.series.average`.
     """
 
     task: str
@@ -84,6 +47,7 @@ class Board:
     title: str
     slug: str
     rows: pd.DataFrame
+    missing: pd.DataFrame
     points: pd.DataFrame
 
     @property
@@ -101,17 +65,17 @@ class Results:
     """Everything that a report says.
 
     Attributes:
-        boards: comparisons, by title.
-        rows: all rows, measured or not.
-        missing: rows that have no value (diverged, failed, …), with an `outcome` in words: listed, never
-        averaged.
+        boards: comparisons, in the order of their titles.
+        rows: all rows, measured or not, with an `outcome` in words.
+        missing: what has no value (diverged, failed, …), one row a method and outcome: `task`, `preset`,
+            `method`, `outcome`, `seeds`, `where`, `reason`, all in words. Listed, never averaged.
         warnings: what a reader must know, a sentence each.
     """
 
     boards: list[Board]
     rows: pd.DataFrame
     missing: pd.DataFrame
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
 
 def load(roots: Sequence[Path]) -> Results:
@@ -123,131 +87,111 @@ def load(roots: Sequence[Path]) -> Results:
     reading = read(roots)
     warnings = [f"Could not read {path}: {reason}" for path, reason in reading.unreadable.items()]
     if reading.table.num_rows == 0:
-        where = ", ".join(str(root) for root in roots)
-        unread = f" ({len(warnings)} unreadable files, first: {warnings[0]})" if warnings else ""
+        unread = f"; {len(warnings)} unreadable. {warnings[0]}" if warnings else ""
         raise UserError(
-            f"no results in {where}{unread}. Make some with: "
+            f"no results in {', '.join(map(str, roots))}{unread}. Make some with: "
             f"lgbench run --task omniglot --method vanilla,prepended --preset smoke --results {roots[0]}"
         )
     rows = reading.table.to_pandas()
-    text = [name for name in rows if reading.table.schema.field(name).type == pa.string()]
+    text = [field.name for field in reading.table.schema if field.type == pa.string()]
     rows[text] = rows[text].fillna("")
     measured = (rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))
     rows["outcome"] = rows["status"].str.replace("_", " ")
     rows.loc[(rows["status"] == "ok") & ~measured, "outcome"] = "value is not a finite number"
-    ok = _one_row_a_measurement(rows[measured], warnings)
-    warnings += sorted(set(rows["notice"]) - {""})
-    boards = sorted(_boards(ok, warnings), key=lambda board: board.slug)
     missing = rows[~measured].sort_values(["task", "label", "seed", "cell"], kind="stable")
-    for (task, label, outcome, reason), group in missing.groupby(["task", "label", "outcome", "reason"]):
-        lengths = sorted(group["eval_length"].dropna().unique())
-        where = f" at {', '.join(map(format_length, lengths))} tokens" if lengths else ""
-        seeds = ", ".join(str(seed) for seed in sorted(group["seed"].dropna().astype(int).unique()))
-        warnings.append(f"{task}, {label}, seed {seeds}: {outcome}{where}{': ' * bool(reason)}{reason}")
-    return Results(boards=boards, rows=rows, missing=missing, warnings=warnings)
+    warnings += sorted(set(rows["notice"]) - {""})
+    ok = _one_row_a_measurement(rows[measured], warnings)
+    boards = sorted(_boards(ok, missing, warnings), key=lambda board: board.slug)
+    outcomes = _outcomes(missing)
+    for row in outcomes.itertuples():
+        where = f" at {row.where}" if row.where else ""
+        reason = f": {row.reason}" if row.reason else ""
+        warnings.append(f"{row.task}, {row.method}, seed {row.seeds}: {row.outcome}{where}{reason}")
+    return Results(boards=boards, rows=rows, missing=outcomes, warnings=warnings)
 
 
 def _one_row_a_measurement(rows: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
     """The newest row of each measurement; a warning where different cells claim to be the same one."""
-    integers = ["seed", "eval_length", "num_queries", "step", *SERIES[4:12]]
-    rows = rows.astype(dict.fromkeys(integers, "int64")).sort_values(["created_at", "cell"], kind="stable")
-    groups = rows.groupby([*BOARD, *SERIES, *POINT, "seed"], dropna=False)["cell"]
-    clashes = sorted(rows.loc[groups.transform("nunique") > 1, "label"].unique())
-    if clashes:
-        warnings.append(
-            f"{', '.join(clashes)}: several cells differ in nothing shown here; the newest is taken"
-        )
-    return rows.drop_duplicates([*BOARD, *SERIES, *POINT, "seed"], keep="last")
+    key = [*BOARD, *SERIES, *POINT, "seed"]
+    rows = rows.astype(dict.fromkeys(_INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
+    if rows.empty:
+        return rows
+    clashing = rows.groupby(key)["cell"].transform("nunique") > 1
+    if clashing.any():
+        labels = ", ".join(sorted(rows.loc[clashing, "label"].unique()))
+        warnings.append(f"{labels}: several cells differ in nothing shown here; the newest one is used")
+    return rows.drop_duplicates(key, keep="last")
 
 
-def _boards(rows: pd.DataFrame, warnings: list[str]) -> Iterable[Board]:
+def _boards(rows: pd.DataFrame, missing: pd.DataFrame, warnings: list[str]) -> Iterable[Board]:
     titles = _titles(rows[BOARD].drop_duplicates())
-    for key, group in rows.groupby(BOARD, dropna=False, sort=True):
-        group = _named(group)
-        title = titles[key]
-        points = _points(group)
-        unfinished = points[points["is_final"] & (points["step"] < points["train_steps"])]
-        for series, step in unfinished[["series", "step"]].drop_duplicates().itertuples(index=False):
-            warnings.append(
-                f"{title}, {series}: measured after {step:,} steps, before the end of the training"
-            )
-        if group["items_hash"].groupby([group["axis"], group["eval_length"]]).nunique().max() > 1:
-            warnings.append(f"{title}: not all runs were evaluated on the same items")
+    for key, group in rows.groupby(BOARD):
+        title, names = titles[key], name_series(group)
+        group = _with_series(group, names)
+        points = average(group)
+        early = points[points["is_final"] & (points["step"] < points["train_steps"])]
+        for series, step in early[["series", "step"]].drop_duplicates().itertuples(index=False):
+            warnings.append(f"{title}, {series}: measured after {step:,} steps, before the training ended")
+        if group.groupby(["axis", "eval_length", "num_queries"])["items_hash"].nunique().max() > 1:
+            warnings.append(f"{title}: not all runs were evaluated on the same items, so they are not paired")
+        alike = missing[(missing[BOARD] == list(key)).all(axis=1)]
         yield Board(
-            **{name: str(value) for name, value in zip(BOARD, key, strict=True) if name in Board.__slots__},
+            **{name: value for name, value in zip(BOARD, key, strict=True) if name in Board.__slots__},
             higher_is_better=bool(group["higher_is_better"].iloc[0]),
             notice=" ".join(sorted(set(group["notice"]) - {""})),
             title=title,
-            slug=re.sub(r"[^a-z0-9]+", "-", f"{title} {key[-1]}".lower()).strip("-"),
+            slug=_slug(f"{title.replace(', data: ', ' ').replace(', preset ', ' ')} {key[-1]}"),
             rows=group,
+            missing=_with_series(alike, names).dropna(subset="series"),
             points=points,
         )
+
+
+def _with_series(rows: pd.DataFrame, names: dict[tuple, str]) -> pd.DataFrame:
+    return rows.assign(series=[names.get(key) for key in rows[SERIES].itertuples(index=False, name=None)])
 
 
 def _titles(keys: pd.DataFrame) -> dict[tuple, str]:
     """Task, data and preset; parameters of the task and the data's hash only where they tell boards apart."""
     titles = {}
-    for key, alike in keys.groupby(["task", "data_source", "preset", "metric"], dropna=False):
-        task, source, preset, _ = key
+    for (task, source, preset, _), alike in keys.groupby(["task", "data_source", "preset", "metric"]):
         params = [json.loads(text or "{}") for text in alike["task_params"]]
+        versions = alike["data_fingerprint"].nunique()
         for row, mine in zip(alike.itertuples(index=False), params, strict=True):
             differing = [f"{n}={mine[n]}" for n in sorted(mine) if any(p.get(n) != mine[n] for p in params)]
             shown = f"{task}[{','.join(differing)}]" if differing else str(task)
-            version = (
-                f", version {row.data_fingerprint[:8]}" if alike["data_fingerprint"].nunique() > 1 else ""
-            )
+            version = f", version {row.data_fingerprint[:8]}" if versions > 1 else ""
             titles[tuple(row)] = f"{shown}, data: {source}{version}, preset {preset}"
     return titles
 
 
-def _named(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one board with `series`: the label and whatever tells series of one label apart."""
-    keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
-    names = {}
-    for label, alike in keys.groupby("label"):
-        varying = [name for name in _IN_WORDS if alike[name].nunique() > 1]
-        if "train_length" in varying:
-            varying = [name for name in varying if name not in ("train_low", "train_high")]
-        for row in alike.itertuples(index=False):
-            words = [_IN_WORDS[name](getattr(row, name)) for name in varying]
-            name = f"{label} ({', '.join(words)})" if words else str(label)
-            taken = sum(known == name or known.startswith(f"{name} #") for known in names.values())
-            names[tuple(row)] = f"{name} #{taken + 1}" if taken else name
-    return rows.assign(series=[names[key] for key in rows[SERIES].itertuples(index=False, name=None)])
+def _slug(text: str) -> str:
+    """Text as part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _points(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of the mean over items at each point, with its bootstrap interval and replicates."""
-    points = []
-    for key, series in rows.groupby(["series", *SERIES], dropna=False, sort=False):
-        shared = dict(zip(["series", *SERIES], key, strict=True))
-        seeds = sorted(series["seed"].unique())
-        for where, group in series.groupby(POINT, dropna=False):
-            items = {
-                row.seed: (_items(row), str(row.items_hash)) for row in group.sort_values("seed").itertuples()
+def _outcomes(missing: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and outcome, in words."""
+    found = []
+    for key, group in missing.groupby(["task", "preset", "label", "outcome"]):
+        reasons = list(dict.fromkeys(reason for reason in group["reason"] if reason))
+        found.append(
+            dict(zip(["task", "preset", "method", "outcome"], key, strict=True))
+            | {
+                "seeds": _listed(group["seed"], str),
+                "where": _where(group),
+                "reason": "; ".join(reasons[:MAX_REASONS]) + "; …" * (len(reasons) > MAX_REASONS),
             }
-            replicates = bootstrap_means(items, seeds)
-            low, high = interval(replicates)
-            points.append(
-                shared
-                | dict(zip(POINT, where, strict=True))
-                | {
-                    "is_final": where[1] == series["step"].max(),
-                    "value": float(np.mean([values.mean() for values, _ in items.values()])),
-                    "low": low,
-                    "high": high,
-                    "num_seeds": len(items),
-                    "num_items": max(len(values) for values, _ in items.values()),
-                    "chance": group["chance"].mean(),
-                    "best": group["best"].mean(),
-                    "references": json.loads(group["references"].iloc[0] or "{}"),
-                    "replicates": replicates,
-                }
-            )
-    return pd.DataFrame(points).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)
+        )
+    return pd.DataFrame(found, columns=["task", "preset", "method", "outcome", "seeds", "where", "reason"])
 
 
-def _items(row: tuple) -> np.ndarray:
-    """Values of the items, float64; the mean alone where a row keeps no items."""
-    kept = row.item_values is not None and len(row.item_values) > 0
-    return np.asarray(row.item_values if kept else [row.value], dtype=float)
+def _where(rows: pd.DataFrame) -> str:
+    """The evaluations that rows are about; empty if about whole runs."""
+    context = _listed(rows.loc[rows["axis"] != "queries", "eval_length"], format_length)
+    queries = _listed(rows.loc[rows["axis"] == "queries", "num_queries"], format_length)
+    return ", ".join([f"{context} tokens"] * bool(context) + [f"{queries} queries"] * bool(queries))
+
+
+def _listed(values: pd.Series, show: Callable[[int], str]) -> str:
+    return ", ".join(show(value) for value in sorted(values.dropna().astype(int).unique()))

@@ -15,11 +15,15 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from lgbench.report.curves import Board, Results, format_length, load
+from lgbench.report.budget import cost_figure, has_steps, steps_figure
+from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
-from lgbench.report.leaderboard import HOLDS, cells, format_duration, format_rate, notes, rank
+from lgbench.report.leaderboard import DEFINITIONS, cells, notes
+from lgbench.report.ranking import rank
+from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
-from lgbench.report.tables import best_of, format_value, pivot
+from lgbench.report.tables import best_of, pivot
+from lgbench.report.wording import format_count, format_duration, format_length, format_rate, format_value
 from lgbench.store import atomic_file
 
 
@@ -53,21 +57,22 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     boards, paths = [], []
     for board in results.boards:
         shown = []
-        for name, caption, figure in _figures(board):
+        for name, caption, figure in _figures(board, read_strips(roots, board, results.warnings)):
             stem = out / "figures" / f"{board.slug}-{name}"
             written = save(figure, stem)
             paths += written
             shown.append({"data": _inline(written), "caption": caption, "stem": stem.name})
         boards.append(_board(board, shown))
+    notices = sorted(set(results.rows["notice"]) - {""})
     source = files("lgbench.report").joinpath("page.jinja").read_text(encoding="utf-8")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = jinja.from_string(source).render(
         title="Length generalization: results of lgbench",
         summary=_summary(results),
-        notices=sorted({board.notice for board in results.boards if board.notice}),
-        warnings=results.warnings,
+        notices=notices,
+        warnings=[warning for warning in results.warnings if warning not in notices],
         boards=boards,
-        missing=[_not_measured(row) for row in results.missing.drop_duplicates("cell").itertuples()],
+        missing=results.missing.to_dict("records"),
         provenance=_provenance(results.rows),
         environments=_environments(roots, results.rows),
         definitions=_definitions(results.boards),
@@ -78,21 +83,28 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     return ReportResult(html=target, figures=paths, warnings=results.warnings)
 
 
-def _figures(board: Board) -> Iterable[tuple[str, str, Figure]]:
+def _figures(board: Board, strips: Sequence[Strip]) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
+    methods = ", ".join(board.series)
     for axis, words in (("context", "evaluation length"), ("queries", "number of queries")):
         if not board.curve(axis).empty:
-            yield (
-                axis,
-                f"{board.metric} against {words}: {', '.join(board.series)}.",
-                curve_figure(board, axis),
-            )
+            yield axis, f"{board.metric} against {words}: {methods}.", curve_figure(board, axis)
+    if has_steps(board):
+        yield "steps", f"{board.metric} against training steps: {methods}.", steps_figure(board)
+    for image in range(min([MAX_IMAGES, *(len(strip.truth) for strip in strips)]) if strips else 0):
+        painted = ", ".join(strip.series for strip in strips)
+        caption = f"Evaluation item {image + 1} as painted after growing context: {painted}."
+        yield f"strip-{image + 1}", caption, strip_figure(board, strips, image)
+    cost = cost_figure(board)
+    if cost is not None:
+        yield "cost", f"Tokens per second in training and evaluation: {methods}.", cost
 
 
 def _inline(paths: Sequence[Path]) -> str:
-    """The SVG among the files of a figure as a data URI."""
-    svg = next(path for path in paths if path.suffix == ".svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.read_bytes()).decode()}"
+    """A figure as a data URI: its SVG or its PNG, whichever is smaller."""
+    kinds = {".svg": "svg+xml", ".png": "png"}
+    path = min((path for path in paths if path.suffix in kinds), key=lambda path: path.stat().st_size)
+    return f"data:image/{kinds[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _table(board: Board, axis: str) -> dict[str, Any]:
-    """One line a length, one column a method: mean, interval, and the number of seeds where it is not the usual."""
+    """One line a length, one column a method: mean, interval, and the number of seeds where it is unusual."""
     curve = board.curve(axis)
     x = {"context": "eval_length", "queries": "num_queries"}[axis]
     values, low, high, seeds = (pivot(curve, name, x) for name in ("value", "low", "high", "num_seeds"))
@@ -136,8 +148,8 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
         "corner": "length" if axis == "context" else "queries",
         "series": list(values.index),
         "lines": lines,
-        "note": f"Mean and 95 % interval over {usual} seed{'s' * (usual != 1)} and the evaluation items, unless said "
-        f"otherwise; {direction} is better, the best of a line is bold.",
+        "note": f"Mean and 95 % interval over {usual} seed{'s' * (usual != 1)} and the evaluation items, "
+        f"unless said otherwise; {direction} is better, the best of a line is bold.",
     }
 
 
@@ -148,16 +160,6 @@ def _summary(results: Results) -> str:
         f"{rows['cell'].nunique()} cells: tasks {', '.join(sorted(rows['task'].unique()))}; methods "
         f"{', '.join(sorted(rows['label'].unique()))}. Newest result: {made}."
     )
-
-
-def _not_measured(row: Any) -> dict[str, str]:
-    return {
-        "task": row.task,
-        "label": row.label,
-        "seed": f"{row.seed:.0f}",
-        "outcome": row.outcome,
-        "reason": row.reason,
-    }
 
 
 def _provenance(rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -173,7 +175,7 @@ def _provenance(rows: pd.DataFrame) -> list[dict[str, str]]:
                 "seed": f"{first['seed']:.0f}",
                 "preset": first["preset"],
                 "outcome": ", ".join(sorted(group["outcome"].unique())),
-                "parameters": _number(first["num_parameters"]),
+                "parameters": format_count(first["num_parameters"]),
                 "device": first["device"],
                 "scan": first["scan_backend"],
                 "training": format_duration(group["train_wall_s"].max()),
@@ -200,12 +202,8 @@ def _evaluation_wall_s(rows: pd.DataFrame) -> float:
     return float(passes + rows[~shared]["eval_wall_s"].sum())
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if np.isfinite(value) else "–"
-
-
 def _environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, str]:
-    """Hash → facts of the environments that rows refer to, as JSON; says so where a file is missing or broken."""
+    """Hash → facts (JSON) of the environments that rows refer to, or that a file is missing or broken."""
     found = {}
     for name in sorted(set(rows["environment"]) - {""}):
         found[name] = "not found beside the results"
@@ -225,7 +223,7 @@ def _definitions(boards: Sequence[Board]) -> dict[str, str]:
         best = f"{board.points['best'].mean():g}"
         direction = "higher" if board.higher_is_better else "lower"
         metrics[f"{board.metric} ({board.task})"] = (
-            f"The metric of the task, averaged over queries, items and seeds; {direction} is better, the best possible "
-            f"value is {best}."
+            f"The metric of the task, averaged over queries, items and seeds; {direction} is better, the "
+            f"best possible value is {best}."
         )
-    return metrics | HOLDS
+    return metrics | DEFINITIONS

@@ -75,7 +75,7 @@ def normalised_score(value: ArrayLike, chance: ArrayLike, best: ArrayLike) -> Fl
 
 
 def reference_index(lengths: Sequence[int], train_length: int) -> int | None:
-    """Where in increasing `lengths` the training length is, or else the nearest one below it; None without one."""
+    """Where in increasing `lengths` the training length is, or the nearest one below; None without one."""
     below = [index for index, length in enumerate(lengths) if length <= train_length]
     return below[-1] if below else None
 
@@ -106,7 +106,7 @@ def effective_length(lengths: Sequence[int], scores: ArrayLike, train_length: in
 
 
 def area(lengths: Sequence[int], scores: ArrayLike, train_length: int) -> Floats:
-    """Mean score beyond the training length: the area under it over log2(length / train_length), by its width.
+    """Mean score beyond the training length: the area under it over log2(length) by its width.
 
     From the training length (or the nearest evaluated one below) to the largest evaluated length, by
     trapezoids. NaN where nothing beyond was evaluated.

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from lgbench.report.curves import format_length
+from lgbench.report.wording import format_length
 from lgbench.store import atomic_file
 
 WIDTH_IN = 7.0
@@ -79,8 +79,9 @@ def compose(
     handles: Sequence[Any] = (),
     left_in: float = 0.62,
     right_in: float = 0.1,
-    gap_in: float = 0.25,
+    top_in: float = 0.0,
     bottom_in: float = 0.48,
+    gap_in: float = 0.2,
 ) -> None:
     """Lay out a figure: legend on top, panels side by side, a footer in grey, the notice on the data in red.
 
@@ -91,16 +92,16 @@ def compose(
         footer: sentences in small print.
         notice: what a reader must know about the data; empty for nothing.
         handles: what the legend explains.
-        left_in, right_in, bottom_in, gap_in: room for tick labels and texts around and between panels,
-        inches.
+        left_in, right_in, top_in, bottom_in: room for tick labels and texts around the panels, inches.
+        gap_in: room between panels, inches.
     """
     per_line = int(WIDTH_IN * _CHARACTERS_PER_IN)
     lines = textwrap.wrap(" ".join(footer), per_line)
     warning = textwrap.wrap(notice, int(per_line * 0.9))
     legend = _legend(figure, handles) if handles else None
-    legend_in = legend.get_window_extent().height / figure.dpi + 0.16 if legend else 0.1
+    legend_in = legend.get_window_extent().height / figure.dpi + 0.2 if legend else 0.1
     footer_in = _LINE_IN * (len(lines) + len(warning)) + 0.08
-    total = legend_in + height_in + bottom_in + footer_in
+    total = legend_in + top_in + height_in + bottom_in + footer_in
     figure.set_size_inches(WIDTH_IN, total)
     if legend:
         legend.set_bbox_to_anchor((left_in / WIDTH_IN, 1 - 0.05 / total))
@@ -153,7 +154,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], label: str) -> None:
-    """A log2 axis over `lengths` with a label at every second octave and the last (each octave if they are few)."""
+    """A log2 axis over lengths with a label at every second octave and the last, at each if they are few."""
     low, high = min(lengths), max(lengths)
     axes.set_xscale("log", base=2)
     axes.set_xlim(low / 2**0.35, high * 2**0.35)

@@ -11,9 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lgbench.report.curves import Board, format_length, load
+from lgbench.report.curves import Board, load
+from lgbench.report.wording import format_length, format_value
 
 MAX_COLUMNS = 8
+"""Of a terminal table, so that it fits into 80 characters."""
 
 
 def summary_table(roots: Sequence[Path]) -> list[Table]:
@@ -30,21 +32,12 @@ def summary_table(roots: Sequence[Path]) -> list[Table]:
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables
-    failed = Table(title="Not measured", title_justify="left", title_style="bold red")
-    for column in ("task", "method", "seed", "outcome", "reason"):
+    failed = Table(title="Not measured", title_justify="left", title_style="bold red", box=box.SIMPLE_HEAD)
+    for column in results.missing:
         failed.add_column(column, overflow="fold")
-    for row in results.missing.drop_duplicates("cell").itertuples():
-        failed.add_row(*map(Text, (row.task, row.label, f"{row.seed:.0f}", row.outcome, row.reason)))
+    for row in results.missing.itertuples(index=False):
+        failed.add_row(*map(Text, row))
     return [*tables, failed]
-
-
-def format_value(value: float, digits: int = 3) -> str:
-    """A number with `digits` decimals, or in scientific notation where those would show nothing of it."""
-    if not np.isfinite(value):
-        return "–"
-    if value != 0 and not 10**-digits <= abs(value) < 10**5:
-        return f"{value:.2g}"
-    return f"{value:.{digits}f}"
 
 
 def pivot(curve: pd.DataFrame, column: str, x: str = "eval_length") -> pd.DataFrame:
@@ -62,7 +55,7 @@ def best_of(values: pd.Series, higher_is_better: bool) -> str | None:
 
 
 def readable_subset(lengths: Sequence[int], anchor: int) -> list[int]:
-    """At most `MAX_COLUMNS` of increasing lengths: evenly spaced around `anchor`, the longest always among them."""
+    """At most `MAX_COLUMNS` of increasing lengths, evenly spaced around `anchor`, the longest among them."""
     stride = -(-len(lengths) // MAX_COLUMNS)
     middle = max((index for index, length in enumerate(lengths) if length <= anchor), default=0)
     kept = {index for index in range(len(lengths)) if (index - middle) % stride == 0} | {len(lengths) - 1}
@@ -83,15 +76,15 @@ def _table(board: Board) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("method", overflow="fold", min_width=12)
+    table.add_column("method", overflow="fold", min_width=11)
     for length in lengths:
-        table.add_column(format_length(length), justify="right")
+        table.add_column(format_length(length), justify="right", no_wrap=True)
     for series in values.index:
         cells = []
         for length in lengths:
             value = values.at[series, length]
             half = (high.at[series, length] - low.at[series, length]) / 2
-            text = f"{format_value(value)} ±{format_value(half)}" if np.isfinite(value) else "–"
+            text = f"{format_value(value)}\n±{format_value(half)}" if np.isfinite(value) else "–"
             best = series == best_of(values[length], board.higher_is_better)
             cells.append(Text(text, style="bold" if best else ""))
         table.add_row(Text(series), *cells)
@@ -106,5 +99,7 @@ def _caption(board: Board, curve: pd.DataFrame) -> str:
         f"–{curve['num_seeds'].max()}" if curve["num_seeds"].nunique() > 1 else ""
     )
     trained = ", ".join(format_length(length) for length in sorted(curve["train_length"].unique()))
-    text = f"Columns: evaluation length (K = 1,024). Trained on up to {trained}. Seeds: {seeds}. ±: 95 % interval."
+    text = (
+        f"Evaluation lengths, K = 1,024; trained up to {trained}; {seeds} seeds; ± half of the 95 % interval."
+    )
     return f"{text}\n{board.notice}" if board.notice else text

@@ -1,0 +1,136 @@
+"""Draw what training and evaluation cost: the metric against training steps, and tokens per second."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from lgbench.report.curves import Board
+from lgbench.report.figures import HEIGHT_IN, describe, draw_lines, off_axis, span
+from lgbench.report.scores import reference_index
+from lgbench.report.style import GREY, compose, line_style, looks, new_figure
+from lgbench.report.vertical import (
+    draw_references,
+    label_references,
+    mark_clipped,
+    set_vertical,
+    vertical_range,
+)
+from lgbench.report.wording import format_length, format_rate
+
+_MULTIPLES = (1 / 4, 1, 4, 16)
+"""Evaluation lengths of the panels, as multiples of the most common training length."""
+_COSTS = {"train_tokens_per_s": "training, tokens/s", "eval_tokens_per_s": "evaluation, tokens/s"}
+
+
+def has_steps(board: Board) -> bool:
+    """Whether some series was measured along its training."""
+    context = board.points[board.points["axis"] == "context"]
+    return bool((context.groupby("series")["step"].nunique() > 1).any())
+
+
+def steps_figure(board: Board) -> Figure:
+    """The metric against training steps, a panel an evaluation length, of series measured more than once."""
+    points = board.points[board.points["axis"] == "context"]
+    points = points[points.groupby("series")["step"].transform("nunique") > 1]
+    lengths = _panel_lengths(points)
+    points = points[points["eval_length"].isin(lengths)]
+    limits = vertical_range(points, board.higher_is_better)
+    height_in = 0.8 * HEIGHT_IN
+    with looks():
+        figure, panels = new_figure(len(lengths))
+        handles, beyond = {}, []
+        for panel, length in zip(panels, lengths, strict=True):
+            here = points[points["eval_length"] == length]
+            handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.series)}
+            for index, name in enumerate(board.series):
+                colour = line_style(index)["color"]
+                beyond.append(mark_clipped(panel, here[here["series"] == name], "step", limits, colour))
+            set_vertical(panel, limits, board)
+            panel.set_title(f"at {format_length(length)} tokens", fontsize=8, loc="left", pad=7)
+            panel.set(xlim=(0, points["step"].max() * 1.06), xlabel="training steps")
+            panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+            panel.xaxis.set_major_formatter(
+                FuncFormatter(lambda steps, _: format_rate(steps).replace(" ", ""))
+            )
+            if panel is not panels[0]:
+                panel.set(ylabel="", yticklabels=[])
+            ends = draw_references(panel, here, "step", limits)
+        compose(
+            figure,
+            panels,
+            height_in=height_in,
+            footer=[
+                *describe(board, points),
+                f"Trained on up to {span(points['train_length'])} tokens.",
+                *off_axis(beyond),
+            ],
+            notice=board.notice,
+            handles=list(handles.values()),
+            right_in=label_references(panels[-1], ends, limits, height_in),
+            top_in=0.2,
+        )
+    return figure
+
+
+def _panel_lengths(points: pd.DataFrame) -> list[int]:
+    """Up to four evaluated lengths around the most common training length."""
+    lengths = sorted(int(length) for length in points["eval_length"].unique())
+    train_length = int(points["train_length"].mode()[0])
+    near = [reference_index(lengths, int(multiple * train_length)) for multiple in _MULTIPLES]
+    return sorted({lengths[index] for index in near if index is not None} or {lengths[0]})
+
+
+def cost_figure(board: Board) -> Figure | None:
+    """Tokens per second in training and evaluation, a bar a method, a dot a seed; None if nobody measured."""
+    context = board.rows[board.rows["axis"] == "context"]
+    shown = [name for name in _COSTS if context[name].notna().any()]
+    if not shown:
+        return None
+    with looks():
+        figure, panels = new_figure(len(shown))
+        for panel, name in zip(panels, shown, strict=True):
+            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), board.series)
+            panel.set_xlabel(_COSTS[name])
+            panel.set_yticks(range(len(board.series)), board.series if panel is panels[0] else [])
+            panel.tick_params(axis="y", length=0)
+        labels = panels[0].get_yticklabels()
+        compose(
+            figure,
+            panels,
+            height_in=0.28 * len(board.series) + 0.1,
+            footer=[
+                f"{board.title[0].upper()}{board.title[1:]}. {', '.join(sorted(context['device'].unique()))}.",
+                f"Scan: {', '.join(sorted(context['scan_backend'].unique()))}.",
+                "Means over seeds and, in evaluation, over lengths; dots are seeds. Queries count as tokens.",
+            ],
+            notice=board.notice,
+            left_in=max(label.get_window_extent().width for label in labels) / figure.dpi + 0.2,
+        )
+    return figure
+
+
+def _bars(panel: Axes, seeds: pd.Series, order: list[str]) -> None:
+    """One bar a series from values by (series, seed), with the mean beside it."""
+    for index, name in enumerate(order):
+        if name not in seeds.index:
+            continue
+        values = seeds[name]
+        panel.barh(index, values.mean(), height=0.62, color=line_style(index)["color"], alpha=0.75)
+        if len(values) > 1:
+            panel.plot(values, [index] * len(values), "o", color="black", markersize=2.5, alpha=0.7)
+        panel.annotate(
+            format_rate(values.mean()),
+            (values.max(), index),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=GREY,
+        )
+    panel.set_xlim(0, seeds.max() * 1.2)
+    panel.set_ylim(len(order) - 0.4, -0.6)
+    panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_rate(rate)))

@@ -1,0 +1,173 @@
+"""The vertical axis of a figure: its range, what is clipped by it, and the lines of chance and best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
+
+from lgbench.report.curves import Board
+from lgbench.report.style import GREY
+from lgbench.report.wording import format_length, format_value
+
+BEYOND_CHANCE = 0.5
+"""How far beyond chance the axis may reach, as a share of the way from best to chance."""
+_LABEL_IN = 0.125
+"""Least distance between two labels, inches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Limits as drawn, and whether the axis is logarithmic."""
+
+    bottom: float
+    top: float
+    is_log: bool
+
+    def fraction(self, value: float) -> float:
+        """Height of a value, 0 at the bottom and 1 at the top."""
+        low, high, at = (
+            np.log([self.bottom, self.top, value]) if self.is_log else (self.bottom, self.top, value)
+        )
+        return float((at - low) / (high - low))
+
+
+def vertical_range(points: pd.DataFrame, higher_is_better: bool) -> Range:
+    """From the best possible value to the worst one drawn, at most `BEYOND_CHANCE` beyond chance.
+
+    Logarithmic for errors with best value 0 of which some are below a thirtieth of chance.
+
+    Args:
+        points: everything that will be drawn, with `value`, `low`, `high`, `chance` and `best`.
+        higher_is_better: direction of the metric.
+    """
+    chance, best = points["chance"].mean(), points["best"].mean()
+    drawn = pd.concat([points["value"], points["low"], points["high"]]).dropna()
+    reach = BEYOND_CHANCE * abs(chance - best)
+    if higher_is_better:
+        worst = max(chance - reach, min(drawn.min(), chance))
+    else:
+        worst = min(chance + reach, max(drawn.max(), chance))
+    smallest = points["value"][points["value"] > 0].min()
+    if not higher_is_better and best == 0 and smallest < chance / 30:
+        return Range(smallest / 1.5, worst * 1.2, True)
+    pad = 0.05 * abs(worst - best) or 0.5
+    if higher_is_better:
+        return Range(worst - pad, best + pad / 2, False)
+    return Range(best - pad / 2, worst + pad, False)
+
+
+def set_vertical(axes: Axes, limits: Range, board: Board) -> None:
+    """Apply a range, and name the metric and its direction."""
+    if limits.is_log:
+        axes.set_yscale("log")
+    axes.set_ylim(limits.bottom, limits.top)
+    axes.set_ylabel(f"{board.metric} ({'higher' if board.higher_is_better else 'lower'} is better)")
+
+
+def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, colour: str) -> str:
+    """Arrows outside the edge where the mean of a series is off the axis.
+
+    Returns:
+        what the footer says about it: the series, its most extreme value and where; empty if nothing is off.
+    """
+    above = points[points["value"] > limits.top]
+    outside, edge, marker = above, 1.02, "^"
+    if above.empty:
+        outside, edge, marker = points[points["value"] < limits.bottom], -0.02, "v"
+    if outside.empty:
+        return ""
+    across = blended_transform_factory(axes.transData, axes.transAxes)
+    axes.plot(
+        outside[x],
+        [edge] * len(outside),
+        transform=across,
+        marker=marker,
+        markersize=4,
+        linestyle="none",
+        color=colour,
+        clip_on=False,
+    )
+    extreme = outside.loc[(outside["value"] - points["chance"].mean()).abs().idxmax()]
+    where = f"{format_length(extreme['num_queries' if x == 'num_queries' else 'eval_length'])}"
+    return f"{extreme['series']}, {format_value(extreme['value'])} at {where}"
+
+
+def draw_references(axes: Axes, points: pd.DataFrame, x: str, limits: Range) -> dict[str, float]:
+    """Draw the best possible value and the answers that ignore the context.
+
+    Returns:
+        name → height at the right edge, for labels; lines outside the axis are left out.
+    """
+    ends = {}
+    chance = points.groupby(x)["chance"].mean()
+    known = {name: value for found in points["references"] for name, value in found.items()}
+    for name, value in sorted(known.items()):
+        if limits.bottom < value < limits.top and not np.isclose(value, chance.iloc[-1]):
+            axes.axhline(value, color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+            ends[name.replace("_", " ")] = float(value)
+    left, right = axes.get_xlim()
+    xs, heights = [left, *chance.index, right], [chance.iloc[0], *chance, chance.iloc[-1]]
+    axes.plot(xs, heights, color="black", linewidth=1, linestyle="--", zorder=2)
+    ends["chance"] = float(chance.iloc[-1])
+    best = float(points["best"].mean())
+    if limits.bottom < best < limits.top:
+        axes.axhline(best, color=GREY, linewidth=0.8, zorder=1)
+        ends["best possible"] = best
+    return ends
+
+
+def label_references(axes: Axes, ends: dict[str, float], limits: Range, height_in: float) -> float:
+    """Name the reference lines at the right edge, moved apart where they would overlap.
+
+    Args:
+        axes: the panel.
+        ends: name → value at the right edge.
+        limits: range of the vertical axis.
+        height_in: height that the panel will have, inches.
+
+    Returns:
+        the room that the labels take, inches.
+    """
+    names = sorted(ends, key=ends.__getitem__)
+    true = [limits.fraction(ends[name]) for name in names]
+    widest_in = 0.0
+    for name, line, label in zip(names, true, spread(true, _LABEL_IN / height_in), strict=True):
+        colour = "black" if name == "chance" else GREY
+        axes.annotate(
+            f"{name} {ends[name]:.3g}",
+            xy=(1, line),
+            xytext=(1.035, label),
+            xycoords="axes fraction",
+            annotation_clip=False,
+            va="center_baseline",
+            fontsize=7,
+            color=colour,
+        )
+        axes.plot(
+            [1, 1.008, 1.022, 1.03],
+            [line, line, label, label],
+            transform=axes.transAxes,
+            clip_on=False,
+            color=colour,
+            linewidth=0.6,
+        )
+        widest_in = max(widest_in, axes.texts[-1].get_window_extent().width / axes.figure.dpi)
+    return widest_in + 0.3
+
+
+def spread(heights: list[float], gap: float) -> list[float]:
+    """Increasing heights moved apart to at least `gap`; those that crowd stay centred where they belong."""
+    crowds: list[tuple[float, int]] = []
+    for height in heights:
+        crowds.append((height, 1))
+        while len(crowds) > 1:
+            (below, num_below), (above, num_above) = crowds[-2:]
+            num = num_below + num_above
+            if above - below >= gap * num / 2 - 1e-9:
+                break
+            crowds[-2:] = [((below * num_below + above * num_above) / num, num)]
+    return [centre + gap * (k - (num - 1) / 2) for centre, num in crowds for k in range(num)]

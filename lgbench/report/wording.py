@@ -1,0 +1,52 @@
+"""How numbers read in tables, figures and sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NOTHING = "–"
+"""Stands where there is no number."""
+
+
+def format_length(length: float) -> str:
+    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything uneven in full: 1,000."""
+    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
+        if length >= size and length * 2 % size == 0:
+            return f"{length / size:g}{unit}"
+    return f"{int(length):,}"
+
+
+def format_value(value: float, digits: int = 3) -> str:
+    """A number with `digits` decimals, or with two digits where decimals would show nothing of it."""
+    if not np.isfinite(value):
+        return NOTHING
+    if value != 0 and not 10**-digits <= abs(value) < 10**5:
+        return f"{value:.2g}"
+    return f"{value:.{digits}f}"
+
+
+def format_multiple(multiple: float) -> str:
+    """A length as a multiple of the training length: 0.5×, 4×."""
+    return f"{multiple:.3g}×" if multiple < 1000 else f"{multiple:,.0f}×"
+
+
+def format_duration(wall_s: float) -> str:
+    """Seconds as a reader says them: 42 s, 7.5 min, 3.2 h."""
+    if not np.isfinite(wall_s):
+        return NOTHING
+    if wall_s < 120:
+        return f"{wall_s:.0f} s"
+    return f"{wall_s / 60:.1f} min" if wall_s < 7200 else f"{wall_s / 3600:.1f} h"
+
+
+def format_rate(a_second: float) -> str:
+    """Counts per second with three digits: 950, 42.1 k, 2.4 M; here k is a thousand."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if a_second >= size:
+            return f"{a_second / size:.3g} {unit}"
+    return f"{a_second:.0f}" if np.isfinite(a_second) else NOTHING
+
+
+def format_count(count: float) -> str:
+    """A count in full: 20,412."""
+    return f"{count:,.0f}" if np.isfinite(count) else NOTHING
