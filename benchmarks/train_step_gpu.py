@@ -1,10 +1,11 @@
-"""Time whole Omniglot training steps on a GPU: data, forward, backward, clip and update, through the real trainer.
+"""Time whole Omniglot training steps on a GPU: data, forward, backward, clip and update, through the real
+trainer.
 
     python benchmarks/train_step_gpu.py --out OUT.json [--seeds 1,4,8] [--backends auto,triton]
 
 Prints milliseconds a step (median of blocks of 50 steps, device waited for after each block) at batch 64 with
-512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. Checks that a captured,
-left-padded step gives the loss and gradients of an eager, unpadded one on the same items.
+512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. Checks that a
+captured, left-padded step gives the loss and gradients of an eager, unpadded one on the same items.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
 from lgbench.methods.prepended import Prepended
 from lgbench.methods.transformer import Transformer
 from lgbench.methods.vanilla import Vanilla
+from lgbench.tasks.omniglot import Omniglot
+
 from lgbench.plan import Training
 from lgbench.task import Recipe
-from lgbench.tasks.omniglot import Omniglot
 from lgbench.train import Trainer
 
 
-def make_trainer(task, method, recipe: Recipe, low: int, high: int, seed: int, backend: str = "auto") -> Trainer:
+def make_trainer(
+    task, method, recipe: Recipe, low: int, high: int, seed: int, backend: str = "auto"
+) -> Trainer:
     """A trainer outside of any plan; it saves nothing."""
     training = Training(
-        task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method=type(method).__name__,
-        method_params="{}", backbone=method.backbone, low=low, high=high, recipe=recipe, seed=seed,
+        task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint,
+        method=type(method).__name__, method_params="{}",
+        backbone=method.backbone, low=low, high=high, recipe=recipe, seed=seed,
     )  # fmt: skip
     return Trainer(training, task, method, Path("/nonexistent"), (), backend)
 
@@ -59,7 +63,9 @@ def padded_equals_unpadded(task, method, recipe: Recipe) -> float:
     model, device = trainer.model, task.device
     length, padded = 300, 512
     batch = task.sample(8, padded, 256, trainer.generator)
-    short = type(batch)({k: v[:, padded - length :] for k, v in batch.context.items()}, batch.queries, batch.targets)
+    short = type(batch)(
+        {k: v[:, padded - length :] for k, v in batch.context.items()}, batch.queries, batch.targets
+    )
     mask = torch.arange(padded, device=device) >= padded - length
     found = []
     for b, m, n in ((batch, mask, torch.tensor(length, device=device)), (short, None, length)):
@@ -96,7 +102,11 @@ def main() -> None:
     for name, method, recipe in (
         ("small vanilla", Vanilla(), small),
         ("small prepended", Prepended(), small),
-        ("small transformer", Transformer(), replace(task.recipe("small", "encoder_decoder"), train_steps=10**6)),
+        (
+            "small transformer",
+            Transformer(),
+            replace(task.recipe("small", "encoder_decoder"), train_steps=10**6),
+        ),
     ):
         ms = step_ms([make_trainer(task, method, recipe, 1, recipe.train_length, 0)], warm=300)
         found[f"{name}, ms a step"] = ms

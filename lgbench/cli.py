@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lgbench.errors import UserError
 
-Ints = Optional[str]  # noqa: UP045
+Ints = str | None
 
 
 class _Commands(TyperGroup):
@@ -23,7 +23,9 @@ class _Commands(TyperGroup):
             typer.echo(f"lgbench: {error}", err=True)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            typer.echo("\nlgbench: interrupted. Trainings are saved; the same command goes on from there.", err=True)
+            typer.echo(
+                "\nlgbench: interrupted. Trainings are saved; the same command goes on from there.", err=True
+            )
             raise SystemExit(130) from None
 
 
@@ -31,6 +33,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="How sequence models trained on short sequences behave on long ones, and which remedy helps.",
 )
@@ -38,44 +41,49 @@ data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data s
 app.add_typer(data_app, name="data")
 
 Results = Annotated[
-    Optional[list[Path]], typer.Option("--results", help="Results folder; may be given several times.")  # noqa: UP045
+    list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")
 ]
 DataDir = Annotated[
-    Optional[Path], typer.Option(help="Folder with data files, looked into before LGBENCH_DATA and the cache.")  # noqa: UP045
+    Path | None,
+    typer.Option(help="Folder with data files, looked into before LGBENCH_DATA and the cache."),
 ]
 
 
 @app.command()
 def run(
-    task: Annotated[Optional[list[str]], typer.Option(help='Tasks: omniglot or "omniglot[augment=false]".')] = None,  # noqa: UP045
-    method: Annotated[Optional[list[str]], typer.Option(help='Methods: vanilla,"truncated[low=512]".')] = None,  # noqa: UP045
-    param: Annotated[
-        Optional[list[str]], typer.Option("-p", "--param", help="PLUGIN.PARAMETER=VALUE[,VALUE...].")  # noqa: UP045
+    task: Annotated[
+        list[str] | None, typer.Option(help='Tasks: omniglot or "omniglot[augment=false]".')
     ] = None,
-    config: Annotated[Optional[Path], typer.Option(help="YAML file with these options; options win.")] = None,  # noqa: UP045
-    preset: Annotated[Optional[str], typer.Option(help="smoke, small (default) or paper.")] = None,  # noqa: UP045
-    seeds: Annotated[Optional[int], typer.Option(help="Number of seeds.")] = None,  # noqa: UP045
-    first_seed: Annotated[Optional[int], typer.Option(help="First seed.")] = None,  # noqa: UP045
+    method: Annotated[list[str] | None, typer.Option(help='Methods: vanilla,"truncated[low=512]".')] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", help="PLUGIN.PARAMETER=VALUE[,VALUE...].")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with these options; options win.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, small (default) or paper.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds.")] = None,
+    first_seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
     train_length: Annotated[Ints, typer.Option(help="Training lengths, e.g. 256,1024.")] = None,
     train_steps: Annotated[Ints, typer.Option(help="Training steps, e.g. 1000,10000.")] = None,
     num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
     d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
     eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
     eval_lengths: Annotated[Ints, typer.Option(help="Context lengths of the evaluation.")] = None,
-    eval_queries: Annotated[Optional[int], typer.Option(help="Queries after each context.")] = None,  # noqa: UP045
+    eval_queries: Annotated[int | None, typer.Option(help="Queries after each context.")] = None,
     query_grid: Annotated[Ints, typer.Option(help="Numbers of queries of the second axis.")] = None,
-    eval_items: Annotated[Optional[int], typer.Option(help="Evaluation items.")] = None,  # noqa: UP045
-    batch_size: Annotated[Optional[int], typer.Option(help="Sequences a training step.")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
-    data: Annotated[Optional[str], typer.Option(help="auto, omniglot (insist on it) or procedural.")] = None,  # noqa: UP045
+    eval_items: Annotated[int | None, typer.Option(help="Evaluation items.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a training step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    data: Annotated[str | None, typer.Option(help="auto, omniglot (insist on it) or procedural.")] = None,
     data_dir: DataDir = None,
-    results: Annotated[Optional[Path], typer.Option(help="Results folder (default: runs).")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="auto, cpu or cuda.")] = None,  # noqa: UP045
-    scan_backend: Annotated[Optional[str], typer.Option(help="auto, block, triton, mamba_ssm, torch, reference.")] = None,  # noqa: UP045
-    save_every: Annotated[Optional[float], typer.Option(help="Seconds between resumable states.")] = None,  # noqa: UP045
-    side_by_side: Annotated[Optional[int], typer.Option(help="Trainings that share a GPU at a time.")] = None,  # noqa: UP045
-    plugin: Annotated[Optional[list[Path]], typer.Option(help="Python file with a task or a method.")] = None,  # noqa: UP045
-    force: Annotated[Optional[bool], typer.Option("--force/--resume", help="Run finished cells again.")] = None,  # noqa: UP045
+    results: Annotated[Path | None, typer.Option(help="Results folder (default: runs).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    scan_backend: Annotated[
+        str | None, typer.Option(help="auto, block, triton, mamba_ssm, torch, reference.")
+    ] = None,
+    save_every: Annotated[float | None, typer.Option(help="Seconds between resumable states.")] = None,
+    side_by_side: Annotated[int | None, typer.Option(help="Trainings that share a GPU at a time.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
+    force: Annotated[bool | None, typer.Option("--force/--resume", help="Run finished cells again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
@@ -105,7 +113,7 @@ def run(
 @app.command()
 def report(
     results: Results = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder of the report (default: RESULTS/report).")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="Folder of the report (default: RESULTS/report).")] = None,
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
     from rich.console import Console
@@ -136,8 +144,8 @@ def leaderboard(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[Optional[str], typer.Argument(help="tasks or methods; both if left out.")] = None,  # noqa: UP045
-    plugin: Annotated[Optional[list[Path]], typer.Option(help="Python file with a task or a method.")] = None,  # noqa: UP045
+    kind: Annotated[str | None, typer.Argument(help="tasks or methods; both if left out.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
     """Tasks and methods by name, and what each is for."""
     from lgbench import registry
@@ -152,7 +160,9 @@ def list_plugins(
         typer.echo(f"{title}:")
         for name in plugins.names():
             problem = plugins.problem(name)
-            typer.echo(f"  {name:<16} {plugins.summary(name)}" + (f"  [cannot run: {problem}]" if problem else ""))
+            typer.echo(
+                f"  {name:<16} {plugins.summary(name)}" + (f"  [cannot run: {problem}]" if problem else "")
+            )
 
 
 @app.command()
@@ -177,11 +187,15 @@ def data_list(data_dir: DataDir = None) -> None:
 
     for row in fetch.status(data_dir):
         where = row.path if row.path else "not here"
-        typer.echo(f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}")
+        typer.echo(
+            f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}"
+        )
 
 
 @data_app.command("fetch")
-def data_fetch(name: Annotated[str, typer.Argument(help="Data set, see: lgbench data list")], data_dir: DataDir = None) -> None:
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Data set, see: lgbench data list")], data_dir: DataDir = None
+) -> None:
     """Download a data set into the cache, checksums verified."""
     from lgbench.data import fetch, sources
 

@@ -31,7 +31,9 @@ class RunConfig(BaseModel):
     train_steps: tuple[int, ...] | None = Field(None, description="training steps, a grid axis")
     num_layers: tuple[int, ...] | None = Field(None, description="depths, a grid axis")
     d_state: tuple[int, ...] | None = Field(None, description="state sizes, a grid axis")
-    eval_at_steps: tuple[int, ...] | None = Field(None, description="also evaluate after these training steps")
+    eval_at_steps: tuple[int, ...] | None = Field(
+        None, description="also evaluate after these training steps"
+    )
     eval_lengths: tuple[int, ...] | None = Field(None, description="context lengths of the evaluation")
     eval_queries: int | None = Field(None, description="queries after each context")
     query_grid: tuple[int, ...] | None = Field(None, description="numbers of queries of the second axis")
@@ -67,8 +69,13 @@ class RunConfig(BaseModel):
         Raises:
             UserError: text that cannot be read, or nothing to run.
         """
-        tasks, methods = ([r for text in group for r in parse_plugins(text)] for group in (self.task, self.method))
-        for group, option, example in ((tasks, "--task", "omniglot"), (methods, "--method", "vanilla,prepended")):
+        tasks, methods = (
+            [r for text in group for r in parse_plugins(text)] for group in (self.task, self.method)
+        )
+        for group, option, example in (
+            (tasks, "--task", "omniglot"),
+            (methods, "--method", "vanilla,prepended"),
+        ):
             if not group:
                 raise UserError(f"nothing to run: give {option}, e.g. {option} {example}")
         if self.data is not None:
@@ -104,7 +111,9 @@ def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
         if not isinstance(loaded, dict):
-            raise UserError(f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}")
+            raise UserError(
+                f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}"
+            )
         values = {str(name).replace("-", "_"): value for name, value in loaded.items()}
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     try:

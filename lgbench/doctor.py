@@ -1,4 +1,4 @@
-"""`lgbench doctor`: what this machine has, and whether every scan back end computes the right numbers on it."""
+"""`lgbench doctor`: what this machine has, and whether each scan back end computes right numbers here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-        yield Finding("CUDA", f"{torch.version.cuda}, {provenance.device_name(device)}, {memory:.0f} GiB", True)
+        yield Finding(
+            "CUDA", f"{torch.version.cuda}, {provenance.device_name(device)}, {memory:.0f} GiB", True
+        )
     else:
         yield Finding("CUDA", "not available; runs use the CPU")
     for kind, plugins in (("task", registry.TASKS), ("method", registry.METHODS)):

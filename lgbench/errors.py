@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """A mistake in what was asked for. The message says what was asked, what is wrong, what would be right."""
+    """A mistake in what was asked for. It says what was asked, what is wrong, what would be right."""

@@ -1,7 +1,8 @@
-"""Measure a trained model over a grid of lengths: in one pass where that is exact, streamed wherever possible.
+"""Measure a trained model over a grid of lengths: in one pass where that is exact, streamed wherever
+possible.
 
-    nested items, causal backbone, prefix-exact method     one pass; the state at every grid length answers the queries
-    causal backbone otherwise                              one streamed pass a length
+    nested items, causal backbone, prefix-exact method     one pass; the state at every grid length answers
+    the queries causal backbone otherwise                              one streamed pass a length
     a method that must see the whole prompt, a transformer one pass a length, in one piece
 
 Streaming keeps memory constant in the length. Answering does not touch the kept state.

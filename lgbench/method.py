@@ -19,8 +19,9 @@ class Method:
         backbone: the model it runs on, a name of `lgbench.models.BACKBONES`.
         eval_only: names of parameters that do not influence training.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
-        prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one. False
-            where a position's computation depends on the total length; then each length gets its own pass.
+        prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one.
+            False where a position's computation depends on the total length; then each length gets its own
+            pass.
     """
 
     class Params(BaseModel):
@@ -37,7 +38,7 @@ class Method:
         self.params: Any = params if params is not None else self.Params()
 
     def unsupported(self, task: Task) -> str | None:
-        """Why this method cannot run on this task, or None. The core writes a `skipped` row with the reason."""
+        """Why this method cannot run on this task, or None. A reason becomes a `skipped` row."""
         return None
 
     def train_lengths(self, train_length: int) -> tuple[int, int]:

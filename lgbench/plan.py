@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,7 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
 def _check(recipe: Recipe) -> None:
     for name in ("eval_lengths", "query_grid"):
         grid = getattr(recipe, name)
-        if any(n < 1 for n in grid) or any(a >= b for a, b in zip(grid, grid[1:], strict=False)):
+        if any(n < 1 for n in grid) or any(a >= b for a, b in pairwise(grid)):
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
     if not recipe.eval_lengths:

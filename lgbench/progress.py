@@ -44,7 +44,8 @@ class Progress:
         """Some trainings start, side by side."""
         if self.live:
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}/{task.total:,} steps"),
+                TextColumn("{task.description}"), BarColumn(),
+                TextColumn("{task.completed:,}/{task.total:,} steps"),
                 TextColumn("loss {task.fields[loss]}  {task.fields[speed]}"), TimeRemainingColumn(),
                 console=self.console, transient=True,
             )  # fmt: skip
@@ -72,8 +73,8 @@ class Progress:
             self._last = time.monotonic()
             left = (trainer.recipe.train_steps - trainer.step) * trainer.wall_s / max(trainer.step, 1)
             self.console.print(
-                f"  {_training_name(trainer)}: step {trainer.step:,} of {trainer.recipe.train_steps:,}, loss {loss}, "
-                f"{_short(speed)} tokens/s, {left:.0f} s left",
+                f"  {_training_name(trainer)}: step {trainer.step:,} of {trainer.recipe.train_steps:,}, "
+                f"loss {loss}, {_short(speed)} tokens/s, {left:.0f} s left",
                 highlight=False,
             )
 

@@ -15,7 +15,7 @@ from lgbench.config import RunConfig
 from lgbench.errors import UserError
 from lgbench.launch.local import Outcome, run_plan, task_key
 from lgbench.ops.selective_scan import resolve_backend
-from lgbench.params import params_json
+from lgbench.params import params_json, resolve
 from lgbench.plan import Axes, Cell, Training, checkpoint_folder, load_method, load_task, resolve_cells
 from lgbench.progress import Progress
 from lgbench.store import Store
@@ -45,6 +45,9 @@ def prepare(config: RunConfig, console: Console) -> Prepared:
     for path in config.plugin:
         registry.add_file(path)
     task_requests, method_requests = config.requests()
+    for request in method_requests:
+        method = registry.METHODS.load(request.name)
+        resolve(method, request.params, "method", request.name)
     device = choose_device(config.device)
     if config.scan_backend not in ("auto", "block"):
         try:
@@ -95,7 +98,9 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         built = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU is visible"
-        raise UserError(f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor")
+        raise UserError(
+            f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -105,20 +110,25 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
     store, cells = prepared.store, prepared.cells
     numbers: dict[Training, int] = {}
-    table = Table("cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state")
+    table = Table(
+        "cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state"
+    )
     for cell in cells:
         number = numbers.setdefault(cell.training, len(numbers) + 1)
         done = store.has(cell.task, cell.key)
         recipe = cell.recipe
         table.add_row(
-            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}", f"{cell.step:,}",
-            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}", "finished" if done else "to do",
+            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}",
+            f"{cell.step:,}",
+            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}",
+            "finished" if done else "to do",
         )  # fmt: skip
     console.print(table)
     todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
     seconds = sum(_estimate_s(cell, prepared) for cell in todo.values())
     console.print(
-        f"{len(cells)} cells, {sum(store.has(c.task, c.key) for c in cells)} finished; {len(numbers)} trainings. "
+        f"{len(cells)} cells, {sum(store.has(c.task, c.key) for c in cells)} finished; "
+        f"{len(numbers)} trainings. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,

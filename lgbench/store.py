@@ -2,7 +2,8 @@
 
     RESULTS/rows/TASK/CELL.parquet          the rows of one cell
     RESULTS/environments/HASH.json          versions and hardware, once a run, referred to by rows
-    RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.checkpoint`), not needed by any reader
+    RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.checkpoint`), not needed by any
+    reader
 
 Readers (report, leaderboard) need this module alone.
 """
@@ -134,7 +135,7 @@ class Store:
         (self.root / ".writable").unlink()
 
     def has(self, task: str, cell: str) -> bool:
-        """Whether a cell is finished: its file is there, readable, and no row of it asks to be tried again."""
+        """Whether a cell is finished: its file is readable and no row of it asks to be tried again."""
         try:
             statuses = pq.read_table(self.path(task, cell), columns=["status"])["status"].to_pylist()
         except (OSError, pa.ArrowException):
@@ -200,7 +201,8 @@ def _read_file(path: Path) -> pa.Table:
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """A temporary path in the target's folder that becomes the target if the block succeeds, and is gone if not.
+    """A temporary path in the target's folder that becomes the target if the block succeeds, and is gone if
+    not.
 
     Raises:
         UserError: the folder cannot be made or written, or the disk is full.

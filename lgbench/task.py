@@ -1,8 +1,8 @@
 """The contract of a task: what a plugin author writes, and the few words it is written in.
 
-A sequence has two parts. The *context* is what grows: image tokens, a haystack, documents. The *queries* follow it
-and are what the metric reads. Every remedy is judged by how the answers to fixed queries change with the length of
-the context (and, where a task allows it, with the number of queries).
+A sequence has two parts. The *context* is what grows: image tokens, a haystack, documents. The *queries*
+follow it and are what the metric reads. Every remedy is judged by how the answers to fixed queries change
+with the length of the context (and, where a task allows it, with the number of queries).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class EvalSet(Protocol):
 
 
 class Task:
-    """Base of every task. A subclass sets the class attributes and implements the methods without a body here."""
+    """Base of every task. A subclass sets the class attributes and writes the methods without a body."""
 
     class Params(BaseModel):
         """Parameters of the task; each field has a default, a range and a description."""
@@ -103,7 +103,7 @@ class Task:
     eval_only: ClassVar[frozenset[str]] = frozenset()
     """Names of parameters that do not influence training."""
     nested: ClassVar[bool] = False
-    """Shorter contexts of an evaluation item are prefixes of longer ones, so one pass serves a grid of lengths."""
+    """Shorter contexts of an item are prefixes of longer ones, so one pass serves a grid of lengths."""
     exchangeable: ClassVar[bool] = False
     """Context tokens are independent draws, so masking the first k of n leaves an exact sample of n - k."""
 
@@ -132,7 +132,8 @@ class Task:
         """Input and output layers: a module with three methods.
 
         - `context(Tensors) -> (batch, length, d_model)` embeds context tokens;
-        - `queries(Tensors) -> (batch, extra + num_queries, d_model)` embeds the queries, after a separator if any;
+        - `queries(Tensors) -> (batch, extra + num_queries, d_model)` embeds the queries, after a separator if
+          any;
         - `read(hidden) -> predictions` from hidden `(batch, num_queries, d_model)`.
         """
         raise NotImplementedError
@@ -150,9 +151,9 @@ class Task:
         raise NotImplementedError
 
     def score(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """The metric of each query, `(batch, num_queries)` float32; an item's score is the mean over its queries."""
+        """The metric of each query, `(batch, num_queries)`; an item's score is the mean of its queries."""
         raise NotImplementedError
 
     def references(self, eval_set: EvalSet) -> Mapping[str, float]:
-        """Scores of answers that ignore the context, computed on the evaluation items. Must contain "chance"."""
+        """Scores of answers that ignore the context, on the evaluation items; one is named "chance"."""
         raise NotImplementedError

@@ -1,8 +1,9 @@
 """Train one model: the same numbers whether interrupted or not, one captured CUDA graph per length bucket.
 
-The context length of every step is drawn from the training range by (seed, step) alone. On a GPU, where a task's
-context tokens are independent draws, a step runs at the upper end of the length's bucket with the surplus masked
-out on the left, which is exact (Δ = 0 leaves a state untouched) and lets one graph serve the whole bucket.
+The context length of every step is drawn from the training range by (seed, step) alone. On a GPU, where a
+task's context tokens are independent draws, a step runs at the upper end of the length's bucket with the
+surplus masked out on the left, which is exact (Δ = 0 leaves a state untouched) and lets one graph serve the
+whole bucket.
 """
 
 from __future__ import annotations
@@ -311,7 +312,7 @@ def train_all(
 
 
 def _adam(parameters: list[nn.Parameter], rate: float, device: torch.device) -> torch.optim.Adam:
-    """Adam as the published recipe has it (ε outside the root, no weight decay), its state made in advance."""
+    """Adam as the published recipe has it (ε outside the root, no weight decay), state made in advance."""
     cuda = device.type == "cuda"
     lr = torch.tensor(rate, device=device) if cuda else rate
     adam = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-6, fused=True, capturable=cuda)

@@ -3,7 +3,8 @@
     [LEN, I_1 … I_L, SEP, Q …]        LEN = W (L / 100) + b, trained with the model
 
 Changes the state from the first token on, so each length needs its own pass.
-Source: Rathjens et al., the length-prepended variant; initialisation as in their code (weight and bias U(-1, 1)).
+Source: Rathjens et al., the length-prepended variant; initialisation as in their code (weight and bias U(-1,
+    1)).
 """
 
 import torch

@@ -4,32 +4,27 @@
     queries   place × Q                 drawn by the same law, independently
     targets   the 4×4 patch at each queried place; error = mean squared difference on the [-1, 1] scale
 
-More patches never hurt a reader with perfect memory: beyond about 4,096 they add nothing, so any rise of the error
-there is the model's own. Source: Rathjens et al., "Probing Length Generalization in Mamba via Image
-Reconstruction"; data: Lake et al., Science 350 (2015). Augmentation in training and evaluation, held-out characters.
+More patches never hurt a reader with perfect memory: beyond about 4,096 they add nothing, so any rise of the
+error there is the model's own. Source: Rathjens et al., "Probing Length Generalization in Mamba via Image
+Reconstruction"; data: Lake et al., Science 350 (2015). Augmentation in training and evaluation, held-out
+characters.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from lgbench.data import omniglot
 from lgbench.data.images import Affine, apply_affine, cut_patches, draw_affine, resize
+from lgbench.data.reconstruction import FIRST, LAST, PATCH, SIDE, ReconstructionItems, relative
 from lgbench.models.patches import PatchInterface
-from lgbench.task import Batch, Layout, Metric, Recipe, Task, Tensors
-
-SIDE, PATCH, MIDDLE = 128, 4, 64
-FIRST, LAST = 2, 125  # centres of patches, inclusive
-BLOCK = 1024  # evaluation tokens are drawn in blocks, so that a longer grid extends a shorter one
-GRID = (*range(2, 123, 4), 125)  # centres of the dense reconstruction
+from lgbench.task import Batch, Layout, Metric, Recipe, Task
 
 
 def _powers(low: int, high: int) -> tuple[int, ...]:
@@ -37,8 +32,8 @@ def _powers(low: int, high: int) -> tuple[int, ...]:
 
 
 _MAMBA = dict(d_model=16, num_layers=8, d_state=8, batch_size=64)
-_SMALL = dict(_MAMBA, learning_rate=2e-3, warmup_steps=200, decay_from=0.5, train_steps=40_000, eval_queries=256,
-              eval_items=512, eval_batch=64)  # fmt: skip
+_SMALL = dict(_MAMBA, learning_rate=2e-3, warmup_steps=200, decay_from=0.5, train_steps=40_000,
+              eval_queries=256, eval_items=512, eval_batch=64)  # fmt: skip
 _SMOKE = dict(_MAMBA, num_layers=2, batch_size=16, learning_rate=3e-3, warmup_steps=50, decay_from=0.5,
               train_length=64, train_queries=(64, 64), train_steps=1_000, eval_queries=64, eval_items=64,
               eval_batch=64)  # fmt: skip
@@ -48,10 +43,12 @@ RECIPES: dict[tuple[str, Layout], Recipe] = {
     ("smoke", "causal"): Recipe(**_SMOKE, eval_lengths=_powers(0, 11), query_grid=_powers(0, 8)),
     ("smoke", "encoder_decoder"): Recipe(**_SMOKE, eval_lengths=_powers(0, 11), query_grid=_powers(0, 8)),
     ("small", "causal"): Recipe(
-        **_SMALL, train_length=1024, train_queries=(256, 256), eval_lengths=_powers(0, 15), query_grid=_powers(0, 12)
+        **_SMALL, train_length=1024, train_queries=(256, 256), eval_lengths=_powers(0, 15),
+        query_grid=_powers(0, 12),
     ),
     ("small", "encoder_decoder"): Recipe(
-        **_SMALL, train_length=128, train_queries=(1, 100), eval_lengths=_powers(0, 12), query_grid=_powers(0, 11)
+        **_SMALL, train_length=128, train_queries=(1, 100), eval_lengths=_powers(0, 12),
+        query_grid=_powers(0, 11),
     ),
     ("paper", "causal"): Recipe(
         **_PAPER, train_length=1024, train_queries=(1024, 1024), eval_queries=1024, query_grid=_powers(0, 15),
@@ -86,7 +83,7 @@ class Omniglot(Task):
     exchangeable = True
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
-        """Sizes, training and evaluation of a preset; `paper` is the published recipe, `small` fits minutes."""
+        """Numbers of a preset; `paper` is the published recipe, `small` takes minutes on a GPU."""
         if (preset, layout) not in RECIPES:
             raise LookupError(f"omniglot has no preset '{preset}'. It has: smoke, small, paper")
         return RECIPES[preset, layout]
@@ -112,7 +109,7 @@ class Omniglot(Task):
         centres = torch.randint(
             FIRST, LAST + 1, (num_items, length + num_queries, 2), generator=generator, device=self.device
         )
-        patches, places = cut_patches(images, centres, PATCH), (centres - MIDDLE).float()
+        patches, places = cut_patches(images, centres, PATCH), relative(centres)
         context = {"patches": patches[:, :length], "places": places[:, :length]}
         return Batch(context, {"places": places[:, length:]}, patches[:, length:])
 
@@ -147,88 +144,3 @@ class Omniglot(Task):
         """Images `(batch, 128, 128)` in [-1, 1]."""
         raw = apply_affine(self.images, indices, affine) if self.params.augment else self.images[indices]
         return resize(raw, SIDE)
-
-
-class ReconstructionItems:
-    """Fixed images with fixed sequences of places; shorter contexts are prefixes of longer ones.
-
-    Args:
-        images: `(num_items, 128, 128)` in [-1, 1] on the device.
-        seed: of the places.
-        settings: what else determines the items, for the fingerprint.
-    """
-
-    gallery_items = 4
-
-    def __init__(self, images: Tensor, seed: int, settings: str) -> None:
-        self.images, self.num_items, self._seed = images, len(images), seed
-        self._blocks: dict[tuple[str, int], Tensor] = {}
-        first = self._centres("context", 0)[:, :64].cpu().numpy().tobytes()
-        self.fingerprint = hashlib.sha256(settings.encode() + first).hexdigest()[:16]
-
-    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Patches `(batch, stop - start, 16)` and their places `(batch, stop - start, 2)`."""
-        centres = self._range("context", items, start, stop)
-        patches = cut_patches(self.images[items], centres, PATCH)
-        return {"patches": patches, "places": (centres - MIDDLE).float()}
-
-    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """The same places at every length, and the patches there."""
-        centres = self._range("queries", items, 0, num_queries)
-        return {"places": (centres - MIDDLE).float()}, cut_patches(self.images[items], centres, PATCH)
-
-    def gallery_queries(self, items: slice) -> Tensors:
-        """Places that cover the image, in a fixed random order (queries are causal too)."""
-        order = torch.randperm(len(GRID) ** 2, generator=torch.Generator().manual_seed(0))
-        self._order = order.to(self.images.device)
-        grid = torch.cartesian_prod(torch.tensor(GRID), torch.tensor(GRID)).to(self.images.device)[
-            self._order
-        ]
-        return {"places": (grid - MIDDLE).float().expand(len(self.images[items]), -1, -1)}
-
-    def gallery_images(self, predictions: Tensor) -> np.ndarray:
-        """Assemble answers to `gallery_queries` into images `(batch, 127, 127)`."""
-        canvas = predictions.new_ones(len(predictions), 127, 127)
-        patches = predictions.unflatten(-1, (PATCH, PATCH))
-        for cell, k in enumerate(self._order.argsort().tolist()):
-            x, y = GRID[cell // len(GRID)] - 2, GRID[cell % len(GRID)] - 2
-            canvas[:, y : y + PATCH, x : x + PATCH] = patches[:, k]
-        return canvas.cpu().numpy()
-
-    def gallery_truth(self, items: slice) -> np.ndarray:
-        """The images themselves `(batch, 127, 127)`: pixel row and column 127 are never seen nor asked."""
-        return self.images[items, :127, :127].cpu().numpy()
-
-    def weighted_mean(self) -> Tensor:
-        """Mean pixel over the queried patches, as an image."""
-        total = torch.stack(
-            [self.queries(slice(k, k + 1), 0, BLOCK)[1].mean() for k in range(self.num_items)]
-        )
-        return total.mean().expand(1, SIDE, SIDE)
-
-    def error_of(self, answer: Tensor) -> float:
-        """MSE of one fixed image `(1, 128, 128)` as the answer to the first block of queries of every item."""
-        errors = []
-        for start in range(0, self.num_items, 64):
-            centres = self._range("queries", slice(start, start + 64), 0, BLOCK)
-            truth = cut_patches(self.images[start : start + 64], centres, PATCH)
-            guess = cut_patches(answer.expand(len(truth), -1, -1), centres, PATCH)
-            errors.append((guess - truth).square().mean(dim=(1, 2)))
-        return torch.cat(errors).mean().item()
-
-    def _range(self, part: str, items: slice, start: int, stop: int) -> Tensor:
-        first, last = start // BLOCK, max(start, stop - 1) // BLOCK
-        blocks = [self._centres(part, k)[items] for k in range(first, last + 1)]
-        return torch.cat(blocks, dim=1)[:, start - first * BLOCK : stop - first * BLOCK].long()
-
-    def _centres(self, part: str, block: int) -> Tensor:
-        """Centres `(num_items, 1024, 2)` of one block, drawn on the CPU so that every device sees the same."""
-        if (part, block) not in self._blocks:
-            name = f"{self._seed} {part} {block}".encode()
-            seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
-            shape = (self.num_items, BLOCK, 2)
-            drawn = torch.randint(
-                FIRST, LAST + 1, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
-            )
-            self._blocks[part, block] = drawn.to(self.images.device)
-        return self._blocks[part, block]

@@ -1,6 +1,7 @@
 """Batched image operations on the device: random affine maps, resizing, cutting patches.
 
-Everything is plain indexing over whole batches, so it runs inside a captured CUDA graph and never leaves the device.
+Everything is plain indexing over whole batches, so it runs inside a captured CUDA graph and never leaves the
+device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a plan in this process: finished cells are skipped, trainings shared, failures become rows.
 
-On a GPU several small trainings run side by side (one CUDA stream each); every one ends with the numbers that it
-would have alone.
+On a GPU several small trainings run side by side (one CUDA stream each); every one ends with the numbers that
+it would have alone.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _train(
     save_every_s: float,
     should_stop: object,
 ) -> dict[Training, tuple[str, str]]:
-    """Make sure that every milestone of these trainings has weights; returns those that could not: status, reason."""
+    """See that every milestone of these trainings has weights; returns status and reason of failures."""
     failures: dict[Training, tuple[str, str]] = {}
     trainers = []
     for training, cells in batch.items():

@@ -1,6 +1,7 @@
 """Backbones: sequence models that map `(batch, length, d_model)` to the same shape.
 
-Each has a `layout`, a constructor from keyword sizes, `layers_multiple_of` (its depth is a multiple of it), and
+Each has a `layout`, a constructor from keyword sizes, `layers_multiple_of` (its depth is a multiple of it),
+and
 
     answer(context, queries, *, mode, context_mask, query_mask, intervention) -> hidden states of the queries
 

@@ -19,8 +19,9 @@ class ScanIntervention:
     Attributes:
         trained: parameters of the method's own that are trained with the backbone (the length token of
             `prepended`, for instance); saved in its checkpoint.
-        apply_in_decode: whether the hooks also act in mode "decode" (queries and generated tokens that follow a
-            context whose state is kept). The released codes of most remedies forget it; here it is explicit.
+        apply_in_decode: whether the hooks also act in mode "decode" (queries and generated tokens that follow
+            a context whose state is kept). The released codes of most remedies forget it; here it is
+            explicit.
     """
 
     trained: nn.Module | None = None
@@ -34,7 +35,8 @@ class ScanIntervention:
                 context and keeps the state; "decode" continues from that state.
             length: context tokens of the whole sequence, also when it is streamed in pieces. A 0-dimensional
                 tensor where one captured graph serves several lengths.
-            num_protected: trailing positions that no `keep` may drop (separator and queries, or the prompt's end).
+            num_protected: trailing positions that no `keep` may drop (separator and queries, or the prompt's
+                end).
         """
 
     def sequence(self, tokens: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Mamba: a stack of selective-scan blocks that takes a state in, gives one out, and lets a method change the scan.
+"""Mamba: a stack of selective-scan blocks that takes a state in, gives one out, and lets a method change the
+scan.
 
     u = RMSNorm(r);  [a; z] = W_in u;  s = SiLU(conv(a));  [τ; B; C] = W_x s;  Δ = softplus(W_dt τ + b_dt)
     y = scan(Δ, A, B, C, s) + D∘s;  r ← r + W_out (y ∘ SiLU(z))
 
-Source: Gu and Dao, arXiv:2312.00752, §3.4. Without the convolution it is the model of the image reconstruction paper
-(Rathjens et al.), whose initialisation is the default here.
+Source: Gu and Dao, arXiv:2312.00752, §3.4. Without the convolution it is the model of the image
+reconstruction paper (Rathjens et al.), whose initialisation is the default here.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Advance(NamedTuple):
     hidden: Tensor
     """`(batch, kept, d_model)`; kept = length unless a method drops tokens."""
     positions: Tensor
-    """`(batch, kept)` int64, where the rows of `hidden` stood in this piece (after `sequence` added its tokens)."""
+    """`(batch, kept)` int64, where the rows of `hidden` stood in this piece (after `sequence`)."""
     state: list[LayerState]
 
 
@@ -53,8 +54,8 @@ class Mamba(nn.Module):
         dt_rank: rank of the projection to Δ; None is ceil(d_model / 16).
         conv_width: taps of the causal depthwise convolution; 0 leaves it out.
         init_std: standard deviation of W_in and W_x at initialisation.
-        scan_backend: implementation of the scan, see `lgbench.ops.selective_scan`; "auto" also admits the fused
-            block where it fits and no hook needs what it keeps on chip.
+        scan_backend: implementation of the scan, see `lgbench.ops.selective_scan`; "auto" also admits the
+            fused block where it fits and no hook needs what it keeps on chip.
     """
 
     layout: ClassVar[str] = "causal"
@@ -155,7 +156,7 @@ class Mamba(nn.Module):
         )
 
     def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
-        """What computes the scan for tokens like these: "block" (fused) or a scan back end; stored in rows."""
+        """What computes the scan for tokens like these: "block" (fused) or a back end; stored in rows."""
         if self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES:
             return "block"
         return resolve_backend("auto" if self.scan_backend == "block" else self.scan_backend, tokens.device)
@@ -194,7 +195,7 @@ class MambaBlock(nn.Module):
         intervention: ScanIntervention,
         scan_backend: str,
     ) -> tuple[Tensor, Tensor | None, LayerState]:
-        """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, and the state after the piece."""
+        """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, state after the piece."""
         a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
         x, conv_state = self._convolve(a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)

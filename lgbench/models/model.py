@@ -52,8 +52,8 @@ class Model(nn.Module):
         Args:
             batch: context and queries.
             mode: "train" or "score".
-            length: true number of context tokens, without masked ones; a 0-dimensional tensor in captured graphs.
-            context_mask: bool `(length,)`, False for tokens that are not there.
+            length: true number of context tokens, without masked ones; a 0-dimensional tensor in captured
+            graphs. context_mask: bool `(length,)`, False for tokens that are not there.
             query_mask: bool `(num_queries,)`, likewise.
         """
         context, queries = self.interface.context(batch.context), self.interface.queries(batch.queries)

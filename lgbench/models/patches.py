@@ -1,11 +1,12 @@
-"""Input and output layers for image reconstruction: patches with positions in, patches at asked positions out.
+"""Input and output layers for image reconstruction: patches with positions in, patches at asked positions
+out.
 
     image token  = [joiner(conv(patch)); x/100; y/100]       query = [learned vector; x/100; y/100]
     sequence     = [image tokens, SEP, queries]               output = 2 sigmoid(W h + b) - 1
 
-For an encoder-decoder there is neither joiner nor separator, and a fixed sinusoid of the position is added instead.
-Source: Rathjens et al., §3 and their public code (the query vector, the two affine maps and the sigmoid follow the
-code where the paper differs).
+For an encoder-decoder there is neither joiner nor separator, and a fixed sinusoid of the position is added
+instead. Source: Rathjens et al., §3 and their public code (the query vector, the two affine maps and the
+sigmoid follow the code where the paper differs).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class PatchInterface(nn.Module):
         )
 
     def context(self, context: Tensors) -> Tensor:
-        """Embed `patches` `(batch, length, patch²)` and `places` `(batch, length, 2)` (pixels from the middle)."""
+        """Embed `patches` `(batch, length, patch²)` and `places` `(batch, length, 2)` in pixels."""
         kernel = self.conv.weight.flatten(
             1
         )  # a patch is one position of the convolution: a plain matrix product

@@ -1,9 +1,9 @@
 """Encoder-decoder transformer: the length-robust baseline of the image reconstruction paper.
 
-The encoder reads the context; the decoder lets the queries see one another (unmasked) and the encoder's output.
-Pre-norm blocks with layer scale (initially 1e-4) and stochastic depth (0.05). No norm at either end.
-Source: Rathjens et al. and their public code; layer scale: Touvron et al., arXiv:2103.17239; stochastic depth: Huang
-et al., arXiv:1603.09382.
+The encoder reads the context; the decoder lets the queries see one another (unmasked) and the encoder's
+output. Pre-norm blocks with layer scale (initially 1e-4) and stochastic depth (0.05). No norm at either end.
+Source: Rathjens et al. and their public code; layer scale: Touvron et al., arXiv:2103.17239; stochastic
+depth: Huang et al., arXiv:1603.09382.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class EncoderDecoder(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth per sample, rescaled by the keep probability; draws from `generator` where one is set."""
+    """Stochastic depth per sample, rescaled by the keep probability; draws from `generator` if set."""
 
     generator: torch.Generator | None = None
 
