@@ -240,13 +240,21 @@ class MambaBlock(nn.Module):
         """SiLU of the causal convolution `(batch, length, d_inner)`, and the inputs to carry along."""
         if self.conv is None:
             return F.silu(a), None
-        if mask is not None:
-            a = a * mask.unsqueeze(-1)
-        width = self.conv.kernel_size[0]
+        carried = self.conv.kernel_size[0] - 1
         if before is None:
-            before = a.new_zeros(a.shape[0], width - 1, a.shape[2])
+            before = a.new_zeros(a.shape[0], carried, a.shape[2])
         a = torch.cat([before, a], dim=1)
-        return F.silu(self.conv(a.transpose(1, 2)).transpose(1, 2)), a[:, a.shape[1] - (width - 1) :]
+        if mask is None:
+            return F.silu(self._taps(a)), a[:, a.shape[1] - carried :]
+        # Real tokens are neighbours whatever was masked between them: masked ones go to the front, as zeros.
+        real = F.pad(mask, (carried, 0), value=True).expand(a.shape[:2])
+        order = real.int().argsort(dim=1, stable=True)
+        a = _gather(a * real.unsqueeze(-1), order)
+        place = (order.argsort(dim=1)[:, carried:] - carried).clamp(min=0)
+        return F.silu(_gather(self._taps(a), place)), a[:, a.shape[1] - carried :]
+
+    def _taps(self, a: Tensor) -> Tensor:
+        return self.conv(a.transpose(1, 2)).transpose(1, 2)
 
 
 def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int) -> Tensor | None:
