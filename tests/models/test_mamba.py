@@ -1,4 +1,4 @@
-"""Mamba has the published size and start, streams exactly, ignores masked tokens, and calls hooks as documented."""
+"""Mamba has the published size and start, streams exactly, ignores masked tokens, and calls its hooks."""
 
 import math
 
