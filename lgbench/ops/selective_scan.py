@@ -4,7 +4,7 @@
     y_t = h_t C_t + D ∘ x_t, then y_t ∘ SiLU(z_t) where a gate z is given
 
 Sizes: B batch, L length, E d_inner, N d_state. Channel-last everywhere: `(B, L, E)` and `(B, L, N)`.
-Source: Gu and Dao, arXiv:2312.00752, Algorithm 2; B is discretised as in the released code (Δ B, the Euler rule).
+Source: Gu and Dao, arXiv:2312.00752, Algorithm 2; B discretised as in the released code (ΔB, the Euler rule).
 """
 
 import functools
