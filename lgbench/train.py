@@ -85,23 +85,28 @@ class Trainer:
         stop = min(self.recipe.train_steps, (self.step // LOG_EVERY + 1) * LOG_EVERY)
         return min([stop, *(m for m in self.milestones if m > self.step)])
 
-    def look(self, began: float, num_trainers: int) -> None:
-        """Wait for the queued steps, look at their losses, keep the weights of a milestone.
+    def settle(self, began: float, num_trainers: int) -> None:
+        """Wait for the queued steps and count their time.
 
         Args:
             began: when the first of these steps was queued, `time.monotonic()`.
             num_trainers: trainings that shared the device since then; each bears its part of the time.
+        """
+        if self.stream is not None:
+            self.stream.synchronize()
+        self.wall_s += (time.monotonic() - began) / num_trainers
+
+    def look(self) -> None:
+        """Look at the losses of the last steps, which are over, and keep the weights of a milestone.
 
         Raises:
             Diverged: the loss is not finite.
             UserError: the weights cannot be written.
         """
-        if self.stream is not None:
-            self.stream.synchronize()
-        losses = self.log[: (self.step - 1) % LOG_EVERY + 1].tolist()
-        self.wall_s += (time.monotonic() - began) / num_trainers
+        losses = self.log[: min(self.step, LOG_EVERY)].tolist()
         if not all(map(math.isfinite, losses)):
-            raise Diverged(f"loss became {losses[-1]} before step {self.step}")
+            bad = next(loss for loss in losses if not math.isfinite(loss))
+            raise Diverged(f"loss became {bad} before step {self.step}")
         self.history.append((self.step, sum(losses) / len(losses)))
         if self.step in self.milestones:
             self.save_weights()
@@ -282,7 +287,7 @@ def train_all(
         trainers: unfinished trainings.
         save_every_s: seconds between two resumable states.
         on_progress: called after each look at a loss.
-        should_stop: asked after each look; when true, states are saved and `KeyboardInterrupt` is raised.
+        should_stop: asked after each step; when true, states are saved and `KeyboardInterrupt` is raised.
 
     Returns:
         The trainings that diverged; the others went on.
@@ -295,14 +300,18 @@ def train_all(
         while pending := [t for t in active if t.step < stops[t]]:
             for trainer in pending:  # one step each in turn, so that the device sees work of all of them
                 trainer.one_step()
+            if should_stop() or time.monotonic() - began >= save_every_s:
+                break
         for trainer in active:
-            try:
-                trainer.look(began, len(active))
-            except Diverged as error:
-                diverged[trainer] = error
-                continue
+            trainer.settle(began, len(active))
+            if trainer.step == stops[trainer]:
+                try:
+                    trainer.look()
+                except Diverged as error:
+                    diverged[trainer] = error
+                    continue
+                on_progress(trainer)
             trainer.save_resume_every(save_every_s)
-            on_progress(trainer)
         active = [t for t in active if t not in diverged and not t.finished]
         if active and should_stop():
             for trainer in active:
