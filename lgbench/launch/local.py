@@ -6,6 +6,7 @@ it would have alone.
 
 from __future__ import annotations
 
+import gc
 import signal
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,16 @@ class Outcome:
     skipped_as_done: int = 0
     failed: list[tuple[Cell, str, str]] = field(default_factory=list)
     """Cells that ended as failed, out_of_memory or diverged: cell, status, reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """How a training ended early."""
+
+    status: str
+    reason: str
+    step: int
+    """Weights of milestones up to this step were kept."""
 
 
 def run_plan(
@@ -76,13 +87,11 @@ def run_plan(
                 )
                 for training, training_cells in batch.items():
                     for cell in training_cells:
-                        if training in failures:
-                            _give_up(cell, task, store, outcome, progress, *failures[training])
+                        failure = failures.get(training)
+                        if failure is not None and cell.step > failure.step:
+                            _give_up(cell, task, store, outcome, progress, failure.status, failure.reason)
                             continue
-                        key = (task_id, cell.recipe.eval_items)
-                        if key not in items:
-                            items[key] = make_items(task, cell.recipe.eval_items)
-                        _evaluate(cell, task, items[key], store, outcome, progress, scan_backend)
+                        _evaluate(cell, task, items, store, outcome, progress, scan_backend)
                         if should_stop():
                             raise KeyboardInterrupt
     return outcome
@@ -123,10 +132,10 @@ def _train(
     scan_backend: str,
     save_every_s: float,
     should_stop: object,
-) -> dict[Training, tuple[str, str]]:
-    """See that every milestone of these trainings has weights; returns status and reason of failures."""
-    failures: dict[Training, tuple[str, str]] = {}
-    trainers = []
+) -> dict[Training, _Failure]:
+    """See that every milestone of these trainings has weights; returns those that ended early."""
+    failures: dict[Training, _Failure] = {}
+    trainers: list[Trainer] = []
     for training, cells in batch.items():
         folder = checkpoint_folder(store.root, training)
         steps = {c.step for c in cells}
@@ -138,8 +147,8 @@ def _train(
             if not force:
                 trainer.resume()
             trainers.append(trainer)
-        except torch.OutOfMemoryError as error:
-            failures[training] = ("out_of_memory", str(error).splitlines()[0])
+        except Exception as error:
+            failures[training] = _Failure(*_describe(error), step=0)
     if not trainers:
         return failures
     progress.training_begins(trainers)
@@ -147,35 +156,43 @@ def _train(
         diverged = train_all(
             trainers, save_every_s=save_every_s, on_progress=progress.training, should_stop=should_stop
         )
-        failures |= {t.training: ("diverged", str(error)) for t, error in diverged.items()}
+        return failures | {t.training: _failure(t, "diverged", str(e)) for t, e in diverged.items()}
     except UserError:
         raise
     except Exception as error:
-        if len(trainers) > 1:  # find out which one it was, and let the others finish
-            for trainer in trainers:
-                alone = {trainer.training: batch[trainer.training]}
-                failures |= _train(
-                    alone, task, store, progress, force, scan_backend, save_every_s, should_stop
-                )
-        else:
-            failures[trainers[0].training] = _describe(error)
+        failure = _failure(trainers[-1], *_describe(error))
     finally:
         progress.training_ends()
+    if len(trainers) == 1:
+        return failures | {trainers[0].training: failure}
+    suspects = [t.training for t in trainers]
+    del trainer, trainers
+    gc.collect()  # their memory, which each may need for itself
+    for training in suspects:  # find out which one it was, and let the others finish
+        alone = {training: batch[training]}
+        failures |= _train(alone, task, store, progress, force, scan_backend, save_every_s, should_stop)
     return failures
+
+
+def _failure(trainer: Trainer, status: str, reason: str) -> _Failure:
+    return _Failure(status, reason, step=trainer.history[-1][0] if trainer.history else 0)
 
 
 def _evaluate(
     cell: Cell,
     task: Task,
-    items: Items,
+    items: dict[tuple[str, int], Items],
     store: Store,
     outcome: Outcome,
     progress: Progress,
     scan_backend: str,
 ) -> None:
     progress.evaluation_begins(cell)
+    key = (task_key(cell), cell.recipe.eval_items)
     try:
-        rows = run_cell(cell, task, items, store, scan_backend, progress.evaluation)
+        if key not in items:
+            items[key] = make_items(task, cell.recipe.eval_items)
+        rows = run_cell(cell, task, items[key], store, scan_backend, progress.evaluation)
     except UserError:
         raise
     except Exception as error:
