@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lgbench.report.curves import Board
-from lgbench.report.figures import HEIGHT_IN, describe, draw_lines, off_axis, span
+from lgbench.report.figures import HEIGHT_IN, describe, draw_lines, off_axis
 from lgbench.report.scores import reference_index
 from lgbench.report.style import GREY, compose, line_style, looks, new_figure
 from lgbench.report.vertical import (
@@ -18,7 +18,7 @@ from lgbench.report.vertical import (
     set_vertical,
     vertical_range,
 )
-from lgbench.report.wording import format_length, format_rate
+from lgbench.report.wording import count_of, format_length, format_rate
 
 _MULTIPLES = (1 / 4, 1, 4, 16)
 """Evaluation lengths of the panels, as multiples of the most common training length."""
@@ -64,7 +64,7 @@ def steps_figure(board: Board) -> Figure:
             height_in=height_in,
             footer=[
                 *describe(board, points),
-                f"Trained on up to {span(points['train_length'])} tokens.",
+                f"Trained on up to {count_of(points['train_length'], 'token')}.",
                 *off_axis(beyond),
             ],
             notice=board.notice,
@@ -102,7 +102,7 @@ def cost_figure(board: Board) -> Figure | None:
             panels,
             height_in=0.28 * len(board.series) + 0.1,
             footer=[
-                f"{board.title[0].upper()}{board.title[1:]}. {', '.join(sorted(context['device'].unique()))}.",
+                f"Task: {board.title}. {', '.join(sorted(context['device'].unique()))}.",
                 f"Scan: {', '.join(sorted(context['scan_backend'].unique()))}.",
                 "Means over seeds and, in evaluation, over lengths; dots are seeds. Queries count as tokens.",
             ],

@@ -138,7 +138,7 @@ def _boards(rows: pd.DataFrame, missing: pd.DataFrame, warnings: list[str]) -> I
         yield Board(
             **{name: value for name, value in zip(BOARD, key, strict=True) if name in Board.__slots__},
             higher_is_better=bool(group["higher_is_better"].iloc[0]),
-            notice=" ".join(sorted(set(group["notice"]) - {""})),
+            notice=" ".join(sorted(set(group["notice"]) - {""})).strip(),
             title=title,
             slug=_slug(f"{title.replace(', data: ', ' ').replace(', preset ', ' ')} {key[-1]}"),
             rows=group,

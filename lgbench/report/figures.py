@@ -18,7 +18,7 @@ from lgbench.report.vertical import (
     set_vertical,
     vertical_range,
 )
-from lgbench.report.wording import format_length
+from lgbench.report.wording import count_of, format_length
 
 HEIGHT_IN = 2.7
 """Height of a panel, inches."""
@@ -51,16 +51,18 @@ def curve_figure(board: Board, axis: str) -> Figure:
         if axis == "context":
             handles += shade_training(axes, curve, board.series)
         ends = draw_references(axes, curve, x, limits)
-        other = "num_queries" if axis == "context" else "eval_length"
+        footer = [*describe(board, curve), *off_axis(beyond)]
+        if axis == "context":
+            footer.append(f"{count_of(curve['num_queries'], 'query', 'queries')}.")
+        else:
+            footer.append(f"{count_of(curve['eval_length'], 'context token')}.")
+        if limits.is_log:
+            footer.append(f"The best possible value, {curve['best'].mean():g}, is below the axis.")
         compose(
             figure,
             [axes],
             height_in=HEIGHT_IN,
-            footer=[
-                *describe(board, curve),
-                f"{span(curve[other])} {'queries' if axis == 'context' else 'context tokens'}.",
-                *off_axis(beyond),
-            ],
+            footer=footer,
             notice=board.notice,
             handles=handles,
             right_in=label_references(axes, ends, limits, HEIGHT_IN),
@@ -107,12 +109,12 @@ def shade_training(axes: Axes, curve: pd.DataFrame, order: list[str]) -> list[Pa
 
 def describe(board: Board, points: pd.DataFrame) -> list[str]:
     """The footer: which data, how many seeds, items and steps, and what the bands are."""
-    seeds = span(points["num_seeds"])
+    several = bool(points["num_seeds"].max() > 1)
     return [
-        f"{board.title[0].upper()}{board.title[1:]}.",
-        f"{seeds} seed{'s' * (seeds != '1')}, {span(points['num_items'])} evaluation items, "
-        f"{span(points['step'])} training steps.",
-        f"Bands: 95 % bootstrap intervals over {'seeds and ' * (seeds != '1')}items.",
+        f"Task: {board.title}.",
+        f"{count_of(points['num_seeds'], 'seed')}, {count_of(points['num_items'], 'evaluation item')}, "
+        f"{count_of(points['step'], 'training step')}.",
+        f"Bands: 95 % bootstrap intervals over {'seeds and ' * several}items.",
     ]
 
 
@@ -120,9 +122,3 @@ def off_axis(found: list[str]) -> list[str]:
     """One sentence about the curves that leave the axis."""
     found = [text for text in found if text]
     return [f"Off the axis (arrows): {'; '.join(found)}."] if found else []
-
-
-def span(values: pd.Series) -> str:
-    """Smallest and largest of counts in words: 3, or 2–3."""
-    low, high = int(values.min()), int(values.max())
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

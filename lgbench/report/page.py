@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -23,7 +21,8 @@ from lgbench.report.ranking import rank
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
-from lgbench.report.wording import format_count, format_duration, format_length, format_rate, format_value
+from lgbench.report.trace import read_environments, trace_cells
+from lgbench.report.wording import count_of, format_length, format_value
 from lgbench.store import atomic_file
 
 
@@ -73,8 +72,8 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
         warnings=[warning for warning in results.warnings if warning not in notices],
         boards=boards,
         missing=results.missing.to_dict("records"),
-        provenance=_provenance(results.rows),
-        environments=_environments(roots, results.rows),
+        provenance=trace_cells(results.rows),
+        environments=read_environments(roots, results.rows),
         definitions=_definitions(results.boards),
     )
     target = out / "index.html"
@@ -136,19 +135,18 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
             value, count = values.at[name, length], seeds.at[name, length]
             interval = ""
             if np.isfinite(value):
-                interval = f"[{format_value(low.at[name, length])}, {format_value(high.at[name, length])}]"
-                interval += f" ({count:.0f} seed{'s' * (count != 1)})" if count != usual else ""
+                interval = f"[{', '.join(format_value(end.at[name, length], value) for end in (low, high))}]"
+                interval += f" ({count_of([count], 'seed')})" if count != usual else ""
             shown.append({"value": format_value(value), "interval": interval, "best": name == best})
-        lines.append(
-            {"length": format_length(length), "cells": shown, "chance": format_value(chance[length])}
-        )
+        chances = format_value(chance[length])
+        lines.append({"length": format_length(length), "cells": shown, "chance": chances})
     direction = "higher" if board.higher_is_better else "lower"
     return {
         "title": f"{board.metric} by {'evaluation length' if axis == 'context' else 'number of queries'}",
         "corner": "length" if axis == "context" else "queries",
         "series": list(values.index),
         "lines": lines,
-        "note": f"Mean and 95 % interval over {usual} seed{'s' * (usual != 1)} and the evaluation items, "
+        "note": f"Mean and 95 % interval over {count_of([usual], 'seed')} and the evaluation items, "
         f"unless said otherwise; {direction} is better, the best of a line is bold.",
     }
 
@@ -160,61 +158,6 @@ def _summary(results: Results) -> str:
         f"{rows['cell'].nunique()} cells: tasks {', '.join(sorted(rows['task'].unique()))}; methods "
         f"{', '.join(sorted(rows['label'].unique()))}. Newest result: {made}."
     )
-
-
-def _provenance(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """One line a cell: what it ran on, with which code, for how long."""
-    lines = []
-    order = rows.sort_values(["task", "preset", "label", "seed", "cell"], kind="stable")
-    for cell, group in order.groupby("cell", sort=False):
-        first = group.iloc[0]
-        lines.append(
-            {
-                "task": first["task"],
-                "method": first["label"],
-                "seed": f"{first['seed']:.0f}",
-                "preset": first["preset"],
-                "outcome": ", ".join(sorted(group["outcome"].unique())),
-                "parameters": format_count(first["num_parameters"]),
-                "device": first["device"],
-                "scan": first["scan_backend"],
-                "training": format_duration(group["train_wall_s"].max()),
-                "tokens/s": format_rate(group["train_tokens_per_s"].mean()),
-                "evaluation": format_duration(_evaluation_wall_s(group)),
-                "peak memory": f"{group['peak_bytes'].max() / 2**30:.2f} GiB"
-                if group["peak_bytes"].max() > 0
-                else "–",
-                "lgbench": first["package_version"],
-                "commit": first["commit"][:12]
-                + "+" * (len(first["commit"]) > 12 and first["commit"].endswith("+")),
-                "environment": first["environment"],
-                "finished": first["created_at"],
-                "cell": str(cell),
-            }
-        )
-    return lines
-
-
-def _evaluation_wall_s(rows: pd.DataFrame) -> float:
-    """Seconds of all evaluations of a cell; a pass shared by a grid of lengths counts once."""
-    shared = rows["shared_prefix"].fillna(False).astype(bool)
-    passes = rows[shared].drop_duplicates(["axis", "step", "metric"])["eval_wall_s"].sum()
-    return float(passes + rows[~shared]["eval_wall_s"].sum())
-
-
-def _environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, str]:
-    """Hash → facts (JSON) of the environments that rows refer to, or that a file is missing or broken."""
-    found = {}
-    for name in sorted(set(rows["environment"]) - {""}):
-        found[name] = "not found beside the results"
-        for root in roots:
-            path = Path(root) / "environments" / f"{name}.json"
-            if path.is_file():
-                try:
-                    found[name] = json.dumps(json.loads(path.read_text()), indent=1, sort_keys=True)
-                except (OSError, ValueError) as error:
-                    found[name] = f"could not be read: {error}"
-    return found
 
 
 def _definitions(boards: Sequence[Board]) -> dict[str, str]:

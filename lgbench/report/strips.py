@@ -118,7 +118,7 @@ def strip_figure(board: Board, strips: Sequence[Strip], image: int) -> Figure:
             [axes],
             height_in=height / width * (WIDTH_IN - left_in - 0.1),
             footer=[
-                f"{board.title[0].upper()}{board.title[1:]}.",
+                f"Task: {board.title}.",
                 f"Seed {seeds}. Columns: context tokens (K = 1,024).",
             ],
             notice=board.notice,

@@ -185,7 +185,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for kind, metadata in undated.items():
         path = stem.with_name(f"{stem.name}.{kind}")
-        with atomic_file(path) as temporary:
+        with atomic_file(path) as temporary, looks():
             figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
         paths.append(path)
     return paths

@@ -12,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from lgbench.report.curves import Board, load
-from lgbench.report.wording import format_length, format_value
+from lgbench.report.wording import NOTHING, count_of, format_length, format_value
 
 MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
 
 
 def summary_table(roots: Sequence[Path]) -> list[Table]:
-    """Terminal tables of results folders, one a task, data set, preset and metric.
+    """Terminal tables of results folders, one a task, data set, preset and metric, and of failures.
 
     Rows are methods, columns a readable subset of the evaluation lengths; a value is the mean over seeds and
-    items ± half of its 95 % interval; the best of a column is bold; the last row is the answer that ignores
-    the context.
+    items, under it half of its 95 % interval; the best of a column is bold; the last row is the best answer
+    that ignores the context.
 
     Raises:
         UserError: a folder does not exist, or there are no results in them.
@@ -32,12 +32,12 @@ def summary_table(roots: Sequence[Path]) -> list[Table]:
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables
-    failed = Table(title="Not measured", title_justify="left", title_style="bold red", box=box.SIMPLE_HEAD)
+    missing = Table(title="Not measured", title_justify="left", title_style="bold red", box=box.SIMPLE_HEAD)
     for column in results.missing:
-        failed.add_column(column, overflow="fold")
+        missing.add_column(column, overflow="fold")
     for row in results.missing.itertuples(index=False):
-        failed.add_row(*map(Text, row))
-    return [*tables, failed]
+        missing.add_row(*map(Text, row))
+    return [*tables, missing]
 
 
 def pivot(curve: pd.DataFrame, column: str, x: str = "eval_length") -> pd.DataFrame:
@@ -66,14 +66,16 @@ def _table(board: Board) -> Table:
     curve = board.curve("context")
     values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
     lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
-    direction = "higher" if board.higher_is_better else "lower"
     table = Table(
-        title=Text(f"{board.title}: {board.metric} ({direction} is better)"),
+        title=Text(
+            f"{board.title}: {board.metric} ({'higher' if board.higher_is_better else 'lower'} is better)"
+        ),
         caption=Text(_caption(board, curve)),
         title_justify="left",
         caption_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
+        min_width=72,
         padding=(0, 1, 0, 0),
     )
     table.add_column("method", overflow="fold", min_width=11)
@@ -82,11 +84,10 @@ def _table(board: Board) -> Table:
     for series in values.index:
         cells = []
         for length in lengths:
-            value = values.at[series, length]
-            half = (high.at[series, length] - low.at[series, length]) / 2
-            text = f"{format_value(value)}\n±{format_value(half)}" if np.isfinite(value) else "–"
-            best = series == best_of(values[length], board.higher_is_better)
-            cells.append(Text(text, style="bold" if best else ""))
+            value, half = values.at[series, length], (high.at[series, length] - low.at[series, length]) / 2
+            text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
+            is_best = series == best_of(values[length], board.higher_is_better)
+            cells.append(Text(text, style="bold" if is_best else ""))
         table.add_row(Text(series), *cells)
     chance = curve.groupby("eval_length")["chance"].mean()
     table.add_section()
@@ -95,11 +96,7 @@ def _table(board: Board) -> Table:
 
 
 def _caption(board: Board, curve: pd.DataFrame) -> str:
-    seeds = f"{curve['num_seeds'].min()}" + (
-        f"–{curve['num_seeds'].max()}" if curve["num_seeds"].nunique() > 1 else ""
-    )
     trained = ", ".join(format_length(length) for length in sorted(curve["train_length"].unique()))
-    text = (
-        f"Evaluation lengths, K = 1,024; trained up to {trained}; {seeds} seeds; ± half of the 95 % interval."
-    )
+    seeds = count_of(curve["num_seeds"], "seed")
+    text = f"Evaluation lengths, K = 1,024; trained up to {trained}; {seeds}; ± half of the 95 % interval."
     return f"{text}\n{board.notice}" if board.notice else text

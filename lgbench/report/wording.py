@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 NOTHING = "–"
@@ -16,13 +18,27 @@ def format_length(length: float) -> str:
     return f"{int(length):,}"
 
 
-def format_value(value: float, digits: int = 3) -> str:
-    """A number with `digits` decimals, or with two digits where decimals would show nothing of it."""
+def format_value(value: float, like: float | None = None) -> str:
+    """A number with three significant digits or more: 0.131, 0.00205, 42.000, 250.0.
+
+    Args:
+        value: the number.
+        like: another number whose decimals to use: intervals read like the value that they belong to.
+    """
     if not np.isfinite(value):
         return NOTHING
-    if value != 0 and not 10**-digits <= abs(value) < 10**5:
-        return f"{value:.2g}"
-    return f"{value:.{digits}f}"
+    size = abs(value if like is None or not np.isfinite(like) else like)
+    if size != 0 and not 1e-7 <= size < 1e7:
+        return f"{value:.2e}"
+    decimals = 3 if size == 0 else max(2 - int(np.floor(np.log10(size))), 3 if size < 100 else 1)
+    return f"{value:.{decimals}f}"
+
+
+def count_of(numbers: Iterable[float], one: str, many: str = "") -> str:
+    """Counts, from smallest to largest, and their noun: 1 seed, 3 seeds, 2–3 seeds."""
+    low, high = min(numbers := list(numbers)), max(numbers)
+    count = f"{low:,.0f}" if low == high else f"{low:,.0f}–{high:,.0f}"
+    return f"{count} {one if high == 1 else many or f'{one}s'}"
 
 
 def format_multiple(multiple: float) -> str:

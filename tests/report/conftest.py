@@ -80,42 +80,60 @@ def row(**changes):
     return base | changes
 
 
-@pytest.fixture
+def store_curve(root, curve=rises_then_falls, *, lengths=LENGTHS, num_items=40, steps=None, **columns):
+    """Store the cell of a method and seed under `root`: `curve(length)` with noise over items; → `root`.
+
+    Curves share the noise of the items; a seed shifts the level by about 2 %. With `steps`, the cell was
+    measured after each of them, and the first is half again as high as the curve.
+    """
+    base = row(**columns)
+    base["cell"] = hashlib.sha256(json.dumps([str(value) for value in base.values()]).encode()).hexdigest()[
+        :12
+    ]
+    noise = np.random.default_rng(0).normal(1, 0.2, num_items)
+    level = 1 + 0.02 * np.random.default_rng(base["seed"] + 1).normal()
+    rows = []
+    for step in steps or (base["step"],):
+        for length in lengths:
+            items = curve(length) * noise / noise.mean() * level
+            if steps:
+                items = items * (1 + 0.5 * np.sqrt(steps[0] / step))
+            rows.append(
+                base
+                | {"num_queries" if base["axis"] == "queries" else "eval_length": length}
+                | {"step": step, "value": float(items.mean()), "num_items": num_items}
+                | {"item_values": items.astype(np.float32).tolist()}
+            )
+    Store(root).write(base["task"], base["cell"], rows)
+    return root
+
+
+@pytest.fixture(scope="session")
 def make_row():
     """The function `row`."""
     return row
 
 
+@pytest.fixture(scope="session")
+def store():
+    """The function `store_curve`."""
+    return store_curve
+
+
+@pytest.fixture(scope="session")
+def store_missing():
+    """A function that stores a cell without a value, as the runner does: no numbers, one row."""
+
+    def write(root, **columns):
+        nothing = ("eval_length", "num_queries", "value", "item_values", "chance", "references", "items_hash")
+        base = row(**{"status": "failed", "cell": "no-value"} | dict.fromkeys(nothing) | columns)
+        Store(root).write(base["task"], base["cell"], [base])
+        return root
+
+    return write
+
+
 @pytest.fixture
-def results(tmp_path):
-    """A function that stores the cell of a method and seed, with a curve over lengths; returns the folder."""
-
-    def store(curve=None, *, lengths=LENGTHS, num_items=40, root="results", steps=None, **columns):
-        curve = curve or rises_then_falls
-        base = row(**columns)
-        name = json.dumps([str(value) for value in base.values()])
-        base["cell"] = hashlib.sha256(name.encode()).hexdigest()[:12]
-        noise = np.random.default_rng(0).normal(1, 0.2, num_items)
-        level = 1 + 0.02 * np.random.default_rng(base["seed"] + 1).normal()
-        rows = []
-        for step in steps or (base["step"],):
-            for length in lengths:
-                where = {"num_queries" if base["axis"] == "queries" else "eval_length": length}
-                items = curve(length) * noise / noise.mean() * level
-                if steps:
-                    items = items * (1 + 0.5 / np.sqrt(step / steps[0]))
-                rows.append(
-                    base
-                    | where
-                    | {
-                        "step": step,
-                        "value": float(items.mean()),
-                        "item_values": items.astype(np.float32).tolist(),
-                        "num_items": num_items,
-                    }
-                )
-        where = tmp_path / root
-        Store(where).write(base["task"], base["cell"], rows)
-        return where
-
-    return store
+def root(tmp_path):
+    """A results folder that does not exist yet."""
+    return tmp_path / "results"

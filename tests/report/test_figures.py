@@ -1,0 +1,168 @@
+"""What figures show, read from their artists; how they look was judged by eye."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from lgbench.report.budget import cost_figure, has_steps, steps_figure
+from lgbench.report.curves import load
+from lgbench.report.figures import curve_figure
+from lgbench.report.style import COLOURS, line_style, looks, save
+from lgbench.report.vertical import spread, vertical_range
+
+NOTICE = "The images are procedural glyphs, not Omniglot: do not compare with published numbers."
+
+
+def all_text(figure):
+    return " ".join(artist.get_text() for artist in figure.findobj(Text))
+
+
+def board_of(root):
+    (board,) = load([root]).boards
+    return board
+
+
+def test_every_method_is_in_the_legend_with_its_own_colour_and_marker(root, store):
+    for label in ("vanilla", "prepended", "truncated[low=512]"):
+        store(root, label=label)
+    figure = curve_figure(board_of(root), "context")
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:3] == ["prepended", "truncated[low=512]", "vanilla"]
+    assert len({line.get_color() for line in legend.get_lines()[:3]}) == 3
+    assert len({line.get_marker() for line in legend.get_lines()[:3]}) == 3
+
+
+def test_styles_are_distinct_for_twenty_one_methods():
+    assert len({tuple(sorted(line_style(index).items())) for index in range(21)}) == 21
+    assert line_style(len(COLOURS))["color"] == COLOURS[0]
+
+
+def test_procedural_data_are_named_in_red_on_every_figure(root, store):
+    store(root, data_source="procedural", notice=NOTICE, steps=[100, 20000])
+    store(root, data_source="procedural", notice=NOTICE, axis="queries")
+    board = board_of(root)
+    figures = [curve_figure(board, "context"), curve_figure(board, "queries"), steps_figure(board)]
+    for figure in [*figures, cost_figure(board)]:
+        red = [text for text in figure.findobj(Text) if text.get_color() == "#B00020"]
+        assert " ".join(text.get_text() for text in red) == NOTICE
+
+
+def test_footer_tells_data_seeds_items_and_steps(root, store):
+    for seed in range(3):
+        store(root, seed=seed)
+    text = all_text(curve_figure(board_of(root), "context"))
+    for fact in ("data: omniglot-small", "3 seeds", "40 evaluation items", "20,000 training steps"):
+        assert fact in text
+    assert "1,024 queries" in text
+
+
+def test_chance_other_references_and_best_are_named(root, store):
+    store(root, references=json.dumps({"chance": 0.241, "all_white": 0.264}))
+    text = all_text(curve_figure(board_of(root), "context"))
+    for label in ("chance 0.241", "all white 0.264", "best possible 0"):
+        assert label in text
+
+
+def test_lengths_are_on_a_log2_axis_with_readable_ticks(root, store):
+    store(root)
+    (axes,) = curve_figure(board_of(root), "context").axes
+    assert axes.get_xscale() == "log"
+    ticks = [axes.xaxis.get_major_formatter()(value) for value in axes.xaxis.get_majorticklocs()]
+    assert ticks == ["1", "4", "16", "64", "256", "1K", "4K", "16K", "32K"]
+
+
+def test_curve_that_explodes_is_clipped_marked_and_told(root, store):
+    store(root, lambda length: 0.2 if length < 8192 else 1e6, label="explodes")
+    store(root, label="vanilla")
+    board = board_of(root)
+    figure = curve_figure(board, "context")
+    assert figure.axes[0].get_ylim()[1] < 1.6 * 0.241
+    assert "Off the axis (arrows): explodes" in all_text(figure)
+    arrows = [
+        line for line in figure.axes[0].lines if line.get_marker() == "^" and line.get_linestyle() == "None"
+    ]
+    assert [len(arrow.get_xdata()) for arrow in arrows] == [3]
+
+
+def test_common_training_range_is_shaded_and_another_one_is_marked(root, store):
+    for label in ("a", "b"):
+        store(root, label=label)
+    store(root, label="expanded", train_high=4096)
+    figure = curve_figure(board_of(root), "context")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[-2:] == ["training range 1–1K", "end of another training range"]
+    dashes = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [4096, 4096]]
+    assert [line.get_color() for line in dashes] == [line_style(2)["color"]]
+
+
+def test_axis_of_an_accuracy_ends_above_one_and_that_of_tiny_losses_is_logarithmic(root, store):
+    accuracy = {"higher_is_better": True, "best": 1.0, "chance": 0.1, "metric": "accuracy"}
+    store(root, lambda length: 1 / np.log2(length + 1), **accuracy)
+    curve = board_of(root).curve("context")
+    limits = vertical_range(curve, True)
+    assert not limits.is_log
+    assert 1 < limits.top < 1.1
+    assert 0 < limits.bottom < curve["low"].min()
+    store(root.with_name("loss"), lambda length: 1e-3, chance=5.0, references='{"chance": 5.0}')
+    board = board_of(root.with_name("loss"))
+    assert vertical_range(board.curve("context"), False).is_log
+    assert "best possible value, 0, is below the axis" in all_text(curve_figure(board, "context"))
+
+
+def test_labels_are_moved_apart_and_stay_where_they_have_room():
+    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert np.diff(spread([0.2, 0.21, 0.29, 0.9], 0.1)) == pytest.approx([0.1, 0.1, 0.9 - 1 / 3], abs=1e-9)
+
+
+def test_steps_have_a_panel_a_length_around_the_training_length(root, store):
+    store(root, steps=[1000, 5000, 20000])
+    store(root, label="once")
+    board = board_of(root)
+    assert has_steps(board)
+    figure = steps_figure(board)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["at 256 tokens", "at 1K tokens", "at 4K tokens", "at 16K tokens"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["vanilla"]
+
+
+def test_rates_that_nobody_measured_have_no_figure(root, store):
+    store(root, train_tokens_per_s=None, eval_tokens_per_s=None)
+    assert cost_figure(board_of(root)) is None
+
+
+def test_no_text_leaves_the_figure_or_covers_other_text(root, store):
+    for index in range(9):
+        store(root, label=f"method_{index}[parameter=0.5,other=1000]", train_high=2 ** (6 + index))
+    store(root, lambda length: 9.0, label="off")
+    references = {"chance": 0.241, "best_constant": 0.244, "all_white": 0.25}
+    store(root, label="z", references=json.dumps(references), notice=NOTICE * 3)
+    figure = curve_figure(board_of(root), "context")
+    with looks():
+        figure.canvas.draw()
+        inside = figure.bbox.padded(1)
+        visible = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in visible]
+    left, right = figure.axes[0].bbox.x0, figure.axes[0].bbox.x1
+    boxes = [(text, box) for text, box in boxes if not (box.x1 < left and box.x0 < 0)]
+    for text, box in boxes:
+        assert inside.x0 <= box.x0 and box.x1 <= inside.x1, text
+        assert inside.y0 <= box.y0 and box.y1 <= inside.y1, text
+    for index, (text, box) in enumerate(boxes):
+        for other, other_box in boxes[index + 1 :]:
+            assert not box.padded(-1).overlaps(other_box.padded(-1)), (text, other)
+    assert right < inside.x1
+
+
+def test_saving_twice_gives_the_same_bytes(root, store, tmp_path):
+    store(root)
+    board = board_of(root)
+    saved = []
+    for folder in ("a", "b"):
+        saved.append(save(curve_figure(board, "context"), tmp_path / folder / "figure"))
+    assert [path.suffix for path in saved[0]] == [".png", ".pdf", ".svg"]
+    for first, second in zip(*saved, strict=True):
+        assert first.read_bytes() == second.read_bytes()

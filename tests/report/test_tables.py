@@ -1,0 +1,116 @@
+"""Tables for the terminal, as a reader sees them."""
+
+import pytest
+from rich.console import Console
+
+from lgbench.report import summary_table
+from lgbench.report.tables import readable_subset
+from lgbench.report.wording import (
+    count_of,
+    format_duration,
+    format_length,
+    format_multiple,
+    format_rate,
+    format_value,
+)
+
+
+def printed(tables, width=80):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for table in tables:
+        console.print(table)
+    return console.export_text(styles=True)
+
+
+def test_table_has_a_row_a_method_half_intervals_and_chance(root, store):
+    for seed in range(2):
+        store(root, lambda length: 0.2, lengths=[1024, 2048], seed=seed)
+        store(root, lambda length: 0.1, lengths=[1024], seed=seed, label="prepended")
+    (table,) = summary_table([root])
+    text = printed([table])
+    for part in ("prepended", "vanilla", "chance", "0.241", "1K", "2K", "2 seeds", "±0."):
+        assert part in text
+    assert [column.header for column in table.columns] == ["method", "1K", "2K"]
+    assert next(iter(table.columns[2].cells)).plain == "–"
+
+
+def test_best_of_a_column_is_bold_in_the_direction_of_the_metric(root, store):
+    for label, level in (("low", 0.2), ("high", 0.8)):
+        store(root, lambda length, level=level: level, lengths=[64], label=label)
+        store(
+            root,
+            lambda length, level=level: level,
+            lengths=[64],
+            label=label,
+            task="t",
+            higher_is_better=True,
+        )
+    tables = summary_table([root])
+    styles = [[cell.style for cell in list(table.columns[1].cells)[:2]] for table in tables]
+    assert styles == [["", "bold"], ["bold", ""]]
+
+
+def test_each_task_data_set_and_preset_has_its_own_table(root, store):
+    store(root)
+    store(root, data_source="procedural", notice="The images are procedural glyphs.")
+    titles = [str(table.title) for table in summary_table([root])]
+    assert titles == [
+        "omniglot, data: omniglot-small, preset small: mse (lower is better)",
+        "omniglot, data: procedural, preset small: mse (lower is better)",
+    ]
+    assert "procedural glyphs" in printed(summary_table([root]))
+
+
+def test_what_was_not_measured_is_the_last_table_and_markup_in_it_is_shown_as_it_is(
+    root, store, store_missing
+):
+    store(root)
+    store_missing(root, label="truncated[low=512]", reason="[red]boom[/red]")
+    tables = summary_table([root])
+    assert str(tables[-1].title) == "Not measured"
+    text = printed(tables, width=160)
+    assert "truncated[low=512]" in text
+    assert "[red]boom[/red]" in text
+
+
+def test_sixteen_lengths_fit_into_eighty_characters(root, store):
+    store(root, label="a_method_with[a=1,rather_long=2,name=3]")
+    for line in printed(summary_table([root])).splitlines():
+        assert "…" not in line
+
+
+@pytest.mark.parametrize("anchor", [1, 64, 1024, 32768, 100_000])
+def test_subset_of_lengths_is_even_and_keeps_the_longest(anchor):
+    lengths = [2**k for k in range(16)]
+    chosen = readable_subset(lengths, anchor)
+    assert len(chosen) <= 8
+    assert chosen[-1] == 32768
+    assert anchor not in lengths or anchor in chosen or anchor < chosen[0]
+    assert readable_subset(lengths[:8], anchor) == lengths[:8]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (format_length(512), "512"),
+        (format_length(1536), "1.5K"),
+        (format_length(1000), "1,000"),
+        (format_length(2**20), "1M"),
+        (format_value(0.13149), "0.131"),
+        (format_value(0.0020512), "0.00205"),
+        (format_value(0.0001, like=0.0020512), "0.00010"),
+        (format_value(0.0), "0.000"),
+        (format_value(float("nan")), "–"),
+        (format_multiple(0.5), "0.5×"),
+        (format_multiple(32), "32×"),
+        (format_duration(42.4), "42 s"),
+        (format_duration(450), "7.5 min"),
+        (format_duration(11520), "3.2 h"),
+        (format_rate(42_123), "42.1 k"),
+        (count_of([1], "seed"), "1 seed"),
+        (count_of([3, 2, 3], "seed"), "2–3 seeds"),
+        (count_of([256], "query", "queries"), "256 queries"),
+    ],
+)
+def test_numbers_read_as_people_write_them(shown, expected):
+    assert shown == expected
