@@ -36,9 +36,7 @@ class Progress:
         """A plan starts."""
         self.total, self.number = total, 0
         if done_before:
-            self.console.print(
-                f"{done_before} cells are finished already and are not run again (--force does)."
-            )
+            self._say(f"{done_before} cells are finished already and are not run again (--force does).")
 
     def training_begins(self, trainers: Sequence[Trainer]) -> None:
         """Some trainings start, side by side."""
@@ -59,7 +57,7 @@ class Progress:
                 )
             else:
                 start = f" from step {trainer.step:,}" if trainer.step else ""
-                self.console.print(f"training {name}: {total:,} steps{start}", highlight=False)
+                self._say(f"training {name}: {total:,} steps{start}")
         self._last = time.monotonic()
 
     def training(self, trainer: Trainer) -> None:
@@ -72,10 +70,9 @@ class Progress:
         elif time.monotonic() - self._last > PLAIN_EVERY_S or trainer.finished:
             self._last = time.monotonic()
             left = (trainer.recipe.train_steps - trainer.step) * trainer.wall_s / max(trainer.step, 1)
-            self.console.print(
+            self._say(
                 f"  {_training_name(trainer)}: step {trainer.step:,} of {trainer.recipe.train_steps:,}, "
-                f"loss {loss}, {_short(speed)} tokens/s, {left:.0f} s left",
-                highlight=False,
+                f"loss {loss}, {_short(speed)} tokens/s, {left:.0f} s left"
             )
 
     def training_ends(self) -> None:
@@ -92,16 +89,18 @@ class Progress:
         """A part of the evaluation starts."""
         if not self.live and time.monotonic() - self._last > PLAIN_EVERY_S:
             self._last = time.monotonic()
-            self.console.print(f"  evaluating {cell_name(self._cell)}: {what}", highlight=False)
+            self._say(f"  evaluating {cell_name(self._cell)}: {what}")
 
     def cell_done(self, cell: Cell, status: str, reason: str) -> None:
         """A cell has its rows."""
         self.number += 1
-        ending = "done" if status == "ok" else f"[red]{status}[/red]: {reason}"
-        self.console.print(
-            f"[{self.number}/{self.total}] {cell_name(cell)}: {ending}".replace("[", r"\[", 1),
-            highlight=False,
-        )
+        ending = "done" if status == "ok" else f"{status}: {reason}"
+        style = None if status == "ok" else "yellow" if status == "skipped" else "red"
+        self._say(f"[{self.number}/{self.total}] {cell_name(cell)}: {ending}", style)
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        """One line as it is: brackets in labels and messages are no markup, long lines are not folded."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True, soft_wrap=True)
 
 
 def cell_name(cell: Cell) -> str:
