@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tile", default="", help="tokens of a chunk in a tile, comma-separated variants")
     parser.add_argument("--tiles", default="", help="tiles in a chunk, comma-separated variants")
-    parser.add_argument("--warps", default="", help="chunks in a program, comma-separated variants")
+    parser.add_argument("--warps", default="", help="chunks in a program of the gradients, comma-separated variants")
     parser.add_argument("--skip-checks", action="store_true")
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel in one step")
     parser.add_argument("--out", default=os.environ.get("OUT", ""))
@@ -95,9 +95,9 @@ def variants(arguments: argparse.Namespace, default):
 
         def cut(batch: int, length: int, states: int, tile=tile, tiles=tiles, warps=warps):
             plan = default(batch, length, states)
-            tile, warps, tiles = tile or plan.tile, warps or plan.warps, tiles or plan.num_tiles
+            tile, warps, tiles = tile or plan.tile, warps or plan.warps_gradients, tiles or plan.num_tiles
             chunks = -(-length // (tile * tiles))
-            return kernels.Plan(tile, warps, tiles, chunks, batch * chunks)
+            return kernels.Plan(tile, tiles, chunks, batch * chunks, plan.warps, warps)
 
         name = (
             "shipped"

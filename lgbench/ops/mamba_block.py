@@ -72,7 +72,7 @@ def supports(
     d_model: int, d_inner: int, d_state: int, dt_rank: int, dtype: torch.dtype, device: torch.device | str
 ) -> bool:
     """Say whether the fused path serves this size: small float32 models on a GPU, with sizes that are powers of two."""
-    small = d_model in (16, 32) and d_inner in (32, 64) and d_state in (2, 4, 8, 16) and dt_rank in (1, 2, 4)
+    small = d_model in (16, 32) and d_inner in (32, 64) and d_state in (2, 4, 8, 16) and dt_rank in (1, 2)
     if not small or d_inner * d_state > 512 or dtype != torch.float32:
         return False
     if importlib.util.find_spec("triton") is None:
@@ -119,9 +119,9 @@ class _FusedBlock(torch.autograd.Function):
         h0 = None if h0 is None else h0.contiguous()
         mask = None if mask is None else mask.contiguous()
         keep = any(ctx.needs_input_grad)
-        out, last, sums, tile_starts = kernels.forward(tokens, weights, eps, h0, mask, keep)
+        out, last, tape = kernels.forward(tokens, weights, eps, h0, mask, keep)
         if keep:
-            ctx.save_for_backward(tokens, mask, sums, tile_starts, *weights)
+            ctx.save_for_backward(tokens, *weights, *tape)
             ctx.eps, ctx.has_h0 = eps, h0 is not None
         return out, last
 
@@ -130,16 +130,10 @@ class _FusedBlock(torch.autograd.Function):
     def backward(ctx, grad_out, grad_last):
         from lgbench.ops import mamba_block_triton as kernels
 
-        tokens, mask, sums, tile_starts, *weights = ctx.saved_tensors
+        tokens, *rest = ctx.saved_tensors
+        weights, tape = kernels.Weights(*rest[:8]), kernels.Tape(*rest[8:])
         grad_tokens, grads, grad_h0 = kernels.backward(
-            tokens,
-            kernels.Weights(*weights),
-            ctx.eps,
-            mask,
-            sums,
-            tile_starts,
-            grad_out.contiguous(),
-            grad_last.contiguous(),
+            tokens, weights, ctx.eps, tape, grad_out.contiguous(), grad_last.contiguous()
         )
         return grad_tokens, grad_h0 if ctx.has_h0 else None, None, None, *grads
 

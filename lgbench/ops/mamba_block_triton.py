@@ -1,20 +1,22 @@
-"""Triton kernels of the fused Mamba block: everything between two residual streams stays on chip.
+"""Triton kernels of the fused Mamba block: nothing wider than a token's own numbers goes through memory.
 
-A sequence is cut into chunks of `CHUNK` tokens, worked through in tiles of `T`; one program takes `W` chunks side by
-side, a warp each, so that weights are read once for all of them. Three passes in each direction:
+A sequence is cut into chunks, worked through in tiles of `T` tokens; a warp takes a chunk, a program `W` chunks.
 
-    forward    chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
+    forward    prepare          per token: u, B, C, whether it is real, τ (a "row")
+               chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
                carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
-               outputs          the whole block, from the true start
+               outputs          the rest of the block, from the true start
     backward   chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks
                carry            the same recurrence, from the last chunk to the first
                gradients        gradient of the tokens, and one partial sum of each weight's gradient per program
 
-Only tokens and states go through memory: the projections are computed again in each pass. States are kept at the start
-of each tile for the backward. Partial sums are added in a fixed order, so a result repeats bit for bit.
+What is spread over the channels (a, z, s, Δ, y and their gradients) is computed again in each pass. The state at the
+start of each tile is kept for the backward. Partial sums are added in a fixed order: a result repeats bit for bit.
 
-Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank. Tiles of rank 4 are `[T, N, W, E]`: channels lie
-across the lanes of a warp, time and state inside a thread, so that a step of the recurrence needs no exchange.
+Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). Tiles are `[E, W, T]` or
+`[E, W, T, K / Q, Q]`: channels lie across the lanes of a warp, everything else inside a thread, so that a step of the
+recurrence, a projection onto the channels and the sum over states exchange nothing between threads. All memory accesses
+are shaped so that the compiler chooses this layout everywhere; an axis order that looks odd is there for that.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 
@@ -30,59 +32,17 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * LOG2E))
+    root = tl.rsqrt(1.0 + tl.exp2(-x * LOG2E))
+    return root * root
 
 
 @triton.jit
 def _softplus(x):
-    """log(1 + exp(x)) with small relative error for every x, from log1p(u) = 2 artanh(u / (2 + u))."""
+    """log(1 + exp(x)) to 2e-7 of itself for every x; the polynomial is log(1 + u) / u on [0, 1]."""
     u = tl.exp2(-tl.abs(x) * LOG2E)
-    q = u / (2.0 + u)
-    p = q * q
-    series = 0.09090909 + p * (0.07692308 + p * 0.06666667)
-    series = 1.0 + p * (0.33333333 + p * (0.2 + p * (0.14285714 + p * (0.11111111 + p * series))))
-    return tl.maximum(x, 0.0) + 2.0 * q * series
-
-
-@triton.jit
-def _row(tile, t: tl.constexpr, T: tl.constexpr):
-    """Time step `t` of a tile of rank 4. Time lies inside a thread and whole numbers add 0 for nothing: this only names a register."""
-    steps = tl.arange(0, T)[:, None, None, None]
-    bits = tl.where(steps == t, tile.to(tl.int32, bitcast=True), 0)
-    return tl.sum(bits, axis=0).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _places(tile, length, num_chunks, total_chunks, mask_ptr, mask_stride, HAS_MASK: tl.constexpr,
-            TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):  # fmt: skip
-    """Rows of a tile, `[T * W]` with time outermost: their place among all tokens, which exist, which are real."""
-    rows = tl.arange(0, T * W)
-    chunk = tl.program_id(0) * W + rows % W
-    item = chunk // num_chunks
-    step = ((chunk % num_chunks) * TILES + tile) * T + rows // W
-    inside = (step < length) & (chunk < total_chunks)
-    real = inside
-    if HAS_MASK:
-        at = mask_ptr + item.to(tl.int64) * mask_stride + step
-        real = inside & (tl.load(at, mask=inside, other=0) != 0)
-    return item.to(tl.int64) * length + step, inside, real
-
-
-@triton.jit
-def _load_rows(ptr, places, inside, DM: tl.constexpr):
-    at = ptr + places[:, None] * DM + tl.arange(0, DM)[None, :]
-    return tl.load(at, mask=inside[:, None], other=0.0)
-
-
-@triton.jit
-def _store_rows(ptr, places, inside, values, DM: tl.constexpr):
-    at = ptr + places[:, None] * DM + tl.arange(0, DM)[None, :]
-    tl.store(at, values, mask=inside[:, None])
-
-
-@triton.jit
-def _matrix(ptr, ROWS: tl.constexpr, COLS: tl.constexpr, STRIDE_R: tl.constexpr, STRIDE_C: tl.constexpr):
-    return tl.load(ptr + tl.arange(0, ROWS)[:, None] * STRIDE_R + tl.arange(0, COLS)[None, :] * STRIDE_C)
+    p = -0.13663246 + u * (0.07822595 + u * (-0.02950523 + u * 0.00523269))
+    p = 0.99999994 + u * (-0.49999493 + u * (0.33319098 + u * (-0.24842982 + u * (0.19106008 + u * p))))
+    return tl.maximum(x, 0.0) + u * p
 
 
 @triton.jit
@@ -91,112 +51,181 @@ def _dot(a, b):
 
 
 @triton.jit
-def _state_places(N: tl.constexpr, W: tl.constexpr, E: tl.constexpr, slot, slots, total_chunks):
-    """Offsets `[W, N, E]` of slot `slot` (of `slots`) of the states of this program's chunks, and which exist."""
+def _at(tile, t: tl.constexpr, T: tl.constexpr):
+    """Time step `t` of a tile. Time lies inside a thread and whole numbers add 0 for nothing: this names registers."""
+    bits = tl.where(tl.arange(0, T)[None, None, :, None, None] == t, tile.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, axis=2).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _pick(tail, j: tl.constexpr):
+    """Entry `j` of the four in the last axis, which lies inside a thread."""
+    bits = tl.where(tl.arange(0, 4)[None, None, None, :] == j, tail.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, axis=3).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
+    """Tokens of a tile, `[W, T]`: their place among all tokens (that of the last one if beyond), and which exist."""
     chunk = tl.program_id(0) * W + tl.arange(0, W)
-    at = (chunk.to(tl.int64) * slots + slot) * (N * E)
-    inner = tl.arange(0, N)[None, :, None] * E + tl.arange(0, E)[None, None, :]
-    # the hint denies 16-byte accesses: they would spread channels over lanes otherwise than the recurrence does
-    return at[:, None, None] + tl.multiple_of(inner, [1, 1, 1]), (chunk < total_chunks)[:, None, None]
+    exists = chunk < total_chunks
+    chunk = tl.minimum(chunk, total_chunks - 1)
+    step = ((chunk % num_chunks) * TILES + tile)[:, None] * T + tl.arange(0, T)[None, :]
+    place = (chunk // num_chunks).to(tl.int64)[:, None] * length + tl.minimum(step, length - 1)
+    return place, (step < length) & exists[:, None]
 
 
 @triton.jit
-def _load_states(ptr, slot, slots, total_chunks, N: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
-    at, exists = _state_places(N, W, E, slot, slots, total_chunks)
-    return tl.permute(tl.load(ptr + at, mask=exists, other=0.0), (1, 0, 2))
+def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
+    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`."""
+    k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
+    where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
+    return tl.load(where + tl.zeros((E,), tl.int32)[:, None, None, None, None])
 
 
 @triton.jit
-def _store_states(ptr, h, slot, slots, total_chunks, N: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
-    at, exists = _state_places(N, W, E, slot, slots, total_chunks)
-    tl.store(ptr + at, tl.permute(h, (1, 0, 2)), mask=exists)
+def _weights(ptr, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
+    """Weights between all channels and `K` other things, with their strides: `[E, W, 1, K // Q, Q]`, alike in W."""
+    k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
+    e = tl.arange(0, E)[:, None, None, None, None] * SE + tl.zeros((W,), tl.int32)[None, :, None, None, None]
+    where = e + k[None, None, None, :, :] * SK
+    if SE == 1:  # the hint denies wide accesses along the channels, which would not leave one to a lane
+        where = tl.multiple_of(where, [1, 1, 1, 1, 1])
+    return tl.load(ptr + where)
 
 
 @triton.jit
-def _decay_rates(A_log, N: tl.constexpr, E: tl.constexpr):
-    """A · log2(e), `[N, E]`: `exp2` of it times Δ is the decay."""
-    return -tl.exp2(_matrix(A_log, N, E, 1, N) * LOG2E) * LOG2E
+def _sum_inner(tile):
+    """Sum over the last two axes: `[E, W, T]`."""
+    return tl.sum(tl.sum(tile, axis=4), axis=3)
 
 
 @triton.jit
-def _normalised(x, norm_weight, eps, DM: tl.constexpr):
-    scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)
-    unit = x * scale[:, None]
-    return unit * tl.load(norm_weight + tl.arange(0, DM))[None, :], unit, scale
+def _inner(tile):
+    """`[E, W, T]` → `[E, W, T, 1, 1]`."""
+    return tile[:, :, :, None, None]
 
 
 @triton.jit
-def _steps(s, x_proj, dt_weight, dt_bias, E: tl.constexpr, R: tl.constexpr):
-    """Δ before the softplus, `[T * W, E]`."""
-    e = tl.arange(0, E)
-    pre = tl.zeros_like(s) + tl.load(dt_bias + e)[None, :]
-    for r in tl.static_range(R):
-        tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
-        pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
+def _slot(ptr, slot, slots, total_chunks, N: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    """Pointers `[E, W, N // Q, Q]` to slot `slot` (of `slots`) of the states of this program's chunks; which exist."""
+    chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
+    n = tl.arange(0, N // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
+    where = ptr + ((chunk * slots + slot) * (N * E))[None, :, None, None] + n[None, None, :, :]
+    where += (tl.arange(0, E) * Q)[:, None, None, None]
+    return where, tl.broadcast_to((chunk < total_chunks)[None, :, None, None], where.shape)
+
+
+@triton.jit
+def _channel(ptr, E: tl.constexpr, STRIDE: tl.constexpr):
+    return tl.load(ptr + tl.arange(0, E) * STRIDE)[:, None, None]
+
+
+@triton.jit
+def _rates(A_log, N: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
+    """A · log2(e), `[E, W, 1, N // Q, Q]`: `exp2` of it times Δ is the decay."""
+    return -tl.exp2(_weights(A_log, 1, N, N, Q, E, W) * LOG2E) * LOG2E
+
+
+@triton.jit
+def _before_softplus(tail, dt_weight, dt_bias, E: tl.constexpr, R: tl.constexpr):
+    """`[E, W, T]` from the last numbers of the rows."""
+    pre = _pick(tail, 1) * _channel(dt_weight, E, R) + _channel(dt_bias, E, 1)
+    if R == 2:
+        pre += _pick(tail, 2) * _channel(dt_weight + 1, E, R)
     return pre
 
 
 @triton.jit
-def _over_states(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
-    """`[T * W, E]` → `[T, 1, W, E]`."""
-    return tl.reshape(tile, (T, W, E))[:, None, :, :]
+def _tail(rows, at, inside, E: tl.constexpr):
+    """The last four numbers of the rows `[E, W, T, 4]`, and 1 for a real token `[E, W, T]`."""
+    tail = tl.sum(_same(rows, at, 4, 4, E), axis=3)
+    return tail, tl.where(inside[None, :, :], _pick(tail, 0), 0.0)
 
 
 @triton.jit
-def _over_channels(tile, T: tl.constexpr, N: tl.constexpr, W: tl.constexpr):
-    """`[T * W, N]` → `[T, N, W, 1]`."""
-    return tl.permute(tl.reshape(tile, (T, W, N)), (0, 2, 1))[:, :, :, None]
+def _flat(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    """`[E, W, T]` → `[W * T, E]`."""
+    return tl.reshape(tl.permute(tile, (1, 2, 0)), (W * T, E))
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "mask_stride"])
+@triton.jit(do_not_specialize=["length", "num_tokens", "mask_stride"])
+def prepare(
+    tokens, rows, norm_weight, in_proj, x_proj, mask, eps, length, num_tokens, mask_stride,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, M: tl.constexpr, HAS_MASK: tl.constexpr,
+):  # fmt: skip
+    """Write for each token u, B, C, whether it is real, and τ: all that is not spread over the channels."""
+    ROW: tl.constexpr = DM + 2 * N + 4
+    token = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
+    inside = token < num_tokens
+    d = tl.arange(0, DM)
+    e = tl.arange(0, E)
+    n = tl.arange(0, 2 * N)
+    x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
+    u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * tl.load(norm_weight + d)[None, :]
+    a = _dot(u, tl.load(in_proj + d[:, None] + e[None, :] * DM))
+    s = a * _sigmoid(a)
+    bc = _dot(s, tl.load(x_proj + R * E + e[:, None] + n[None, :] * E))
+    real = inside
+    if HAS_MASK:
+        flags = mask + (token // length) * mask_stride + token % length
+        real = tl.load(flags, mask=inside, other=0) != 0
+    j = tl.arange(0, 4)[None, :]
+    tail = tl.where(j == 0, tl.where(real, 1.0, 0.0)[:, None], 0.0)
+    for r in tl.static_range(R):
+        tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
+        tail = tl.where(j == 1 + r, tau[:, None], tail)
+    row = rows + token[:, None] * ROW
+    tl.store(row + d[None, :], u, mask=inside[:, None])
+    tl.store(row + DM + n[None, :], bc, mask=inside[:, None])
+    tl.store(row + DM + 2 * N + j, tail, mask=inside[:, None])
+
+
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_ends(
-    tokens, ends, sums, norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, mask, eps,
-    length, num_chunks, total_chunks, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
+    rows, ends, sums, in_proj, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
-    rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    h = tl.zeros((N, W, E), tl.float32)
-    total = tl.zeros((W, E), tl.float32)
+    ROW: tl.constexpr = DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    wa = _weights(in_proj, 1, DM, DM, 4, E, W)
+    h = tl.zeros((E, W, N // Q, Q), tl.float32)
+    total = tl.zeros((E, W), tl.float32)
     for tile in range(TILES):
-        places, inside, real = _places(
-            tile, length, num_chunks, total_chunks, mask, mask_stride, HAS_MASK, TILES, T, W
-        )
-        if tl.max(real.to(tl.int32), axis=0) > 0:
-            x = _load_rows(tokens, places, inside, DM)
-            u, _, _ = _normalised(x, norm_weight, eps, DM)
-            a = _dot(u, _matrix(in_proj, DM, E, 1, DM))
-            s = a * _sigmoid(a)
-            b = _over_channels(_dot(s, _matrix(x_proj + R * E, E, N, 1, E)), T, N, W)
-            delta = tl.where(real[:, None], _softplus(_steps(s, x_proj, dt_weight, dt_bias, E, R)), 0.0)
-            step = _over_states(delta, T, W, E)
-            total += tl.sum(tl.reshape(delta, (T, W, E)), axis=0)
-            decay = tl.exp2(step * rates)
-            new = _over_states(delta * s, T, W, E) * b
-            for t in tl.static_range(T):
-                h = _row(decay, t, T) * h + _row(new, t, T)
-    _store_states(ends, h, 0, 1, total_chunks, N, W, E)
-    at = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
-    at_sum = sums + at[:, None] * E + tl.arange(0, E)[None, :]
-    tl.store(at_sum, total, mask=(at < total_chunks)[:, None])
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
+        a = _sum_inner(_same(rows, at, DM, 4, E) * wa)
+        s = a * _sigmoid(a)
+        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        total += tl.sum(delta, axis=2)
+        decay = tl.exp2(_inner(delta) * rates)
+        new = _inner(delta * s) * _same(rows + DM, at, N, Q, E)
+        for t in tl.static_range(T):
+            h = _at(decay, t, T) * h + _at(new, t, T)
+    where, exists = _slot(ends, 0, 1, total_chunks, N, Q, W, E)
+    tl.store(where, h, mask=exists)
+    chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)[None, :]
+    tl.store(sums + chunk * E + tl.arange(0, E)[:, None], total, mask=chunk < total_chunks)
 
 
 @triton.jit(do_not_specialize=["num_chunks"])
 def carry(
     locals_, sums, A_log, first, last, num_chunks,
-    E: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
+    E: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
     REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr,
 ):  # fmt: skip
     """Replace each chunk's own contribution by what comes into the chunk, from `first` on; write what leaves as `last`.
 
-    `first` and `last` are `(B, E, N)`; the chunks' states are `(B, chunks, N, E)`. Forward, `locals_` are ends from zero
-    and become starts. Backward, they are adjoints of the starts and become adjoints of the ends.
+    `first` and `last` are `(B, E, N)`; the chunks' states are `(B, chunks, N / Q, E, Q)`. Forward, `locals_` are ends
+    from zero and become starts. Backward, they are adjoints of the starts and become adjoints of the ends.
     """
     item = tl.program_id(0).to(tl.int64)
     state = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    n = state // E
-    e = state % E
+    e = (state // Q) % E
+    n = state // (E * Q) * Q + state % Q
     outside = (item * E + e) * N + n
     rate = -tl.exp2(tl.load(A_log + e * N + n) * LOG2E) * LOG2E
     h = tl.zeros((BLOCK,), tl.float32)
@@ -209,235 +238,232 @@ def carry(
         chunk = order
         if REVERSE:
             chunk = num_chunks - 1 - order
-        exists = (order < num_chunks)[:, None]
-        at = (item * num_chunks + chunk)[:, None]
-        where = locals_ + at * (N * E) + state[None, :]
+        exists = (order < num_chunks)[None, :]
+        at = (item * num_chunks + chunk)[None, :]
+        where = locals_ + at * (N * E) + state[:, None]
         local = tl.load(where, mask=exists, other=0.0)
-        decay = tl.exp2(tl.load(sums + at * E + e[None, :], mask=exists, other=0.0) * rate[None, :])
+        decay = tl.exp2(tl.load(sums + at * E + e[:, None], mask=exists, other=0.0) * rate[:, None])
         incoming = tl.zeros_like(local)
         for t in tl.static_range(T):
-            here = (steps == t)[:, None]
-            incoming = tl.where(here, h[None, :], incoming)
-            h = tl.sum(tl.where(here, decay, 0.0), axis=0) * h + tl.sum(tl.where(here, local, 0.0), axis=0)
+            here = (steps == t)[None, :]
+            incoming = tl.where(here, h[:, None], incoming)
+            h = tl.sum(tl.where(here, decay, 0.0), axis=1) * h + tl.sum(tl.where(here, local, 0.0), axis=1)
         tl.store(where, incoming, mask=exists)
         begin += T
     tl.store(last + outside, h)
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "mask_stride"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, out, starts, tile_starts,
-    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj, mask, eps,
-    length, num_chunks, total_chunks, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr, HAS_TAPE: tl.constexpr,
+    tokens, rows, out, starts, tile_starts, in_proj, dt_weight, dt_bias, A_log, D, out_proj,
+    length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
 ):  # fmt: skip
     """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
-    steps = tl.arange(0, T)[:, None, None, None]
-    rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    h = _load_states(starts, 0, 1, total_chunks, N, W, E)
+    ROW: tl.constexpr = DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
+    h = tl.load(where, mask=exists, other=0.0)
+    d = tl.arange(0, DM)[None, :]
     for tile in range(TILES):
-        places, inside, real = _places(
-            tile, length, num_chunks, total_chunks, mask, mask_stride, HAS_MASK, TILES, T, W
-        )
-        x = _load_rows(tokens, places, inside, DM)
-        new_x = x
-        if tl.max(real.to(tl.int32), axis=0) > 0:
-            if HAS_TAPE:
-                _store_states(tile_starts, h, tile, TILES, total_chunks, N, W, E)
-            u, _, _ = _normalised(x, norm_weight, eps, DM)
-            a = _dot(u, _matrix(in_proj, DM, E, 1, DM))
-            z = _dot(u, _matrix(in_proj + E * DM, DM, E, 1, DM))
-            s = a * _sigmoid(a)
-            b = _over_channels(_dot(s, _matrix(x_proj + R * E, E, N, 1, E)), T, N, W)
-            c = _over_channels(_dot(s, _matrix(x_proj + (R + N) * E, E, N, 1, E)), T, N, W)
-            delta = tl.where(real[:, None], _softplus(_steps(s, x_proj, dt_weight, dt_bias, E, R)), 0.0)
-            decay = tl.exp2(_over_states(delta, T, W, E) * rates)
-            new = _over_states(delta * s, T, W, E) * b
-            states = tl.zeros((T, N, W, E), tl.float32)
-            for t in tl.static_range(T):
-                h = _row(decay, t, T) * h + _row(new, t, T)
-                states = tl.where(steps == t, h[None, :, :, :], states)
-            y = tl.reshape(tl.sum(states * c, axis=1), (T * W, E))
-            y += tl.load(D + tl.arange(0, E))[None, :] * s
-            block = _dot(y * z * _sigmoid(z), _matrix(out_proj, E, DM, 1, E))
-            new_x = x + tl.where(real[:, None], block, 0.0)
-        _store_rows(out, places, inside, new_x, DM)
+        if HAS_TAPE:
+            where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
+            tl.store(where, h, mask=exists)
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
+        u = _same(rows, at, DM, 4, E)
+        a = _sum_inner(u * _weights(in_proj, 1, DM, DM, 4, E, W))
+        z = _sum_inner(u * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
+        s = a * _sigmoid(a)
+        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        decay = tl.exp2(_inner(delta) * rates)
+        new = _inner(delta * s) * _same(rows + DM, at, N, Q, E)
+        states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
+        steps = tl.arange(0, T)[None, None, :, None, None]
+        for t in tl.static_range(T):
+            h = _at(decay, t, T) * h + _at(new, t, T)
+            states = tl.where(steps == t, h[:, :, None, :, :], states)
+        y = _sum_inner(states * _same(rows + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
+        v = _flat(y * z * _sigmoid(z) * real, T, W, E)
+        block = _dot(v, tl.load(out_proj + tl.arange(0, E)[:, None] + d * E))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d
+        x = tl.load(tokens + place)
+        tl.store(out + place, x + block, mask=tl.reshape(inside, (W * T,))[:, None])
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "mask_stride"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_adjoints(
-    tokens, grad_out, adjoints,
-    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, out_proj, mask, eps,
-    length, num_chunks, total_chunks, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
+    rows, grad_out, adjoints, in_proj, dt_weight, dt_bias, A_log, out_proj, length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the adjoint of the state at the start of each chunk, as far as it comes from the chunk's own outputs."""
-    rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    g = tl.zeros((N, W, E), tl.float32)
+    ROW: tl.constexpr = DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    g = tl.zeros((E, W, N // Q, Q), tl.float32)
     for back in range(TILES):
         tile = TILES - 1 - back
-        places, inside, real = _places(
-            tile, length, num_chunks, total_chunks, mask, mask_stride, HAS_MASK, TILES, T, W
-        )
-        if tl.max(real.to(tl.int32), axis=0) > 0:
-            x = _load_rows(tokens, places, inside, DM)
-            grad = _load_rows(grad_out, places, real, DM)
-            u, _, _ = _normalised(x, norm_weight, eps, DM)
-            a = _dot(u, _matrix(in_proj, DM, E, 1, DM))
-            z = _dot(u, _matrix(in_proj + E * DM, DM, E, 1, DM))
-            s = a * _sigmoid(a)
-            c = _over_channels(_dot(s, _matrix(x_proj + (R + N) * E, E, N, 1, E)), T, N, W)
-            delta = tl.where(real[:, None], _softplus(_steps(s, x_proj, dt_weight, dt_bias, E, R)), 0.0)
-            dy = _dot(grad, _matrix(out_proj, DM, E, E, 1)) * z * _sigmoid(z)
-            decay = tl.exp2(_over_states(delta, T, W, E) * rates)
-            new = _over_states(dy, T, W, E) * c
-            for back_t in tl.static_range(T):
-                g = _row(decay, T - 1 - back_t, T) * (g + _row(new, T - 1 - back_t, T))
-    _store_states(adjoints, g, 0, 1, total_chunks, N, W, E)
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
+        z = _sum_inner(_same(rows, at, DM, 4, E) * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _weights(out_proj, E, 1, DM, 4, E, W))
+        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        decay = tl.exp2(_inner(delta) * rates)
+        pushed = _inner(grad_v * z * _sigmoid(z) * real) * _same(rows + DM + N, at, N, Q, E)
+        for back_t in tl.static_range(T):
+            g = _at(decay, T - 1 - back_t, T) * (g + _at(pushed, T - 1 - back_t, T))
+    where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
+    tl.store(where, g, mask=exists)
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "mask_stride"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def gradients(
-    tokens, grad_out, grad_tokens, tile_starts, adjoints, partials,
-    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj, mask, eps,
-    length, num_chunks, total_chunks, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
+    tokens, rows, grad_out, grad_tokens, tile_starts, adjoints, partials,
+    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj, eps,
+    length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the tokens and this program's share of each weight's gradient.
 
     A row of `partials` holds, flat and in this order: norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj.
     """
-    steps = tl.arange(0, T)[:, None, None, None]
+    ROW: tl.constexpr = DM + 2 * N + 4
+    KD: tl.constexpr = DM // 4
+    NQ: tl.constexpr = N // Q
+    rates = _rates(A_log, N, Q, E, W)
+    where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
+    g = tl.load(where, mask=exists, other=0.0)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
-    n = tl.arange(0, N)
-    rates = _decay_rates(A_log, N, E)[None, :, None, :]
-    g = _load_states(adjoints, 0, 1, total_chunks, N, W, E)
-    row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
-    sum_norm = tl.zeros((T * W, DM), tl.float32)
-    sum_a = tl.zeros((E, DM), tl.float32)
-    sum_z = tl.zeros((E, DM), tl.float32)
-    sum_out = tl.zeros((E, DM), tl.float32)
-    sum_b = tl.zeros((N, W, E), tl.float32)
-    sum_c = tl.zeros((N, W, E), tl.float32)
-    sum_rates = tl.zeros((N, W, E), tl.float32)
-    sum_bias = tl.zeros((W, E), tl.float32)
-    sum_skip = tl.zeros((W, E), tl.float32)
-    # the two gradients of rank R are summed in memory: R is 1 or 2 where this kernel is used
-    sum_tau = tl.zeros((R, W, E), tl.float32)
-    sum_dt = tl.zeros((R, W, E), tl.float32)
-    ranks = tl.arange(0, R)[:, None, None]
+    sum_norm = tl.zeros((W * T, DM), tl.float32)
+    sum_a = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_z = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_out = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_b = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_c = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_rates = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_bias = tl.zeros((E, W), tl.float32)
+    sum_skip = tl.zeros((E, W), tl.float32)
+    sum_tau1 = tl.zeros((E, W), tl.float32)
+    sum_dt1 = tl.zeros((E, W), tl.float32)
+    sum_tau2 = tl.zeros((E, W), tl.float32)
+    sum_dt2 = tl.zeros((E, W), tl.float32)
+    steps = tl.arange(0, T)[None, None, :, None, None]
     for back in range(TILES):
         tile = TILES - 1 - back
-        places, inside, real = _places(
-            tile, length, num_chunks, total_chunks, mask, mask_stride, HAS_MASK, TILES, T, W
-        )
-        grad_here = _load_rows(grad_out, places, inside, DM)
-        grad_x = grad_here
-        if tl.max(real.to(tl.int32), axis=0) > 0:
-            x = _load_rows(tokens, places, inside, DM)
-            grad = tl.where(real[:, None], grad_here, 0.0)
-            u, unit, scale = _normalised(x, norm_weight, eps, DM)
-            a = _dot(u, _matrix(in_proj, DM, E, 1, DM))
-            z = _dot(u, _matrix(in_proj + E * DM, DM, E, 1, DM))
-            sig_a = _sigmoid(a)
-            sig_z = _sigmoid(z)
-            s = a * sig_a
-            gate = z * sig_z
-            b4 = _over_channels(_dot(s, _matrix(x_proj + R * E, E, N, 1, E)), T, N, W)
-            c4 = _over_channels(_dot(s, _matrix(x_proj + (R + N) * E, E, N, 1, E)), T, N, W)
-            pre = _steps(s, x_proj, dt_weight, dt_bias, E, R)
-            delta = tl.where(real[:, None], _softplus(pre), 0.0)
-            grad_v = _dot(grad, _matrix(out_proj, DM, E, E, 1))
-            dy = grad_v * gate
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
+        u = _same(rows, at, DM, 4, E)
+        a = _sum_inner(u * _weights(in_proj, 1, DM, DM, 4, E, W))
+        z = _sum_inner(u * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
+        sig_a = _sigmoid(a)
+        sig_z = _sigmoid(z)
+        s = a * sig_a
+        gate = z * sig_z
+        pre = _before_softplus(tail, dt_weight, dt_bias, E, R)
+        delta = _softplus(pre) * real
+        grad5 = _same(grad_out, places * DM, DM, 4, E)
+        grad_v = _sum_inner(grad5 * _weights(out_proj, E, 1, DM, 4, E, W)) * real
+        dy = grad_v * gate
 
-            s3 = tl.reshape(s, (T, W, E))
-            delta3 = tl.reshape(delta, (T, W, E))
-            input4 = (delta3 * s3)[:, None, :, :]
-            dy4 = tl.reshape(dy, (T, W, E))[:, None, :, :]
-            decay = tl.exp2(delta3[:, None, :, :] * rates)
-            new = input4 * b4
-            h = _load_states(tile_starts, tile, TILES, total_chunks, N, W, E)
-            before = tl.zeros((T, N, W, E), tl.float32)
-            for t in tl.static_range(T):
-                before = tl.where(steps == t, h[None, :, :, :], before)
-                h = _row(decay, t, T) * h + _row(new, t, T)
-            decayed = decay * before
-            after = decayed + new
-            y = tl.sum(after * c4, axis=1)
-            grad_c = tl.sum(after * dy4, axis=3)
-            pushed = dy4 * c4
-            adjoint = tl.zeros((T, N, W, E), tl.float32)
-            for back_t in tl.static_range(T):
-                g += _row(pushed, T - 1 - back_t, T)
-                adjoint = tl.where(steps == T - 1 - back_t, g[None, :, :, :], adjoint)
-                g = _row(decay, T - 1 - back_t, T) * g
-            grad_b = tl.sum(adjoint * input4, axis=3)
-            grad_input = tl.sum(adjoint * b4, axis=1)
-            through = adjoint * decayed
-            sum_rates += tl.sum(through * delta3[:, None, :, :], axis=0)
-            grad_delta = tl.sum(through * rates, axis=1) / LOG2E + s3 * grad_input
-            sum_b += tl.sum(grad_b[:, :, :, None] * s3[:, None, :, :], axis=0)
-            sum_c += tl.sum(grad_c[:, :, :, None] * s3[:, None, :, :], axis=0)
-            wb = _matrix(x_proj + R * E, N, E, E, 1)[None, :, None, :]
-            wc = _matrix(x_proj + (R + N) * E, N, E, E, 1)[None, :, None, :]
-            grad_s3 = delta3 * grad_input + tl.sum(
-                grad_b[:, :, :, None] * wb + grad_c[:, :, :, None] * wc, axis=1
-            )
+        decay = tl.exp2(_inner(delta) * rates)
+        inputs = _inner(delta * s)
+        b = _same(rows + DM, at, N, Q, E)
+        new = inputs * b
+        where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
+        h = tl.load(where, mask=exists, other=0.0)
+        before = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        for t in tl.static_range(T):
+            before = tl.where(steps == t, h[:, :, None, :, :], before)
+            h = _at(decay, t, T) * h + _at(new, t, T)
+        decayed = decay * before
+        after = decayed + new
+        c = _same(rows + DM + N, at, N, Q, E)
+        y = _sum_inner(after * c)
+        grad_c = tl.sum(after * _inner(dy), axis=0)[None, :, :, :, :]
+        pushed = _inner(dy) * c
+        adjoint = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        for back_t in tl.static_range(T):
+            g += _at(pushed, T - 1 - back_t, T)
+            adjoint = tl.where(steps == T - 1 - back_t, g[:, :, None, :, :], adjoint)
+            g = _at(decay, T - 1 - back_t, T) * g
+        grad_b = tl.sum(adjoint * inputs, axis=0)[None, :, :, :, :]
+        grad_input = _sum_inner(adjoint * b)
+        through = adjoint * decayed
+        sum_rates += tl.sum(through * _inner(delta), axis=2)
+        grad_delta = _sum_inner(through * rates) / LOG2E + s * grad_input
+        sum_b += tl.sum(grad_b * _inner(s), axis=2)
+        sum_c += tl.sum(grad_c * _inner(s), axis=2)
+        grad_s = delta * grad_input
+        grad_s += _sum_inner(grad_b * _weights(x_proj + R * E, E, 1, N, Q, E, W))
+        grad_s += _sum_inner(grad_c * _weights(x_proj + (R + N) * E, E, 1, N, Q, E, W))
 
-            skip = tl.load(D + e)[None, :]
-            y_full = tl.reshape(y, (T * W, E)) + skip * s
-            sum_skip += tl.sum(tl.reshape(dy * s, (T, W, E)), axis=0)
-            grad_pre = tl.where(real[:, None], tl.reshape(grad_delta, (T * W, E)), 0.0) * _sigmoid(pre)
-            sum_bias += tl.sum(tl.reshape(grad_pre, (T, W, E)), axis=0)
-            grad_s = tl.reshape(grad_s3, (T * W, E)) + skip * dy
-            for r in tl.static_range(R):
-                w_tau = tl.load(x_proj + r * E + e)[None, :]
-                tau = tl.sum(s * w_tau, axis=1)
-                grad_tau = tl.sum(grad_pre * tl.load(dt_weight + e * R + r)[None, :], axis=1)
-                grad_s += grad_tau[:, None] * w_tau
-                by_tau = tl.sum(tl.reshape(grad_tau[:, None] * s, (T, W, E)), axis=0)
-                by_dt = tl.sum(tl.reshape(grad_pre * tau[:, None], (T, W, E)), axis=0)
-                sum_tau += tl.where(ranks == r, by_tau[None, :, :], 0.0)
-                sum_dt += tl.where(ranks == r, by_dt[None, :, :], 0.0)
-            grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
-            grad_z = grad_v * y_full * (sig_z + gate * (1.0 - sig_z))
-            sum_out += _dot(tl.trans(y_full * gate), grad)
-            sum_a += _dot(tl.trans(grad_a), u)
-            sum_z += _dot(tl.trans(grad_z), u)
-            grad_u = _dot(grad_a, _matrix(in_proj, E, DM, DM, 1))
-            grad_u += _dot(grad_z, _matrix(in_proj + E * DM, E, DM, DM, 1))
-            sum_norm += grad_u * unit
-            grad_unit = grad_u * tl.load(norm_weight + d)[None, :]
-            mean = tl.sum(grad_unit * unit, axis=1) / DM
-            grad_x = grad_here + scale[:, None] * (grad_unit - unit * mean[:, None])
-        _store_rows(grad_tokens, places, inside, grad_x, DM)
+        skip = _channel(D, E, 1)
+        y += skip * s
+        grad_s += skip * dy
+        sum_skip += tl.sum(dy * s, axis=2)
+        grad_pre = grad_delta * real * _sigmoid(pre)
+        sum_bias += tl.sum(grad_pre, axis=2)
+        grad_tau = tl.sum(grad_pre * _channel(dt_weight, E, R), axis=0)[None, :, :]
+        grad_s += grad_tau * _channel(x_proj, E, 1)
+        sum_tau1 += tl.sum(grad_tau * s, axis=2)
+        sum_dt1 += tl.sum(grad_pre * _pick(tail, 1), axis=2)
+        if R == 2:
+            grad_tau = tl.sum(grad_pre * _channel(dt_weight + 1, E, R), axis=0)[None, :, :]
+            grad_s += grad_tau * _channel(x_proj + E, E, 1)
+            sum_tau2 += tl.sum(grad_tau * s, axis=2)
+            sum_dt2 += tl.sum(grad_pre * _pick(tail, 2), axis=2)
+        grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
+        grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
+        sum_out += tl.sum(_inner(y * gate * real) * grad5, axis=2)
+        sum_a += tl.sum(_inner(grad_a) * u, axis=2)
+        sum_z += tl.sum(_inner(grad_z) * u, axis=2)
 
-    inner = n[:, None] * E + e[None, :]
+        wide = tl.load(in_proj + e[:, None] * DM + d[None, :])
+        grad_u = _dot(_flat(grad_a, T, W, E), wide)
+        grad_u += _dot(_flat(grad_z, T, W, E), tl.load(in_proj + E * DM + e[:, None] * DM + d[None, :]))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
+        x = tl.load(tokens + place)
+        scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None]
+        unit = x * scale
+        sum_norm += grad_u * unit
+        grad_unit = grad_u * tl.load(norm_weight + d)[None, :]
+        mean = tl.sum(grad_unit * unit, axis=1)[:, None] / DM
+        grad_x = tl.load(grad_out + place) + scale * (grad_unit - unit * mean)
+        tl.store(grad_tokens + place, grad_x, mask=tl.reshape(inside, (W * T,))[:, None])
+
+    row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
     tl.store(row + d, tl.sum(sum_norm, axis=0))
     row += DM
-    at = e[:, None] * DM + d[None, :]
-    tl.store(row + at, sum_a)
-    tl.store(row + E * DM + at, sum_z)
+    by_k = e[:, None, None] * DM + tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    tl.store(row + by_k, tl.sum(sum_a, axis=1))
+    tl.store(row + E * DM + by_k, tl.sum(sum_z, axis=1))
     row += 2 * E * DM
-    flat = tl.arange(0, R)[:, None] * E + e[None, :]
-    tl.store(row + flat, tl.sum(sum_tau, axis=1))
-    tl.store(row + R * E + inner, tl.sum(sum_b, axis=1))
-    tl.store(row + (R + N) * E + inner, tl.sum(sum_c, axis=1))
+    by_n = tl.arange(0, NQ)[None, :, None] * Q + tl.arange(0, Q)[None, None, :]
+    tl.store(row + e, tl.sum(sum_tau1, axis=1))
+    if R == 2:
+        tl.store(row + E + e, tl.sum(sum_tau2, axis=1))
+    tl.store(row + R * E + by_n * E + e[:, None, None], tl.sum(sum_b, axis=1))
+    tl.store(row + (R + N) * E + by_n * E + e[:, None, None], tl.sum(sum_c, axis=1))
     row += (R + 2 * N) * E
-    tl.store(row + e[None, :] * R + tl.arange(0, R)[:, None], tl.sum(sum_dt, axis=1))
+    tl.store(row + e * R, tl.sum(sum_dt1, axis=1))
+    if R == 2:
+        tl.store(row + e * R + 1, tl.sum(sum_dt2, axis=1))
     row += R * E
-    tl.store(row + e, tl.sum(sum_bias, axis=0))
+    tl.store(row + e, tl.sum(sum_bias, axis=1))
     row += E
-    rates2 = _decay_rates(A_log, N, E) / LOG2E
-    tl.store(row + e[None, :] * N + n[:, None], tl.sum(sum_rates, axis=1) * rates2)
+    rates3 = tl.sum(tl.sum(_rates(A_log, N, Q, E, 1), axis=1), axis=1) / LOG2E
+    tl.store(row + e[:, None, None] * N + by_n, tl.sum(sum_rates, axis=1) * rates3)
     row += E * N
-    tl.store(row + e, tl.sum(sum_skip, axis=0))
+    tl.store(row + e, tl.sum(sum_skip, axis=1))
     row += E
-    tl.store(row + d[None, :] * E + e[:, None], sum_out)
+    by_d = (tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]) * E + e[:, None, None]
+    tl.store(row + by_d, tl.sum(sum_out, axis=1))
 
 
 class Weights(NamedTuple):
@@ -458,14 +484,16 @@ class Plan(NamedTuple):
 
     tile: int
     """Tokens of a chunk in one tile."""
-    warps: int
-    """Chunks, and warps, in one program."""
     num_tiles: int
     """Tiles in a chunk."""
     num_chunks: int
     """Chunks in a sequence."""
     total_chunks: int
     """Chunks in the batch."""
+    warps: int
+    """Chunks, and warps, in one program of the forward passes."""
+    warps_gradients: int
+    """The same in `gradients`, where more of them mean fewer partial sums."""
 
 
 def plan(batch: int, length: int, states: int) -> Plan:
@@ -473,16 +501,27 @@ def plan(batch: int, length: int, states: int) -> Plan:
 
     `states` is d_inner times d_state.
     """
-    tile, warps, num_tiles = 8 if states <= 256 else 4, 4, 4
+    tile, num_tiles = 8 if states <= 256 else 4, 4
     while batch * triton.cdiv(length, num_tiles * tile) > 8192:
         num_tiles *= 2
     num_chunks = triton.cdiv(length, num_tiles * tile)
-    return Plan(tile, warps, num_tiles, num_chunks, batch * num_chunks)
+    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, warps=1, warps_gradients=4)
+
+
+class Tape(NamedTuple):
+    """What `forward` leaves for `backward`."""
+
+    rows: Tensor
+    """Per token: u, B, C, 1 if real, τ; `(B * L, DM + 2 N + 4)`."""
+    sums: Tensor
+    """ΣΔ of each chunk, `(chunks, E)`."""
+    tile_starts: Tensor
+    """States at the start of each tile, `(tiles, N / Q, E, Q)`; empty if no backward follows."""
 
 
 def forward(
     tokens: Tensor, weights: Weights, eps: float, h0: Tensor | None, mask: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tape]:
     """Run the block.
 
     Args:
@@ -491,102 +530,77 @@ def forward(
         eps: of the norm.
         h0: `(B, E, N)` contiguous, or None for zero.
         mask: bool `(L,)` or `(B, L)`, contiguous, True for a real token; None if all are.
-        keep: also return what the backward needs.
+        keep: whether a backward follows.
 
     Returns:
-        new tokens `(B, L, DM)`; last state `(B, E, N)`; ΣΔ of each chunk; states at the start of each tile, empty
-        unless `keep`.
+        new tokens `(B, L, DM)`; last state `(B, E, N)`; the tape.
     """
-    cut = plan(*tokens.shape[:2], weights.A_log.numel())
-    sizes, places = _sizes(weights, cut), _places_of(tokens, mask, cut)
+    batch, length, d_model = tokens.shape
     d_inner, d_state = weights.A_log.shape
-    states = tokens.new_empty(cut.total_chunks, d_state, d_inner)
-    sums = tokens.new_empty(cut.total_chunks, d_inner)
-    tile_starts = tokens.new_empty(cut.total_chunks * cut.num_tiles if keep else 0, d_state, d_inner)
-    last = tokens.new_empty(tokens.shape[0], d_inner, d_state)
-    out = torch.empty_like(tokens)
-    grid = (triton.cdiv(cut.total_chunks, cut.warps),)
-    chunk_ends[grid](tokens, states, sums, *weights[:6], eps=eps, **places, **sizes, num_warps=cut.warps)
-    _carry_over(states, sums, weights.A_log, h0, last, reverse=False)
-    outputs[grid](
-        tokens, out, states, tile_starts, *weights, eps=eps, **places, **sizes,
-        HAS_TAPE=keep, num_warps=cut.warps,
+    w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
+    sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
+    tape = Tape(
+        new(batch * length, d_model + 2 * d_state + 4),
+        new(cut.total_chunks, d_inner),
+        new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
+    )
+    states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
+    sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
+    prepare[(triton.cdiv(batch * length, 64),)](
+        tokens, tape.rows, w.norm_weight, w.in_proj, w.x_proj, tokens if mask is None else mask.view(torch.uint8),
+        eps, length, batch * length, **sizes, **sizes_mask, M=64, num_warps=4,
     )  # fmt: skip
-    return out, last, sums, tile_starts
+    grid, shape = _launch(w, cut, cut.warps)
+    chunk_ends[grid](
+        tape.rows, states, tape.sums, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape
+    )
+    _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
+    outputs[grid](
+        tokens, tape.rows, out, states, tape.tile_starts,
+        w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep,
+    )  # fmt: skip
+    return out, last, tape
 
 
 def backward(
-    tokens: Tensor,
-    weights: Weights,
-    eps: float,
-    mask: Tensor | None,
-    sums: Tensor,
-    tile_starts: Tensor,
-    grad_out: Tensor,
-    grad_last: Tensor,
+    tokens: Tensor, weights: Weights, eps: float, tape: Tape, grad_out: Tensor, grad_last: Tensor
 ) -> tuple[Tensor, Weights, Tensor]:
     """Turn the gradients of both results of `forward` into those of tokens, weights and h0.
 
     Args:
-        tokens: as in `forward`, like `weights`, `eps` and `mask`.
-        sums: from `forward`, like `tile_starts`.
+        tokens: as in `forward`, like `weights` and `eps`.
+        tape: from `forward` with `keep`.
         grad_out: gradient of the new tokens `(B, L, DM)`, contiguous.
         grad_last: gradient of the last state `(B, E, N)`, contiguous.
     """
-    cut = plan(*tokens.shape[:2], weights.A_log.numel())
-    sizes, places = _sizes(weights, cut), _places_of(tokens, mask, cut)
-    d_inner, d_state = weights.A_log.shape
-    grid = (triton.cdiv(cut.total_chunks, cut.warps),)
-    adjoints = tokens.new_empty(cut.total_chunks, d_state, d_inner)
-    grad_h0 = torch.empty_like(grad_last)
-    grad_tokens = torch.empty_like(tokens)
-    partials = tokens.new_empty(grid[0], sum(weight.numel() for weight in weights))
+    batch, length, _ = tokens.shape
+    w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
+    sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
+    adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
+    grid, shape = _launch(w, cut, cut.warps)
     chunk_adjoints[grid](
-        tokens,
-        grad_out,
-        adjoints,
-        *weights[:6],
-        weights.out_proj,
-        eps=eps,
-        **places,
-        **sizes,
-        num_warps=cut.warps,
-    )
-    _carry_over(adjoints, sums, weights.A_log, grad_last, grad_h0, reverse=True)
-    gradients[grid](
-        tokens, grad_out, grad_tokens, tile_starts, adjoints, partials, *weights, eps=eps, **places, **sizes,
-        num_warps=cut.warps,
+        tape.rows, grad_out, adjoints, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.out_proj,
+        *places, **sizes, **shape,
     )  # fmt: skip
-    flat = partials.sum(0).split([weight.numel() for weight in weights])
-    return (
-        grad_tokens,
-        Weights(*(part.view_as(weight) for part, weight in zip(flat, weights, strict=True))),
-        grad_h0,
-    )
+    _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
+    grid, shape = _launch(w, cut, cut.warps_gradients)
+    partials = new(grid[0], sum(weight.numel() for weight in w))
+    gradients[grid](
+        tokens, tape.rows, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w, eps,
+        *places, **sizes, **shape, maxnreg=255,
+    )  # fmt: skip
+    flat = partials.sum(0).split([weight.numel() for weight in w])
+    return grad_tokens, Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True))), grad_h0
 
 
-def _sizes(weights: Weights, cut: Plan) -> dict[str, int]:
-    d_inner, d_state = weights.A_log.shape
-    return {
-        "DM": weights.norm_weight.numel(),
-        "E": d_inner,
-        "N": d_state,
-        "R": weights.dt_weight.shape[1],
-        "T": cut.tile,
-        "W": cut.warps,
-        "TILES": cut.num_tiles,
-    }
+def _sizes(w: Weights) -> dict[str, int]:
+    d_inner, d_state = w.A_log.shape
+    return {"DM": w.norm_weight.numel(), "E": d_inner, "N": d_state, "R": w.dt_weight.shape[1]}
 
 
-def _places_of(tokens: Tensor, mask: Tensor | None, cut: Plan) -> dict[str, Tensor | int | bool]:
-    return {
-        "mask": tokens if mask is None else mask.view(torch.uint8),
-        "mask_stride": mask.shape[1] if mask is not None and mask.dim() == 2 else 0,
-        "HAS_MASK": mask is not None,
-        "length": tokens.shape[1],
-        "num_chunks": cut.num_chunks,
-        "total_chunks": cut.total_chunks,
-    }
+def _launch(w: Weights, cut: Plan, warps: int) -> tuple[tuple[int], dict[str, int]]:
+    shape = {"Q": min(4, w.A_log.shape[1]), "T": cut.tile, "W": warps, "TILES": cut.num_tiles, "num_warps": warps}
+    return (triton.cdiv(cut.total_chunks, warps),), shape
 
 
 def _carry_over(
@@ -596,5 +610,6 @@ def _carry_over(
     block = min(128, d_inner * d_state)
     carry[last.shape[0], d_inner * d_state // block](
         states, sums, A_log, last if first is None else first, last, states.shape[0] // last.shape[0],
-        E=d_inner, N=d_state, BLOCK=block, T=8, REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1,
+        E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=8,
+        REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1,
     )  # fmt: skip
