@@ -100,7 +100,7 @@ class Progress:
 
     def _say(self, line: str, style: str | None = None) -> None:
         """One line as it is: brackets in labels and messages are no markup, long lines are not folded."""
-        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True, soft_wrap=True)
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def cell_name(cell: Cell) -> str:
