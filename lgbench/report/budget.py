@@ -8,14 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lgbench.report.curves import Board
-from lgbench.report.figures import HEIGHT_IN, describe, draw_lines, off_axis
+from lgbench.report.figures import HEIGHT_IN, describe, draw_lines
 from lgbench.report.scores import reference_index
 from lgbench.report.style import GREY, compose, line_style, looks, new_figure
 from lgbench.report.vertical import (
+    ARROWS,
     draw_references,
     label_references,
     mark_clipped,
     set_vertical,
+    tell_clipped,
     vertical_range,
 )
 from lgbench.report.wording import count_of, format_length, format_rate
@@ -41,15 +43,14 @@ def steps_figure(board: Board) -> Figure:
     height_in = 0.8 * HEIGHT_IN
     with looks():
         figure, panels = new_figure(len(lengths))
-        handles, beyond = {}, []
+        title_at = 1.05 + ARROWS * points.loc[points["value"] > limits.top, "series"].nunique()
+        handles, outside = {}, []
         for panel, length in zip(panels, lengths, strict=True):
             here = points[points["eval_length"] == length]
             handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.series)}
-            for index, name in enumerate(board.series):
-                colour = line_style(index)["color"]
-                beyond.append(mark_clipped(panel, here[here["series"] == name], "step", limits, colour))
             set_vertical(panel, limits, board)
-            panel.set_title(f"at {format_length(length)} tokens", fontsize=8, loc="left", pad=7)
+            outside.append(mark_clipped(panel, here, "step", limits, board.series))
+            panel.set_title(f"at {format_length(length)} tokens", fontsize=8, loc="left", y=title_at)
             panel.set(xlim=(0, points["step"].max() * 1.06), xlabel="training steps")
             panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             panel.xaxis.set_major_formatter(
@@ -58,6 +59,7 @@ def steps_figure(board: Board) -> Figure:
             if panel is not panels[0]:
                 panel.set(ylabel="", yticklabels=[])
             ends = draw_references(panel, here, "step", limits)
+        off = pd.concat(outside)
         compose(
             figure,
             panels,
@@ -65,12 +67,12 @@ def steps_figure(board: Board) -> Figure:
             footer=[
                 *describe(board, points),
                 f"Trained on up to {count_of(points['train_length'], 'token')}.",
-                *off_axis(beyond),
+                tell_clipped(off, "context"),
             ],
             notice=board.notice,
             handles=list(handles.values()),
             right_in=label_references(panels[-1], ends, limits, height_in),
-            top_in=0.2,
+            top_in=height_in * (title_at - 1) + 0.1,
         )
     return figure
 
@@ -102,11 +104,12 @@ def cost_figure(board: Board) -> Figure | None:
             panels,
             height_in=0.28 * len(board.series) + 0.1,
             footer=[
-                f"Task: {board.title}. {', '.join(sorted(context['device'].unique()))}.",
-                f"Scan: {', '.join(sorted(context['scan_backend'].unique()))}.",
+                f"Task: {board.title}. Device: {', '.join(sorted(context['device'].unique()))}.",
+                f"Scan or attention: {', '.join(sorted(context['scan_backend'].unique()))}.",
                 "Means over seeds and, in evaluation, over lengths; dots are seeds. Queries count as tokens.",
             ],
             notice=board.notice,
+            gap_in=0.4,
             left_in=max(label.get_window_extent().width for label in labels) / figure.dpi + 0.2,
         )
     return figure

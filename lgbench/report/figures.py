@@ -12,17 +12,19 @@ from matplotlib.patches import Patch
 from lgbench.report.curves import Board
 from lgbench.report.style import GREY, SHADE, compose, length_axis, line_style, looks, new_figure
 from lgbench.report.vertical import (
+    ARROWS,
+    X_COLUMN,
     draw_references,
     label_references,
     mark_clipped,
     set_vertical,
+    tell_clipped,
     vertical_range,
 )
 from lgbench.report.wording import count_of, format_length
 
 HEIGHT_IN = 2.7
 """Height of a panel, inches."""
-X_COLUMN = {"context": "eval_length", "queries": "num_queries"}
 _X_LABEL = {
     "context": "evaluation length (context tokens, K = 1,024)",
     "queries": "number of queries (K = 1,024)",
@@ -42,16 +44,14 @@ def curve_figure(board: Board, axis: str) -> Figure:
     limits = vertical_range(curve, board.higher_is_better)
     with looks():
         figure, (axes,) = new_figure()
-        handles, beyond = draw_lines(axes, curve, x, board.series), []
-        for index, name in enumerate(board.series):
-            points = curve[curve["series"] == name]
-            beyond.append(mark_clipped(axes, points, x, limits, line_style(index)["color"]))
+        handles = draw_lines(axes, curve, x, board.series)
         length_axis(axes, curve[x].tolist(), _X_LABEL[axis])
         set_vertical(axes, limits, board)
+        outside = mark_clipped(axes, curve, x, limits, board.series)
         if axis == "context":
             handles += shade_training(axes, curve, board.series)
         ends = draw_references(axes, curve, x, limits)
-        footer = [*describe(board, curve), *off_axis(beyond)]
+        footer = [*describe(board, curve), tell_clipped(outside, axis)]
         if axis == "context":
             footer.append(f"{count_of(curve['num_queries'], 'query', 'queries')}.")
         else:
@@ -65,6 +65,7 @@ def curve_figure(board: Board, axis: str) -> Figure:
             footer=footer,
             notice=board.notice,
             handles=handles,
+            top_in=HEIGHT_IN * ARROWS * outside["series"].nunique(),
             right_in=label_references(axes, ends, limits, HEIGHT_IN),
         )
     return figure
@@ -116,9 +117,3 @@ def describe(board: Board, points: pd.DataFrame) -> list[str]:
         f"{count_of(points['step'], 'training step')}.",
         f"Bands: 95 % bootstrap intervals over {'seeds and ' * several}items.",
     ]
-
-
-def off_axis(found: list[str]) -> list[str]:
-    """One sentence about the curves that leave the axis."""
-    found = [text for text in found if text]
-    return [f"Off the axis (arrows): {'; '.join(found)}."] if found else []

@@ -22,6 +22,7 @@ from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
 from lgbench.report.trace import read_environments, trace_cells
+from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import count_of, format_length, format_value
 from lgbench.store import atomic_file
 
@@ -123,7 +124,7 @@ def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
 def _table(board: Board, axis: str) -> dict[str, Any]:
     """One line a length, one column a method: mean, interval, and the number of seeds where it is unusual."""
     curve = board.curve(axis)
-    x = {"context": "eval_length", "queries": "num_queries"}[axis]
+    x = X_COLUMN[axis]
     values, low, high, seeds = (pivot(curve, name, x) for name in ("value", "low", "high", "num_seeds"))
     usual = int(curve["num_seeds"].mode().max())
     chance = curve.groupby(x)["chance"].mean()

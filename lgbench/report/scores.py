@@ -20,7 +20,7 @@ HOLDS_ABOVE = 0.85
 """A curve holds at a length while its score is above this share of the score at the training length."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def resample_counts(num: int, name: str) -> Floats:
     """How often each of `num` things is drawn in each bootstrap sample, `(NUM_RESAMPLES, num)`.
 

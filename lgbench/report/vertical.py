@@ -10,11 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
 from lgbench.report.curves import Board
-from lgbench.report.style import GREY
+from lgbench.report.style import GREY, line_style
 from lgbench.report.wording import format_length, format_value
 
 BEYOND_CHANCE = 0.5
 """How far beyond chance the axis may reach, as a share of the way from best to chance."""
+ARROWS = 0.035
+"""Height of a row of arrows, as a share of the panel."""
+X_COLUMN = {"context": "eval_length", "queries": "num_queries"}
+"""Column of the store that each axis varies."""
 _LABEL_IN = 0.125
 """Least distance between two labels, inches."""
 
@@ -68,32 +72,49 @@ def set_vertical(axes: Axes, limits: Range, board: Board) -> None:
     axes.set_ylabel(f"{board.metric} ({'higher' if board.higher_is_better else 'lower'} is better)")
 
 
-def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, colour: str) -> str:
-    """Arrows outside the edge where the mean of a series is off the axis.
+def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order: list[str]) -> pd.DataFrame:
+    """Arrows outside the edge where the mean of a series is off the axis, one row of arrows a series.
+
+    Args:
+        axes: the panel; its limits are set.
+        points: what is drawn in it.
+        x: column of the horizontal axis.
+        limits: range of the vertical axis.
+        order: names of all series, which fixes their colours.
 
     Returns:
-        what the footer says about it: the series, its most extreme value and where; empty if nothing is off.
+        the points that are off the axis.
     """
-    above = points[points["value"] > limits.top]
-    outside, edge, marker = above, 1.02, "^"
-    if above.empty:
-        outside, edge, marker = points[points["value"] < limits.bottom], -0.02, "v"
+    outside = points[(points["value"] > limits.top) | (points["value"] < limits.bottom)]
+    across = blended_transform_factory(axes.transData, axes.transAxes)
+    for row, name in enumerate(dict.fromkeys(outside["series"])):
+        mine = outside[outside["series"] == name]
+        above = (mine["value"] > limits.top).any()
+        axes.plot(
+            mine[x],
+            [1.02 + ARROWS * row if above else -0.02 - ARROWS * row] * len(mine),
+            transform=across,
+            marker="^" if above else "v",
+            markersize=4,
+            linestyle="none",
+            color=line_style(order.index(name))["color"],
+            clip_on=False,
+        )
+    return outside
+
+
+def tell_clipped(outside: pd.DataFrame, axis: str) -> str:
+    """A sentence with the most extreme value of each series off the axis; empty if there is none."""
     if outside.empty:
         return ""
-    across = blended_transform_factory(axes.transData, axes.transAxes)
-    axes.plot(
-        outside[x],
-        [edge] * len(outside),
-        transform=across,
-        marker=marker,
-        markersize=4,
-        linestyle="none",
-        color=colour,
-        clip_on=False,
-    )
-    extreme = outside.loc[(outside["value"] - points["chance"].mean()).abs().idxmax()]
-    where = f"{format_length(extreme['num_queries' if x == 'num_queries' else 'eval_length'])}"
-    return f"{extreme['series']}, {format_value(extreme['value'])} at {where}"
+    x = X_COLUMN[axis]
+    distance = (outside["value"] - outside["chance"]).abs()
+    extremes = outside.loc[distance.groupby(outside["series"], sort=False).idxmax()]
+    found = [
+        f"{p.series}, {format_value(p.value)} at {format_length(getattr(p, x))}"
+        for p in extremes.itertuples()
+    ]
+    return f"Off the axis (arrows), at most: {'; '.join(found)}."
 
 
 def draw_references(axes: Axes, points: pd.DataFrame, x: str, limits: Range) -> dict[str, float]:

@@ -28,7 +28,7 @@ def format_value(value: float, like: float | None = None) -> str:
     if not np.isfinite(value):
         return NOTHING
     size = abs(value if like is None or not np.isfinite(like) else like)
-    if size != 0 and not 1e-7 <= size < 1e7:
+    if size != 0 and not 1e-7 <= size < 1e5:
         return f"{value:.2e}"
     decimals = 3 if size == 0 else max(2 - int(np.floor(np.log10(size))), 3 if size < 100 else 1)
     return f"{value:.{decimals}f}"

@@ -80,7 +80,7 @@ def test_curve_that_explodes_is_clipped_marked_and_told(root, store):
     board = board_of(root)
     figure = curve_figure(board, "context")
     assert figure.axes[0].get_ylim()[1] < 1.6 * 0.241
-    assert "Off the axis (arrows): explodes" in all_text(figure)
+    assert "Off the axis (arrows), at most: explodes, 1.01e+06 at 8K" in all_text(figure)
     arrows = [
         line for line in figure.axes[0].lines if line.get_marker() == "^" and line.get_linestyle() == "None"
     ]
