@@ -44,7 +44,7 @@ def trace_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 def _evaluation_wall_s(rows: pd.DataFrame) -> float:
     """Seconds of all evaluations of a cell; a pass shared by a grid of lengths counts once."""
-    shared = rows["shared_prefix"].fillna(False).astype(bool)
+    shared = rows["shared_prefix"].isin([True])
     passes = rows[shared].drop_duplicates(["axis", "step", "metric"])["eval_wall_s"].sum()
     return float(passes + rows[~shared]["eval_wall_s"].sum())
 

@@ -111,8 +111,8 @@ def tell_clipped(outside: pd.DataFrame, axis: str) -> str:
     distance = (outside["value"] - outside["chance"]).abs()
     extremes = outside.loc[distance.groupby(outside["series"], sort=False).idxmax()]
     found = [
-        f"{p.series}, {format_value(p.value)} at {format_length(getattr(p, x))}"
-        for p in extremes.itertuples()
+        f"{series}, {format_value(value)} at {format_length(length)}"
+        for series, value, length in extremes[["series", "value", x]].itertuples(index=False)
     ]
     return f"Off the axis (arrows), at most: {'; '.join(found)}."
 

@@ -157,6 +157,7 @@ def test_report_never_imports_torch(built):
         f"root = Path({str(root)!r})\n"
         "summary_table([root])\n"
         "write_leaderboard([root], root / 'leaderboard.md')\n"
+        "build_report([root], root / 'report')\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
