@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -125,31 +124,36 @@ def dry_run(prepared: Prepared, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
-    seconds = sum(_estimate_s(cell, prepared) for cell in todo.values())
+    measured: dict[Training, float] = {}
+    seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
     console.print(
         f"{len(cells)} cells, {sum(store.has(c.task, c.key) for c in cells)} finished; "
         f"{len(numbers)} trainings. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,
+        soft_wrap=True,
     )
 
 
-def _estimate_s(cell: Cell, prepared: Prepared) -> float:
-    """Seconds that the training of a cell still needs, from a few steps timed on the spot."""
+def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float]) -> float:
+    """Seconds that the training of a cell needs, from a few steps; `measured` keeps those of its kind."""
     training = cell.training
     folder = checkpoint_folder(prepared.store.root, training)
     if checkpoint.load(checkpoint.weights_path(folder, cell.step)) is not None:
         return 0.0
-    method = load_method(training.method, training.method_params)
-    trainer = Trainer(training, prepared.tasks[task_key(cell)], method, Path(folder))
-    trainer.one_step()  # compiles and captures
-    _wait(prepared.device)
-    began = time.monotonic()
-    for _ in range(TRIAL_STEPS):
-        trainer.one_step()
-    _wait(prepared.device)
-    return (time.monotonic() - began) / TRIAL_STEPS * training.recipe.train_steps
+    kind = replace(training, seed=0, recipe=replace(training.recipe, train_steps=0, learning_rate=0.0))
+    if kind not in measured:
+        method = load_method(training.method, training.method_params)
+        trainer = Trainer(training, prepared.tasks[task_key(cell)], method, folder)
+        for _ in range(2):  # the first round compiles and captures what the second one needs
+            trainer.step = 0
+            began = time.monotonic()
+            for _ in range(TRIAL_STEPS):
+                trainer.one_step()
+            _wait(prepared.device)
+            measured[kind] = (time.monotonic() - began) / TRIAL_STEPS
+    return measured[kind] * training.recipe.train_steps
 
 
 def _wait(device: torch.device) -> None:
