@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,13 +90,11 @@ def run(
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
     options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
-    from rich.console import Console
-
     from lgbench import run as runner
     from lgbench.config import load_config
     from lgbench.report.tables import summary_table
 
-    console = Console()
+    console = _console()
     settings = load_config(config, options)
     prepared = runner.prepare(settings, console)
     if dry_run:
@@ -104,9 +104,9 @@ def run(
     if outcome.finished + outcome.skipped_as_done:
         for table in summary_table([settings.results]):
             console.print(table)
-    console.print(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
+    typer.echo(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
     if outcome.failed:
-        console.print(f"[red]{len(outcome.failed)} cells have no numbers[/red]; the report says why.")
+        console.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
         raise typer.Exit(1)
 
 
@@ -116,14 +116,12 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder of the report (default: RESULTS/report).")] = None,
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
-    from rich.console import Console
-
     from lgbench.report.page import build_report
     from lgbench.report.tables import summary_table
 
     roots = results or [Path("runs")]
     made = build_report(roots, out or roots[0] / "report")
-    console = Console()
+    console = _console()
     for table in summary_table(roots):
         console.print(table)
     for warning in made.warnings:
@@ -215,6 +213,13 @@ def data_verify(data_dir: DataDir = None) -> None:
         typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
+
+
+def _console() -> Any:
+    """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=160)
 
 
 def main() -> None:
