@@ -80,7 +80,7 @@ def run_cell(
         | _trained(model, facts, task.device, cell)
         | _references(task, items)
     )
-    return [common | _measured(m) for m in measurements]
+    return [common | _assumed(method, cell, m) | _measured(m) for m in measurements]
 
 
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
@@ -131,6 +131,8 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "step": cell.step,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
+        "protocol": method.protocol,
+        "needs_length": method.needs_length,
         "environment": store.write_environment(provenance.environment(task.device)),
         "package_version": lgbench.__version__,
         "commit": provenance.commit(),
@@ -143,6 +145,7 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device, cell: Ce
         "num_parameters": model.num_parameters,
         "scan_backend": model.backend_name(device, cell.recipe.d_model),
         "device": provenance.device_name(device),
+        "apply_in_decode": model.intervention.apply_in_decode,
         "train_loss": facts["train_loss"],
         "train_wall_s": facts["train_wall_s"],
         "train_tokens_per_s": facts["train_tokens_per_s"],
@@ -158,6 +161,16 @@ def _references(task: Task, items: Items) -> Row:
         "references": json.dumps(items.references, sort_keys=True),
         "items_hash": items.items.fingerprint,
         "num_items": items.items.num_items,
+    }
+
+
+def _assumed(method: Method, cell: Cell, m: Measurement) -> Row:
+    return {
+        "assumed_length": method.assumed_length(m.eval_length, cell.recipe.train_length),
+        "num_fitted": 0,
+        "calibration_tokens": 0,
+        "calibration_wall_s": 0.0,
+        "kept_tokens": "",
     }
 
 

@@ -22,6 +22,8 @@ class Method:
         prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one.
             False where a position's computation depends on the total length; then each length gets its own
             pass.
+        needs_length: whether the length of the context must be known before its first token.
+        protocol: "clean", or "as_released" where it follows the choices of published code; stored in rows.
     """
 
     class Params(BaseModel):
@@ -33,6 +35,8 @@ class Method:
     eval_only: ClassVar[frozenset[str]] = frozenset()
     trains_like: ClassVar[str | None] = None
     prefix_exact: ClassVar[bool] = True
+    needs_length: ClassVar[bool] = False
+    protocol: ClassVar[str] = "clean"
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
@@ -44,6 +48,11 @@ class Method:
     def train_lengths(self, train_length: int) -> tuple[int, int]:
         """Smallest and largest context in training, tokens, both inclusive."""
         return 1, train_length
+
+    def assumed_length(self, length: int, train_length: int) -> int | None:
+        """The context length that this method takes a context of `length` tokens to have; None if it does not
+        care. What it is told, or what its parameters are fitted for."""
+        return length if self.needs_length else None
 
     def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
         """The change of the scan for a backbone of width `d_model` trained up to `train_length` tokens."""

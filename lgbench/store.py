@@ -66,9 +66,25 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("step", pa.int64(), "optimiser steps after which this was measured"),
     ("batch_size", pa.int32(), "sequences a training step"),
     ("learning_rate", pa.float64(), "peak learning rate"),
+    ("protocol", pa.string(), "clean, or as_released where a method follows the choices of published code"),
+    ("needs_length", pa.bool_(), "whether the length of the context must be known before its first token"),
+    ("apply_in_decode", pa.bool_(), "whether the method also acts on queries that follow a kept state"),
     ("axis", pa.string(), "what was varied: context (eval_length) or queries (num_queries)"),
     ("eval_length", pa.int64(), "context of the evaluation, tokens"),
     ("num_queries", pa.int64(), "queries of the evaluation"),
+    (
+        "assumed_length",
+        pa.int64(),
+        "context length that the method was told or fitted for, tokens; null if it assumes none",
+    ),
+    ("num_fitted", pa.int64(), "scalars fitted to calibration data for this length; 0 without calibration"),
+    ("calibration_tokens", pa.int64(), "tokens of these data, queries included"),
+    ("calibration_wall_s", pa.float64(), "seconds of that calibration, paid once and shared by equal ones"),
+    (
+        "kept_tokens",
+        pa.string(),
+        "tokens that each layer processed, queries included, JSON list; empty if none drops any",
+    ),
     ("metric", pa.string(), "name of the metric"),
     ("higher_is_better", pa.bool_(), "direction of the metric"),
     ("best", pa.float64(), "best possible value"),
@@ -196,6 +212,8 @@ def _read_file(path: Path) -> pa.Table:
         raise ValueError(
             f"schema version {version}, this lgbench reads {SCHEMA_VERSION}; run its cell again with --force"
         )
+    if missing := set(SCHEMA.names) - set(table.schema.names):
+        raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
     return table.select(SCHEMA.names).cast(SCHEMA)
 
 

@@ -23,7 +23,12 @@ class Prepended(Method):
         )
 
     prefix_exact = False
+    needs_length = True
     eval_only = frozenset({"tell"})
+
+    def assumed_length(self, length: int, train_length: int) -> int:
+        """What the model is told."""
+        return round(self.params.tell * length)
 
     def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
         """A length token in front of every sequence."""
