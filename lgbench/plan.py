@@ -189,7 +189,7 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
         method=name,
         method_params=_without(params, method.eval_only),
         backbone=method.backbone,
-        low=low,
+        low=max(low, task.min_length),
         high=high,
         recipe=recipe.training_part(),
         seed=seed,

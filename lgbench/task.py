@@ -7,6 +7,7 @@ with the length of the context (and, where a task allows it, with the number of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+from lgbench.errors import UserError
 
 Tensors = dict[str, Tensor]
 """Named tensors that share their first two dimensions `(batch, length)`."""
@@ -104,6 +107,8 @@ class Task:
     """Names of parameters that do not influence training."""
     nested: ClassVar[bool] = False
     """Shorter contexts of an item are prefixes of longer ones, so one pass serves a grid of lengths."""
+    min_length: ClassVar[int] = 1
+    """Shortest context that makes sense, tokens."""
     exchangeable: ClassVar[bool] = False
     """Context tokens are independent draws, so masking the first k of n leaves an exact sample of n - k."""
 
@@ -139,12 +144,12 @@ class Task:
         raise NotImplementedError
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
-        """Draw a training batch on the task's device; `generator` is the only source of randomness."""
+        """Draw a training batch on the generator's device, the generator is the only randomness."""
         raise NotImplementedError
 
     def eval_set(self, num_items: int, seed: int) -> EvalSet:
-        """The evaluation items of the held-out split."""
-        raise NotImplementedError
+        """The evaluation items: by default fixed draws of `sample`, for tasks that generate all of theirs."""
+        return SampledItems(self, num_items, seed)
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Training loss of each query, `(batch, num_queries)`; the core takes the mean."""
@@ -157,3 +162,48 @@ class Task:
     def references(self, eval_set: EvalSet) -> Mapping[str, float]:
         """Scores of answers that ignore the context, on the evaluation items; one is named "chance"."""
         raise NotImplementedError
+
+
+class SampledItems:
+    """Evaluation items of a generated task: one fixed draw of `Task.sample` for each length.
+
+    Args:
+        task: its `sample` makes the items.
+        num_items: how many.
+        seed: of the draws; training seeds never make the same ones.
+        num_queries: queries drawn with each item; no more can be asked for.
+    """
+
+    def __init__(self, task: Task, num_items: int, seed: int, num_queries: int = 1) -> None:
+        self.task, self.num_items, self.seed, self.num_queries = task, num_items, seed, num_queries
+        settings = (
+            f"{type(task).__name__} {task.params!r} {task.data_fingerprint} {num_items} {seed} {num_queries}"
+        )
+        self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
+        self._latest: tuple[int, Batch] | None = None
+
+    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
+        """Context tokens `start` to `stop` of the items of this length."""
+        whole = self._draw(length).context
+        return {name: values[items, start:stop].to(self.task.device) for name, values in whole.items()}
+
+    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
+        """The first queries and targets of the items of this length.
+
+        Raises:
+            UserError: more queries are asked for than an item has.
+        """
+        if num_queries > self.num_queries:
+            raise UserError(f"--eval-queries {num_queries}: an item of this task has {self.num_queries}")
+        batch = self._draw(length)
+        queries = {name: values[items].to(self.task.device) for name, values in batch.queries.items()}
+        return queries, batch.targets[items, :num_queries].to(self.task.device)
+
+    def _draw(self, length: int) -> Batch:
+        """The draw of a length, made on the CPU so that all devices see the same; the latest one is kept."""
+        if self._latest is None or self._latest[0] != length:
+            name = f"evaluation {self.seed} {length}".encode()
+            seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
+            generator = torch.Generator().manual_seed(seed)
+            self._latest = (length, self.task.sample(self.num_items, length, self.num_queries, generator))
+        return self._latest[1]
