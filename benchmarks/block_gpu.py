@@ -1,7 +1,7 @@
 """Check the fused Mamba block on a GPU against float64, then time stacks of it as captured graphs.
 
     PYTHONPATH=. python benchmarks/block_gpu.py                       as shipped
-    PYTHONPATH=. python benchmarks/block_gpu.py --tiles 2,4 --warps 4,8   variants of how a batch is cut up
+    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=2,4 --set warps=1,2   variants of how a batch is cut
 
 Prints a table last, and writes every number as JSON into the folder of --out (default: $OUT, else nowhere).
 """
@@ -30,17 +30,16 @@ CHECK_SHAPES = (
     (64, 1537, 8),
     (1, 40000, 8),
 )
-TIME_SHAPES = ((64, 1025 + 512), (64, 1025 + 1024))
+TIME_LENGTHS = (1025 + 512, 1025 + 1024)
 NUM_LAYERS = 8
 
 
 def main() -> None:
     """Run the checks and the timings that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tile", default="", help="tokens of a chunk in a tile, comma-separated variants")
-    parser.add_argument("--tiles", default="", help="tiles in a chunk, comma-separated variants")
-    parser.add_argument("--warps", default="", help="chunks in a program of the gradients, comma-separated variants")
+    parser.add_argument("--set", action="append", default=[], help="FIELD=V1,V2: values of a field of the plan")
     parser.add_argument("--skip-checks", action="store_true")
+    parser.add_argument("--length", type=int, action="append", help="time these lengths (default 1537 and 2049)")
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel in one step")
     parser.add_argument("--out", default=os.environ.get("OUT", ""))
     arguments = parser.parse_args()
@@ -63,7 +62,8 @@ def main() -> None:
     default = kernels.plan
     for name, variant in variants(arguments, default):
         kernels.plan = variant
-        for batch, length in TIME_SHAPES:
+        for length in arguments.length or TIME_LENGTHS:
+            batch = 64
             row = {"variant": name, "batch": batch, "length": length, **time_stack(batch, length)}
             if arguments.profile:
                 row["kernels_us"] = profile_step(batch, length)
@@ -75,10 +75,10 @@ def main() -> None:
         name = f"block_gpu_{os.getpid()}.json"
         Path(arguments.out, name).write_text(json.dumps(found, indent=1))
     print(f"{found['device']}, {NUM_LAYERS} blocks, ms per call of a captured graph")
-    print(f"{'variant':32} {'batch x length':>16} {'no grad':>9} {'forward+backward':>17}")
+    print(f"{'variant':48} {'batch x length':>16} {'no grad':>9} {'forward+backward':>17}")
     for row in found["times"]:
         shape = f"{row['batch']} x {row['length']}"
-        print(f"{row['variant']:32} {shape:>16} {row['forward_ms']:9.3f} {row['both_ms']:17.3f}")
+        print(f"{row['variant']:48} {shape:>16} {row['forward_ms']:9.3f} {row['both_ms']:17.3f}")
     bad = [
         row for row in found["checks"] if max(row["values"], row["gradients"]) > 2e-5 or not row["repeats"]
     ]
@@ -86,25 +86,16 @@ def main() -> None:
 
 
 def variants(arguments: argparse.Namespace, default):
-    """Yield a name and a plan for each combination of the flags; the shipped plan if there are none."""
-    axes = [
-        [int(v) for v in text.split(",") if v] or [None]
-        for text in (arguments.tile, arguments.tiles, arguments.warps)
-    ]
-    for tile, tiles, warps in itertools.product(*axes):
+    """Yield a name and a plan for each combination of --set flags; the shipped plan if there are none."""
+    axes = [[(name, int(v)) for v in values.split(",")] for name, values in (flag.split("=") for flag in arguments.set)]
+    for changes in itertools.product(*axes):
 
-        def cut(batch: int, length: int, states: int, tile=tile, tiles=tiles, warps=warps):
-            plan = default(batch, length, states)
-            tile, warps, tiles = tile or plan.tile, warps or plan.warps_gradients, tiles or plan.num_tiles
-            chunks = -(-length // (tile * tiles))
-            return kernels.Plan(tile, tiles, chunks, batch * chunks, plan.warps, warps)
+        def cut(batch: int, length: int, states: int, changes=dict(changes)):
+            plan = default(batch, length, states)._replace(**changes)
+            chunks = -(-length // (plan.tile * plan.num_tiles))
+            return plan._replace(num_chunks=chunks, total_chunks=batch * chunks)
 
-        name = (
-            "shipped"
-            if (tile, tiles, warps) == (None, None, None)
-            else f"tile={tile} tiles={tiles} warps={warps}"
-        )
-        yield name, cut
+        yield " ".join(f"{name}={value}" for name, value in changes) or "shipped", cut
 
 
 def random_weights(

@@ -76,11 +76,15 @@ def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.c
 
 
 @triton.jit
-def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
-    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`."""
+def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, AGAIN: tl.constexpr = False):
+    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`.
+
+    `AGAIN` loads anew what was loaded before in the same tile, which is cheaper than registers to keep it in.
+    """
     k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
     where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
-    return tl.load(where + tl.zeros((E,), tl.int32)[:, None, None, None, None])
+    where += tl.zeros((E,), tl.int32)[:, None, None, None, None]
+    return tl.load(where, cache_modifier=".ca" if AGAIN else "")
 
 
 @triton.jit
@@ -255,21 +259,18 @@ def carry(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, rows, out, starts, tile_starts, in_proj, dt_weight, dt_bias, A_log, D, out_proj,
+    tokens, rows, out, starts, tape, in_proj, dt_weight, dt_bias, A_log, D, out_proj,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
+    """Write tokens + block output; with `HAS_TAPE` also the state before each `KEEP` tokens."""
     ROW: tl.constexpr = DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
     d = tl.arange(0, DM)[None, :]
     for tile in range(TILES):
-        if HAS_TAPE:
-            where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
-            tl.store(where, h, mask=exists)
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         tail, real = _tail(rows + DM + 2 * N, at, inside, E)
@@ -283,6 +284,9 @@ def outputs(
         states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
         steps = tl.arange(0, T)[None, None, :, None, None]
         for t in tl.static_range(T):
+            if HAS_TAPE and t % KEEP == 0:
+                where, exists = _slot(tape, tile * (T // KEEP) + t // KEEP, TILES * T // KEEP, total_chunks, N, Q, W, E)
+                tl.store(where, h, mask=exists)
             h = _at(decay, t, T) * h + _at(new, t, T)
             states = tl.where(steps == t, h[:, :, None, :, :], states)
         y = _sum_inner(states * _same(rows + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
@@ -367,22 +371,21 @@ def gradients(
         gate = z * sig_z
         pre = _before_softplus(tail, dt_weight, dt_bias, E, R)
         delta = _softplus(pre) * real
-        grad5 = _same(grad_out, places * DM, DM, 4, E)
-        grad_v = _sum_inner(grad5 * _weights(out_proj, E, 1, DM, 4, E, W)) * real
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _weights(out_proj, E, 1, DM, 4, E, W)) * real
         dy = grad_v * gate
 
         decay = tl.exp2(_inner(delta) * rates)
         inputs = _inner(delta * s)
         b = _same(rows + DM, at, N, Q, E)
-        new = inputs * b
         where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
         h = tl.load(where, mask=exists, other=0.0)
-        before = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        decayed = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        after = tl.zeros((E, W, T, NQ, Q), tl.float32)
         for t in tl.static_range(T):
-            before = tl.where(steps == t, h[:, :, None, :, :], before)
-            h = _at(decay, t, T) * h + _at(new, t, T)
-        decayed = decay * before
-        after = decayed + new
+            h = _at(decay, t, T) * h
+            decayed = tl.where(steps == t, h[:, :, None, :, :], decayed)
+            h += _at(inputs, t, T) * _at(b, t, T)
+            after = tl.where(steps == t, h[:, :, None, :, :], after)
         c = _same(rows + DM + N, at, N, Q, E)
         y = _sum_inner(after * c)
         grad_c = tl.sum(after * _inner(dy), axis=0)[None, :, :, :, :]
@@ -420,7 +423,8 @@ def gradients(
             sum_dt2 += tl.sum(grad_pre * _pick(tail, 2), axis=2)
         grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
         grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
-        sum_out += tl.sum(_inner(y * gate * real) * grad5, axis=2)
+        sum_out += tl.sum(_inner(y * gate * real) * _same(grad_out, places * DM, DM, 4, E, AGAIN=True), axis=2)
+        u = _same(rows, at, DM, 4, E, AGAIN=True)
         sum_a += tl.sum(_inner(grad_a) * u, axis=2)
         sum_z += tl.sum(_inner(grad_z) * u, axis=2)
 
@@ -492,20 +496,36 @@ class Plan(NamedTuple):
     """Chunks in the batch."""
     warps: int
     """Chunks, and warps, in one program of the forward passes."""
+    registers: int
+    """Most registers of a thread there."""
+    tile_gradients: int
+    """Tokens of a chunk in one tile of `gradients`, which needs more registers for each."""
     warps_gradients: int
-    """The same in `gradients`, where more of them mean fewer partial sums."""
+    """Chunks, and warps, in one program of `gradients`, where more of them mean fewer partial sums."""
+    registers_gradients: int
+    """Most registers of a thread there."""
 
 
 def plan(batch: int, length: int, states: int) -> Plan:
-    """Chunks of 4 tiles, longer ones where there are more than the chip can use; tiles that a thread can hold.
+    """Chunks of 8 tiles, longer ones where there are more than the chip can use; tiles that a thread can hold.
 
     `states` is d_inner times d_state.
     """
-    tile, num_tiles = 8 if states <= 256 else 4, 4
+    tile, num_tiles = 4 if states <= 256 else 2, 8
     while batch * triton.cdiv(length, num_tiles * tile) > 8192:
         num_tiles *= 2
     num_chunks = triton.cdiv(length, num_tiles * tile)
-    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, warps=1, warps_gradients=4)
+    return Plan(
+        tile,
+        num_tiles,
+        num_chunks,
+        batch * num_chunks,
+        warps=1,
+        registers=128,
+        tile_gradients=tile,
+        warps_gradients=4,
+        registers_gradients=255,
+    )
 
 
 class Tape(NamedTuple):
@@ -542,7 +562,7 @@ def forward(
     tape = Tape(
         new(batch * length, d_model + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
-        new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
+        new(cut.total_chunks * cut.num_tiles * (cut.tile // cut.tile_gradients) if keep else 0, d_inner * d_state),
     )
     states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
     sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
@@ -550,14 +570,15 @@ def forward(
         tokens, tape.rows, w.norm_weight, w.in_proj, w.x_proj, tokens if mask is None else mask.view(torch.uint8),
         eps, length, batch * length, **sizes, **sizes_mask, M=64, num_warps=4,
     )  # fmt: skip
-    grid, shape = _launch(w, cut, cut.warps)
+    grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_ends[grid](
         tape.rows, states, tape.sums, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape
     )
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     outputs[grid](
         tokens, tape.rows, out, states, tape.tile_starts,
-        w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep,
+        w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
+        maxnreg=cut.registers,
     )  # fmt: skip
     return out, last, tape
 
@@ -577,17 +598,17 @@ def backward(
     w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
-    grid, shape = _launch(w, cut, cut.warps)
+    grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_adjoints[grid](
         tape.rows, grad_out, adjoints, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.out_proj,
         *places, **sizes, **shape,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
-    grid, shape = _launch(w, cut, cut.warps_gradients)
+    grid, shape = _launch(w, cut, cut.warps_gradients, cut.tile_gradients)
     partials = new(grid[0], sum(weight.numel() for weight in w))
     gradients[grid](
         tokens, tape.rows, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w, eps,
-        *places, **sizes, **shape, maxnreg=255,
+        *places, **sizes, **shape, maxnreg=cut.registers_gradients,
     )  # fmt: skip
     flat = partials.sum(0).split([weight.numel() for weight in w])
     return grad_tokens, Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True))), grad_h0
@@ -598,8 +619,9 @@ def _sizes(w: Weights) -> dict[str, int]:
     return {"DM": w.norm_weight.numel(), "E": d_inner, "N": d_state, "R": w.dt_weight.shape[1]}
 
 
-def _launch(w: Weights, cut: Plan, warps: int) -> tuple[tuple[int], dict[str, int]]:
-    shape = {"Q": min(4, w.A_log.shape[1]), "T": cut.tile, "W": warps, "TILES": cut.num_tiles, "num_warps": warps}
+def _launch(w: Weights, cut: Plan, warps: int, tile: int) -> tuple[tuple[int], dict[str, int]]:
+    shape = {"Q": min(4, w.A_log.shape[1]), "T": tile, "W": warps, "TILES": cut.num_tiles * cut.tile // tile}
+    shape["num_warps"] = warps
     return (triton.cdiv(cut.total_chunks, warps),), shape
 
 
