@@ -109,12 +109,12 @@ def test_a_full_disk_is_an_error_in_words_and_leaves_the_old_file_and_nothing_ha
 ):
     kept = Store(tmp_path)
     kept.write("task", "cell", [row(value=0.1)])
-    monkeypatch.setattr(*where, failure)
-    for cell in ("cell", "other"):
-        with pytest.raises(UserError, match=r"cannot write .*: No space left on device") as caught:
-            kept.write("task", cell, [row(value=0.9)])
-        assert "\n" not in str(caught.value)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(*where, failure)
+        for cell in ("cell", "other"):
+            with pytest.raises(UserError, match=r"cannot write .*: No space left on device") as caught:
+                kept.write("task", cell, [row(value=0.9)])
+            assert "\n" not in str(caught.value)
     assert files_under(tmp_path) == ["rows/task/cell.parquet"]
     assert read([tmp_path]).table["value"].to_pylist() == [0.1]
 

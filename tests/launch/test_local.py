@@ -203,10 +203,9 @@ def test_a_disk_that_is_full_ends_the_run_with_one_line(toy_cells, run_toy, monk
         raise OSError(28, "No space left on device")
 
     cells = toy_cells("vanilla", **QUICK)
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
-    with pytest.raises(UserError, match="No space left on device"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left on device"):
+        patch.setattr(checkpoint, "save_file", no_space)
         run_toy(cells)
-    monkeypatch.undo()
     left = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
     assert left == []
     outcome, _ = run_toy(cells)

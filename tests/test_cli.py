@@ -1,0 +1,417 @@
+"""The commands end to end: runs, dry runs, plans from YAML, bad input in one line, Ctrl-C without loss."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lgbench.cli import app
+from lgbench.store import read
+
+CHECKOUT = Path(__file__).parent.parent
+QUICK = ["--train-steps", "6", "--eval-lengths", "1,16", "--query-grid", "1,4"]
+
+
+@pytest.fixture
+def lgbench(monkeypatch, tmp_path):
+    """`lgbench("run", ...)` in an empty folder; returns exit_code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+@pytest.fixture
+def toy(lgbench, toy_options):
+    """`toy("--method", "vanilla")` is a quick run of the toy task."""
+    return lambda *arguments: lgbench(*toy_options, *QUICK, *arguments)
+
+
+def rows(results="runs"):
+    return read([Path(results)]).table.to_pylist()
+
+
+def written(folder="."):
+    return sorted(p.as_posix() for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_a_run_trains_evaluates_stores_and_says_what_comes_next(toy):
+    result = toy("--method", "vanilla,transformer", "--seeds", 2)
+    assert result.exit_code == 0 and result.stderr == ""
+    assert "[4/4] toy_average transformer L_train=16 seed=1 step=6: done" in result.stdout
+    assert "Rows are in runs. Next: lgbench report --results runs" in result.stdout
+    assert {(r["method"], r["seed"]) for r in rows()} == {
+        (m, s) for m in ("vanilla", "transformer") for s in (0, 1)
+    }
+    assert {r["status"] for r in rows()} == {"ok"}
+
+
+def test_finished_cells_are_skipped_unless_forced(toy):
+    toy("--method", "vanilla")
+    before = {path: Path(path).stat().st_mtime_ns for path in written("runs/rows")}
+    again = toy("--method", "vanilla", "--resume")
+    assert again.exit_code == 0 and "1 cells are finished already" in again.stdout
+    assert {path: Path(path).stat().st_mtime_ns for path in written("runs/rows")} == before
+    forced = toy("--method", "vanilla", "--force")
+    assert "training toy_average vanilla" in forced.stdout and "finished already" not in forced.stdout
+
+
+def test_hyphens_in_names_count_as_underscores(toy):
+    assert toy("--method", "toy-shrink").exit_code == 0
+    assert {r["method"] for r in rows()} == {"toy_shrink"}
+
+
+def test_parameters_in_brackets_and_apart_span_grids(toy):
+    assert toy("--method", "truncated[low=2],prepended", "-p", "prepended.tell=1,2").exit_code == 0
+    assert {r["label"] for r in rows()} == {"truncated[low=2]", "prepended", "prepended[tell=2.0]"}
+    assert len(list(Path("runs/checkpoints").iterdir())) == 2
+
+
+def test_sizes_lengths_and_steps_are_grid_axes(toy):
+    result = toy(
+        "--method", "vanilla", "--train-length", "8,16", "--num-layers", "1,2", "--eval-at-steps", "3"
+    )
+    assert result.exit_code == 0
+    found = {(r["train_length"], r["num_layers"], r["step"]) for r in rows()}
+    assert found == {(n, k, s) for n in (8, 16) for k in (1, 2) for s in (3, 6)}
+    assert len(list(Path("runs/checkpoints").iterdir())) == 4
+
+
+def test_a_dry_run_shows_cells_shared_trainings_what_is_finished_and_hours_and_runs_nothing(toy):
+    toy("--method", "vanilla")
+    before = written()
+    result = toy("--method", "vanilla,toy_shrink,prepended", "--dry-run")
+    assert result.exit_code == 0 and written() == before
+    table = [
+        re.split(r"\s*│\s*", line.strip("│ ")) for line in result.stdout.splitlines() if line.startswith("│")
+    ]
+    assert [(r[2], r[-2], r[-1]) for r in table] == [
+        ("vanilla", "#1", "finished"),
+        ("toy_shrink", "#1", "to do"),
+        ("prepended", "#2", "to do"),
+    ]
+    assert "3 cells, 1 finished; 2 trainings." in result.stdout
+    assert re.search(r"About \d+\.\d\d hours", result.stdout)
+
+
+def test_a_dry_run_shows_parameters_in_brackets(toy):
+    result = toy("--method", "truncated[low=[3,4]]", "--dry-run")
+    assert "truncated[low=3]" in result.stdout and "truncated[low=4]" in result.stdout
+
+
+def test_a_plan_from_yaml_is_the_plan_of_the_options(lgbench, toy, toys):
+    plugins = "".join(f"\n  - {path}" for path in toys)
+    Path("plan.yaml").write_text(
+        f"""
+task: toy_average
+method: {{vanilla: null, truncated: {{low: [3, 4]}}}}
+preset: smoke
+device: cpu
+seeds: 2
+train-steps: 6
+eval_lengths: [1, 16]
+query_grid: [1, 4]
+plugin:{plugins}
+"""
+    )
+    cells = [
+        re.findall(r"^│ (\w{8}) │", result.stdout, re.M)
+        for result in (
+            lgbench("run", "--config", "plan.yaml", "--dry-run"),
+            toy("--method", "vanilla,truncated[low=[3,4]]", "--seeds", 2, "--dry-run"),
+        )
+    ]
+    assert len(cells[0]) == 6 and cells[0] == cells[1]
+    assert lgbench("run", "--config", "plan.yaml", "--seeds", 1).exit_code == 0
+    assert {r["seed"] for r in rows()} == {0}
+
+
+def test_a_cell_that_fails_is_told_and_the_exit_status_says_so(toy):
+    result = toy("--method", "toy_trouble,vanilla,toy_trouble[kind=nan]")
+    assert result.exit_code == 1
+    assert "toy_trouble L_train=16 seed=0 step=6: failed: RuntimeError: boom [/red]" in result.stdout
+    assert "toy_trouble[kind=nan] L_train=16 seed=0 step=6: diverged: loss became nan" in result.stdout
+    assert "Cells without numbers: 2" in result.stdout
+    assert "vanilla L_train=16 seed=0 step=6: done" in result.stdout
+    assert sorted(r["status"] for r in rows() if r["axis"] == "context") == ["diverged", "failed", "ok", "ok"]
+
+
+def test_a_method_that_does_not_apply_is_no_failure(toy):
+    result = toy("--method", "vanilla,toy_trouble[kind=unsupported]")
+    assert result.exit_code == 0 and "skipped: it was asked to refuse" in result.stdout
+
+
+BAD = {
+    "nothing to run": ([], "nothing to run: give --method"),
+    "unknown method": (["--method", "vanila"], "no method 'vanila'. Did you mean 'vanilla'?"),
+    "unknown task": (
+        ["--method", "vanilla", "--task", "omnigl"],
+        "no task 'omnigl'. Did you mean 'omniglot'?",
+    ),
+    "unknown parameter": (
+        ["--method", "prepended[tel=2]"],
+        "method 'prepended' has no parameter 'tel'. It has: tell (float, above 0, at most 1024, ",
+    ),
+    "parameter of a task": (["--method", "vanilla", "-p", "toy_average.nose=1"], "has no parameter 'nose'"),
+    "parameter of another plugin": (
+        ["--method", "vanilla", "-p", "prepended.tell=2"],
+        "'prepended' is not in this run",
+    ),
+    "parameter out of range": (["--method", "prepended[tell=0]"], "tell=0"),
+    "parameter of a wrong type": (["--method", "truncated[low=few]"], "low=few"),
+    "low above the training length": (
+        ["--method", "truncated[low=99]"],
+        "low=99 is above the training length",
+    ),
+    "brackets that do not close": (["--method", "prepended[tell=2"], "cannot read 'prepended[tell=2'"),
+    "zero in a grid": (["--method", "vanilla", "--eval-lengths", "0,4"], "--eval-lengths must be positive"),
+    "negative in a grid": (["--method", "vanilla", "--eval-lengths=-4,4"], "--eval-lengths must be positive"),
+    "unsorted grid": (["--method", "vanilla", "--eval-lengths", "8,4"], "increasing, got 8,4"),
+    "empty grid": (["--method", "vanilla", "--eval-lengths", ""], "--eval-lengths: "),
+    "words in a grid": (["--method", "vanilla", "--eval-lengths", "4,many"], "--eval-lengths: "),
+    "zero training length": (
+        ["--method", "vanilla", "--train-length", "16,0"],
+        "--train-length must be at least 1",
+    ),
+    "odd depth": (["--method", "transformer", "--num-layers", "3"], "--num-layers must be a multiple of 2"),
+    "step after the end": (["--method", "vanilla", "--eval-at-steps", "7"], "--eval-at-steps 7 is outside"),
+    "unknown preset": (["--method", "vanilla", "--preset", "huge"], "no preset 'huge'. It has: smoke"),
+    "no seeds": (["--method", "vanilla", "--seeds", "0"], "--seeds: "),
+    "unknown device": (["--method", "vanilla", "--device", "tpu"], "--device: "),
+    "unknown scan": (["--method", "vanilla", "--scan-backend", "fast"], "no back end 'fast'"),
+    "scan that cannot run here": (
+        ["--method", "vanilla", "--scan-backend", "mamba_ssm"],
+        "cannot run on cpu",
+    ),
+    "no plugin file": (["--method", "vanilla", "--plugin", "absent.py"], "no plugin file 'absent.py'"),
+    "no config file": (
+        ["--method", "vanilla", "--config", "absent.yaml"],
+        "cannot read --config absent.yaml",
+    ),
+    "results under a file": (
+        ["--method", "vanilla", "--results", "occupied/runs"],
+        "cannot write occupied/runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "complaint"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(toy, arguments, complaint):
+    Path("occupied").write_text("a file")
+    result = toy(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stderr.startswith("lgbench: ") and result.stderr.count("\n") == 1
+    assert written() == ["occupied"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_one_line(toy):
+    result = toy("--method", "vanilla", "--device", "cuda")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lgbench: --device cuda: ") and result.stderr.count("\n") == 1
+
+
+def test_real_omniglot_without_data_and_network_is_one_line_that_says_what_to_do(
+    lgbench, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LGBENCH_CACHE", str(tmp_path / "cache"))
+    result = lgbench(
+        "run", "--task", "omniglot", "--method", "vanilla", "--data", "omniglot", "--device", "cpu"
+    )
+    assert result.exit_code == 2
+    assert "images_background.zip" in result.stderr and "--data-dir" in result.stderr
+    assert result.stderr.startswith("lgbench: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04 cut off", b"<html>404</html>"], ids=["empty", "cut", "html"]
+)
+def test_a_zip_that_is_not_the_published_one_is_named(lgbench, tmp_path, content):
+    for name in ("images_background.zip", "images_evaluation.zip"):
+        (tmp_path / name).write_bytes(content)
+    options = ["run", "--task", "omniglot", "--method", "vanilla", "--device", "cpu", "--data-dir", tmp_path]
+    result = lgbench(*options)
+    assert result.exit_code == 2
+    assert str(tmp_path / "images_background.zip") in result.stderr
+    assert result.stderr.startswith("lgbench: ") and result.stderr.count("\n") == 1
+
+
+def test_a_data_folder_that_does_not_exist_is_one_line(lgbench):
+    result = lgbench(
+        "run", "--task", "omniglot", "--method", "vanilla", "--device", "cpu", "--data-dir", "absent"
+    )
+    assert result.exit_code == 2 and "absent" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_two_plugins_of_one_name_are_an_error_that_names_both(toy, tmp_path):
+    mine = tmp_path / "vanilla.py"
+    mine.write_text("from lgbench.method import Method\n\nclass Mine(Method):\n    pass\n")
+    result = toy("--method", "prepended", "--plugin", mine)
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert str(mine) in result.stderr and str(CHECKOUT / "methods" / "vanilla.py") in result.stderr
+
+
+def test_a_broken_plugin_is_reported_once_when_asked_for_and_does_not_stop_the_others(toy, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("from lgbench.method import Method\nprint(1 / 0)\n\nclass Broken(Method):\n    pass\n")
+    asked = toy("--method", "vanilla,broken", "--plugin", broken)
+    assert asked.exit_code == 2
+    assert asked.stderr.count("ZeroDivisionError") == 1 and asked.stderr.count("\n") == 1
+    others = toy("--method", "vanilla", "--plugin", broken)
+    assert others.exit_code == 0 and "ZeroDivisionError" not in others.stderr
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(toy, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def full(table, where, **_):
+        Path(where).write_bytes(b"PAR1 half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", full)
+        result = toy("--method", "vanilla")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1 and "No space left on device" in result.stderr
+    assert written("runs/rows") == []
+    again = toy("--method", "vanilla")
+    assert again.exit_code == 0 and "training" not in again.stdout, "the training is not lost"
+
+
+def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(toy_options, tmp_path):
+    command = [
+        *(sys.executable, "-m", "lgbench.cli"),
+        *toy_options,
+        *("--method", "vanilla", "--train-steps", "150", "--results", str(tmp_path / "runs")),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    options = dict(cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with subprocess.Popen(command, **options) as process:
+        assert process.stdout.readline().startswith("training toy_average vanilla")
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        complaint.strip() == "lgbench: interrupted. Trainings are saved; the same command goes on from there."
+    )
+    assert len(list((tmp_path / "runs").rglob("resume.safetensors"))) == 1
+    assert not list((tmp_path / "runs").rglob("*.parquet"))
+    again = subprocess.run(command, **options, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"150 steps from step \d+", again.stdout)
+    assert {r["status"] for r in rows(tmp_path / "runs")} == {"ok"}
+
+
+def test_a_third_partys_method_is_used_like_a_built_in_one(toy_options, tmp_path):
+    package, info = tmp_path / "site" / "thirdparty", tmp_path / "site" / "thirdparty-1.0.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    (package / "__init__.py").touch()
+    (package / "calm.py").write_text(
+        '''"""Be calm: halve every time step."""
+
+from pydantic import Field
+
+from lgbench.method import Method, ScanIntervention
+
+
+class Calm(Method):
+    """Of a third party."""
+
+    class Params(Method.Params):
+        factor: float = Field(0.5, gt=0, le=1, description="on every time step")
+
+    def intervention(self, train_length, d_model):
+        return _Slow(self.params.factor)
+
+
+class _Slow(ScanIntervention):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def timestep(self, layer, delta):
+        return self.factor * delta
+'''
+    )
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thirdparty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[lgbench.methods]\ncalm = thirdparty.calm:Calm\n")
+    paths = f"{tmp_path / 'site'}{os.pathsep}{CHECKOUT}"
+    command = [sys.executable, "-m", "lgbench.cli", *toy_options, *QUICK, "--method", "calm[factor=0.25]"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {r["label"] for r in rows(tmp_path / "runs")} == {"calm[factor=0.25]"}
+
+
+def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path):
+    lacking = tmp_path / "lacking.py"
+    lacking.write_text(
+        '"""Needs something."""\nREQUIRES = ("absent_module",)\n'
+        "from lgbench.task import Task\n\nclass T(Task):\n    pass\n"
+    )
+    result = lgbench("list", "--plugin", lacking)
+    assert result.exit_code == 0
+    assert re.search(r"^  vanilla +Use the model as it is", result.stdout, re.M)
+    assert re.search(r"^  toy_average +Averaging: see noisy copies", result.stdout, re.M)
+    assert re.search(r"^  lacking +Needs something\. +\[cannot run: needs absent_module", result.stdout, re.M)
+    only = lgbench("list", "tasks")
+    assert "omniglot" in only.stdout and "vanilla" not in only.stdout
+    wrong = lgbench("list", "models")
+    assert (
+        wrong.exit_code == 2
+        and wrong.stderr == "lgbench: lgbench list knows tasks and methods, not 'models'\n"
+    )
+
+
+def test_data_list_shows_every_file_and_whether_it_is_here(lgbench):
+    result = lgbench("data", "list")
+    assert result.exit_code == 0
+    assert result.stdout.count("images_background") == 3 and "not here" in result.stdout
+
+
+def test_data_verify_fails_on_a_file_that_is_not_the_published_one(lgbench, tmp_path):
+    (tmp_path / "images_background.zip").write_bytes(b"something else")
+    result = lgbench("data", "verify", "--data-dir", tmp_path)
+    assert result.exit_code == 1 and "images_background.zip" in result.stdout
+
+
+def test_data_fetch_of_an_unknown_set_lists_the_known_ones(lgbench):
+    result = lgbench("data", "fetch", "omniglt")
+    assert result.exit_code == 2 and "omniglot-small" in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["report", "leaderboard"])
+def test_readers_without_results_say_how_to_get_some(lgbench, command):
+    result = lgbench(command, "--results", "absent")
+    assert result.exit_code == 2
+    assert (
+        result.stderr == "lgbench: no results folder 'absent'. Make one with: lgbench run --results absent\n"
+    )
+
+
+def test_a_report_is_made_from_a_run(lgbench, toy):
+    assert toy("--method", "vanilla,transformer", "--seeds", 2).exit_code == 0
+    result = lgbench("report", "--results", "runs")
+    assert result.exit_code == 0
+    page = Path(re.search(r"^Report: (.*)$", result.stdout, re.M)[1])
+    assert "toy_average" in page.read_text()
+    assert lgbench("leaderboard", "--results", "runs").exit_code == 0
+    assert "transformer" in Path("leaderboard.md").read_text()
