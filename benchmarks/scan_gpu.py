@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/scan_gpu.py --check --time --out OUT.json
     PYTHONPATH=. python benchmarks/scan_gpu.py --time --rows 0,2 --variant FORWARD_TILE=4 --variant SAVE_EVERY=32,BACKWARD_TILE=8
 
-`--check` compares values and gradients with a float64 reference at lengths from 1 to 1,048,576 and at a size whose
+`--check` (all, or a part named in `CHECKS`; parts may run side by side) compares values and gradients with a float64 reference at lengths from 1 to 1,048,576 and at a size whose
 element count passes 2^31; the exit status is 1 if an error is above its limit. `--time` measures every row of `ROWS`;
 each `--variant` sets constants of `lgbench.ops.scan_triton` for one more series. mamba-ssm is timed if it can be
 imported, or if LGBENCH_SELECTIVE_SCAN_LIB names its compiled `selective_scan_cuda` library.
@@ -15,12 +15,13 @@ once in the forward.
 """
 
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -127,28 +128,44 @@ def compare(
     return {"check": label, "limit": limit, "ok": good, **errors}
 
 
-def check() -> list[dict]:
-    """All checks of correctness; one record each."""
+def check_big() -> list[dict]:
+    """A million steps, and more elements than 32-bit offsets reach."""
+    million = inputs(1, 16, 1_048_576, 8, torch.float32)
+    record = compare("B1-E16-N8-L1048576-fp32", million, LIMITS[torch.float32], backward=False)
+    del million
+    torch.cuda.empty_cache()
+    return [record, check_offsets()]
+
+
+def check_lengths(dtype: torch.dtype) -> list[dict]:
+    """Short and long, in one type; long also where the state hardly decays."""
     records = []
-    for length in (1, 2, 63, 1537, 16384, 131072):
-        for dtype in (torch.float32, torch.bfloat16):
-            shape = (1 if length > 20000 else 2, 32, length, 8, dtype)
-            records.append(compare(f"B{shape[0]}-E32-N8-L{length}-{dtype}", inputs(*shape), LIMITS[dtype]))
+    for length in (131072, 16384, 1537, 63, 2, 1):
+        arguments = inputs(1 if length > 20000 else 2, 32, length, 8, dtype)
+        records.append(compare(f"E32-N8-L{length}-{dtype}", arguments, LIMITS[dtype]))
+    slow = inputs(1, 32, 131072, 8, dtype)
+    slow["A"] = slow["A"] * 1e-4
+    records.append(compare(f"E32-N8-L131072-{dtype}-slow decay", slow, 5 * LIMITS[dtype], backward=False))
+    return records
+
+
+def check_shapes() -> list[dict]:
+    """Channels and states that do not fill a block, a time mask, missing arguments, and the same bits twice."""
+    records = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         label = f"B3-E72-N16-L1537-{dtype}-masked"
         records.append(compare(label, inputs(3, 72, 1537, 16, dtype), LIMITS[dtype], masked=True))
     bare = {k: v for k, v in inputs(2, 40, 777, 5, torch.float32).items() if k not in ("D", "z", "h0")}
     records.append(compare("B2-E40-N5-L777-fp32-no D, z, h0", bare, LIMITS[torch.float32]))
-    million = inputs(1, 16, 1_048_576, 8, torch.float32)
-    records.append(compare("B1-E16-N8-L1048576-fp32", million, LIMITS[torch.float32], backward=False))
-    slow = inputs(1, 32, 131072, 8, torch.float32)
-    slow["A"] = slow["A"] * 1e-4
-    records.append(compare("B1-E32-N8-L131072-fp32-slow decay", slow, 1e-4))
-    del million, slow, bare
-    torch.cuda.empty_cache()
-    records.append(check_offsets())
-    records.append(check_determinism())
-    return records
+    return [*records, check_determinism()]
+
+
+CHECKS = {
+    "big": check_big,
+    "float32": lambda: check_lengths(torch.float32),
+    "bfloat16": lambda: check_lengths(torch.bfloat16),
+    "shapes": check_shapes,
+}
 
 
 def check_offsets() -> dict:
@@ -310,14 +327,26 @@ def time_rows(rows: list[tuple], variants: list[dict], graphs: bool, backward: b
     return records
 
 
+@contextlib.contextmanager
+def constants(variant: dict) -> Iterator[None]:
+    """Some constants of the Triton scan replaced for a while."""
+    before = {name: getattr(scan_triton, name) for name in variant}
+    try:
+        for name, value in variant.items():
+            setattr(scan_triton, name, value)
+        scan_triton.plan.cache_clear()
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(scan_triton, name, value)
+        scan_triton.plan.cache_clear()
+
+
 def time_variant(row: tuple, variant: dict, graphs: bool, train: bool) -> dict:
     """Times of one row with some constants of the Triton scan replaced."""
-    before = {name: getattr(scan_triton, name) for name in variant}
-    for name, value in variant.items():
-        setattr(scan_triton, name, value)
     record = {"back_end": "triton " + ",".join(f"{k}={v}" for k, v in variant.items())}
     copies = max(2, min(16, int(2e8 / (row[0] * row[1] * row[2] * 4 * row[4].itemsize)) + 1))
-    try:
+    with constants(variant):
         record["forward_ms"] = do_bench(forward_call(row, 0), return_mode="median")
         if graphs:
             record["forward_graph_ms"] = time_graph(lambda i: forward_call(row, i), copies)
@@ -325,9 +354,6 @@ def time_variant(row: tuple, variant: dict, graphs: bool, train: bool) -> dict:
             record["training_ms"] = do_bench(training_call(row, 0), return_mode="median")
             if graphs:
                 record["training_graph_ms"] = time_graph(lambda i: training_call(row, i), copies)
-    finally:
-        for name, value in before.items():
-            setattr(scan_triton, name, value)
     return record
 
 
@@ -347,7 +373,9 @@ def parse_variant(text: str) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with float64")
+    parser.add_argument(
+        "--check", nargs="?", const="all", choices=["all", *CHECKS], help="compare with float64"
+    )
     parser.add_argument("--time", action="store_true", help="measure the rows")
     parser.add_argument("--rows", default=",".join(map(str, range(len(ROWS)))), help="indices into ROWS")
     parser.add_argument(
@@ -355,13 +383,22 @@ def main() -> int:
     )
     parser.add_argument("--no-graphs", action="store_true", help="only the eager times")
     parser.add_argument("--forward-only", action="store_true", help="no backward times")
+    parser.add_argument("--warm", action="store_true", help="compile what --time needs, and measure nothing")
     parser.add_argument("--out", help="JSON file for all records")
     options = parser.parse_args()
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__, flush=True)
-    records = check() if options.check else []
-    if options.time:
+    parts = CHECKS if options.check == "all" else [options.check] if options.check else []
+    records = [record for part in parts for record in CHECKS[part]()]
+    if options.time or options.warm:
         rows = [ROWS[int(i)] for i in options.rows.split(",")]
         variants = [{}, *map(parse_variant, options.variant)]
+        if options.warm:
+            for row in rows:
+                for variant in variants:
+                    with constants(variant):
+                        forward_call(row, 0)()
+                        training_call(row, 0)()
+            return 0
         timed = time_rows(rows, variants, not options.no_graphs, not options.forward_only)
         print("\nrow                          copy  forward    graph  training   graph (ms)  back end")
         print("\n".join(map(describe, timed)))

@@ -19,61 +19,54 @@ Source: recurrence of Gu and Dao, arXiv:2312.00752, Algorithm 2; chunks with car
 "Prefix sums and their applications"; the kernels are our own.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from lgbench.ops import scan_triton_kernels as kernels
+from lgbench.ops.scan_triton_backward import adjoint_summary_kernel, backward_kernel
+from lgbench.ops.scan_triton_forward import BLOCK, carry_kernel, forward_kernel, padded_states
 
-BLOCK = 32
 # Programs of one warp that keep an H100 (132 multiprocessors) busy. A constant, not the device's count, so that the
 # split into chunks, and with it every rounding, is the same on every card.
-FORWARD_PROGRAMS = 1024
+FORWARD_PROGRAMS = 2048
 BACKWARD_PROGRAMS = 1024
-FORWARD_TILE = 8
+FORWARD_TILE = 4
 BACKWARD_TILE = 4
-BACKWARD_REGISTERS = None
 FORWARD_REGISTERS = None
+BACKWARD_REGISTERS = None
 SAVE_EVERY = 16
-WIDEN = True
 CARRY_TILE = 256
+
+_COMPILED = {}
 
 
 class Plan(NamedTuple):
-    """How one pass is cut up: `block` channels per program, `tile` steps at once, `chunk` steps per program."""
+    """How one direction is cut up: `tile` steps at once, `num_chunks` chunks of `chunk` steps."""
 
-    block: int
     tile: int
-    num_warps: int
     chunk: int
     num_chunks: int
 
 
-def plan(batch: int, length: int, channels: int, states: int, backward: bool, save_every: int) -> Plan:
-    """Choose block, tile and chunk sizes from the shapes alone.
+@functools.cache
+def plan(batch: int, length: int, channels: int, states: int, backward: bool) -> Plan:
+    """Choose tile and chunk from the shapes alone.
 
     Args:
         batch, length, channels, states: B, L, E, N; all at least 1.
-        backward: the backward keeps all states of a tile, so its tiles are shorter.
-        save_every: steps between saved states; chunks are multiples of it.
+        backward: whether it is for the backward.
 
     Returns:
-        a plan whose `num_chunks` chunks of `chunk` steps cover the length.
+        a plan whose chunks cover the length; all but the last are full, and multiples of `SAVE_EVERY`.
     """
-    padded = kernels.padded_states(states)
-    tile = max(BACKWARD_TILE, 32 // padded) if backward else FORWARD_TILE
-    programs = batch * triton.cdiv(channels, BLOCK)
-    wanted = max(1, (BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS) // programs)
-    steps = max(triton.cdiv(length, wanted), 2 * save_every)
-    chunk = triton.cdiv(steps, save_every) * save_every
-    return Plan(BLOCK, tile, 1, chunk, triton.cdiv(length, chunk))
-
-
-def save_interval(states: int) -> int:
-    """Steps between the states that the forward saves for the backward."""
-    return SAVE_EVERY
+    tile = max(BACKWARD_TILE if backward else FORWARD_TILE, 32 // padded_states(states))
+    wanted = (BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS) // (batch * _cdiv(channels, BLOCK))
+    steps = max(_cdiv(length, max(1, wanted)), 2 * SAVE_EVERY)
+    chunk = _cdiv(steps, SAVE_EVERY) * SAVE_EVERY
+    return Plan(tile, chunk, _cdiv(length, chunk))
 
 
 def scan(
@@ -101,12 +94,14 @@ def scan(
         y `(B, L, E)` in the type of x and the final state `(B, E, N)` float32. Both carry gradients.
 
     Raises:
-        ValueError: float64 input, which the reference and torch back ends take.
+        ValueError: float64 input, or more than 32 states a channel; the torch back end takes both.
     """
     if x.dtype == torch.float64:
         raise ValueError(
             "the triton scan computes in float32, got float64; use backend='torch' or 'reference'"
         )
+    if A.shape[1] > 32:
+        raise ValueError(f"the triton scan holds at most 32 states a channel, got {A.shape[1]}; use backend='torch'")
     batch, length, channels = x.shape
     if batch == 0 or length == 0 or channels == 0:
         state = x.new_zeros(batch, channels, A.shape[1], dtype=torch.float32) if h0 is None else h0.float()
@@ -119,27 +114,23 @@ def scan(
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus):
-        ctx.states_dtype = B.dtype, C.dtype
         x, delta, z, B, C = (_rows(t) for t in (x, delta, z, B, C))
-        if WIDEN:
-            B, C = B.float(), C.float()
-        A, D, delta_bias = (None if t is None else t.contiguous() for t in (A, D, delta_bias))
-        need_grad = any(ctx.needs_input_grad)
-        y, state, saved = _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad)
+        A, D, h0, delta_bias = (None if t is None else t.contiguous() for t in (A, D, h0, delta_bias))
+        with torch.cuda.device_of(x):
+            y, state, saved = _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, any(ctx.needs_input_grad))
         ctx.save_for_backward(x, delta, A, B, C, D, z, mask, delta_bias, saved)
         ctx.softplus, ctx.h0_dtype = softplus, None if h0 is None else h0.dtype
         ctx.set_materialize_grads(False)
         return y, state
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_y, grad_state):
-        x, delta, A, B, C, D, z, mask, delta_bias, saved = ctx.saved_tensors
+        x = ctx.saved_tensors[0]
         grad_y = torch.zeros_like(x) if grad_y is None else _rows(grad_y)
-        grads = _backward(
-            x, delta, A, B, C, D, z, mask, delta_bias, saved, ctx.softplus, ctx.h0_dtype, grad_y, grad_state
-        )
-        dx, ddelta, dA, dB, dC, *rest = grads
-        return dx, ddelta, dA, dB.to(ctx.states_dtype[0]), dC.to(ctx.states_dtype[1]), *rest
+        grad_state = None if grad_state is None else grad_state.contiguous()
+        with torch.cuda.device_of(x):
+            return _backward(*ctx.saved_tensors, ctx.softplus, ctx.h0_dtype, grad_y, grad_state)
 
 
 def _rows(t: Tensor | None) -> Tensor | None:
@@ -150,33 +141,26 @@ def _rows(t: Tensor | None) -> Tensor | None:
 
 
 def _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad):
-    """y `(B, L, E)`, final state `(B, E, N)` float32, saved states `(B, ceil(L/save_every), N, E)` or None."""
+    """y `(B, L, E)`, final state `(B, E, N)` float32, saved states `(B, ceil(L / SAVE_EVERY), N, E)` or None."""
     batch, length, channels = x.shape
     states = A.shape[1]
-    save_every = save_interval(states)
-    p = plan(batch, length, channels, states, False, save_every)
+    tile, chunk, num_chunks = plan(batch, length, channels, states, False)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    state = x.new_empty(batch, channels, states, dtype=torch.float32)
-    saved = _f32(x, batch, triton.cdiv(length, save_every), states, channels) if need_grad else None
-    start = None if h0 is None else h0.transpose(1, 2).float().contiguous()
-    sizes = dict(
-        E=channels, N=states, NP=kernels.padded_states(states), BLOCK=p.block, TILE=p.tile, SAVE=save_every,
-        XS=x.stride(1), DS=delta.stride(1), ZS=0 if z is None else z.stride(1), BS=B.stride(1), CS=C.stride(1),
-        SOFTPLUS=softplus, num_warps=p.num_warps, maxnreg=FORWARD_REGISTERS,
+    state = _f32(x, batch, channels, states)
+    saved = _f32(x, batch, _cdiv(length, SAVE_EVERY), states, channels) if need_grad else None
+    summary = _f32(x, batch, num_chunks, states + 1, channels) if num_chunks > 1 else state
+    numbers = (length, chunk, num_chunks, 0 if mask is None or mask.dim() == 1 else length)
+    sizes = (
+        channels, states, padded_states(states), BLOCK, tile, SAVE_EVERY, x.stride(1), delta.stride(1),
+        0 if z is None else z.stride(1), B.stride(1), C.stride(1), softplus,
     )  # fmt: skip
-    mask_stride = 0 if mask is None or mask.dim() == 1 else length
-    blocks = triton.cdiv(channels, p.block)
-    if p.num_chunks > 1:
-        local, decay = _f32(x, batch, p.num_chunks, states, channels), _f32(x, batch, p.num_chunks, channels)
-        kernels.forward_kernel[(blocks * (p.num_chunks - 1) * batch,)](
-            x, delta, None, None, B, C, A, None, delta_bias, mask, None, None, local, decay, None,
-            length, p.chunk, p.num_chunks - 1, p.num_chunks, mask_stride, SUMMARY=True, **sizes,
-        )  # fmt: skip
-        start = _carry(local, decay, A, start, reverse=False)
-    kernels.forward_kernel[(blocks * p.num_chunks * batch,)](
-        x, delta, z, y, B, C, A, D, delta_bias, mask, start, state, None, None, saved,
-        length, p.chunk, p.num_chunks, p.num_chunks, mask_stride, SUMMARY=False, **sizes,
-    )  # fmt: skip
+    programs = batch * _cdiv(channels, BLOCK)
+    if num_chunks > 1:
+        tensors = (x, delta, None, None, B, None, A, None, delta_bias, mask, None, None, summary, None)
+        _launch(forward_kernel, programs * (num_chunks - 1), tensors, numbers, (*sizes, False), FORWARD_REGISTERS)
+        _carry(summary, A, h0, reverse=False)
+    tensors = (x, delta, z, y, B, C, A, D, delta_bias, mask, h0, state, summary, saved)
+    _launch(forward_kernel, programs * num_chunks, tensors, numbers, (*sizes, True), FORWARD_REGISTERS)
     return y, state, saved
 
 
@@ -184,71 +168,71 @@ def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dty
     """Gradients of all arguments of `_SelectiveScan.forward`, in their order."""
     batch, length, channels = x.shape
     states = A.shape[1]
-    save_every = save_interval(states)
-    p = plan(batch, length, channels, states, True, save_every)
-    blocks, padded = triton.cdiv(channels, p.block), kernels.padded_states(states)
-    sizes = dict(
-        E=channels, N=states, NP=padded, BLOCK=p.block, TILE=p.tile,
-        XS=x.stride(1), DS=delta.stride(1), ZS=0 if z is None else z.stride(1), BS=B.stride(1), CS=C.stride(1),
-        GS=grad_y.stride(1), SOFTPLUS=softplus, num_warps=p.num_warps,
-    )  # fmt: skip
+    tile, chunk, num_chunks = plan(batch, length, channels, states, True)
+    blocks, padded = _cdiv(channels, BLOCK), padded_states(states)
+    programs = batch * blocks
+    small = _f32(x, batch * num_chunks, (states + 2) * channels)
+    summary = _f32(x, batch, num_chunks, states + 1, channels) if num_chunks > 1 else small
     mask_stride = 0 if mask is None or mask.dim() == 1 else length
-    end = None if grad_state is None else grad_state.transpose(1, 2).float().contiguous()
-    if p.num_chunks > 1:
-        local, decay = _f32(x, batch, p.num_chunks, states, channels), _f32(x, batch, p.num_chunks, channels)
-        kernels.adjoint_summary_kernel[(blocks * (p.num_chunks - 1) * batch,)](
-            delta, z, grad_y, C, A, delta_bias, mask, local, decay,
-            length, p.chunk, p.num_chunks, mask_stride,
-            **{name: size for name, size in sizes.items() if name not in ("XS", "BS")},
+    z_stride = 0 if z is None else z.stride(1)
+    shape = (channels, states, padded, BLOCK, tile)
+    if num_chunks > 1:
+        _launch(
+            adjoint_summary_kernel, programs * (num_chunks - 1),
+            (delta, z, grad_y, C, A, delta_bias, mask, summary), (length, chunk, num_chunks, mask_stride),
+            (*shape, delta.stride(1), z_stride, grad_y.stride(1), C.stride(1), softplus), FORWARD_REGISTERS,
         )  # fmt: skip
-        end = _carry(local, decay, A, end, reverse=True)
-    dx, ddelta = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, delta))
-    dz = None if z is None else torch.empty(z.shape, dtype=z.dtype, device=z.device)
-    dB, dC = (_f32(x, blocks, batch, length, states) for _ in range(2))
-    small = _f32(x, batch * p.num_chunks, states + 2, channels)
-    dh0 = None if h0_dtype is None else _f32(x, batch, states, channels)
-    programs = blocks * p.num_chunks * batch
-    scratch = None
-    if save_every > p.tile:
-        scratch = _f32(x, programs, save_every // p.tile, padded, p.block)
-    kernels.backward_kernel[(programs,)](
-        x, delta, z, grad_y, B, C, A, D, delta_bias, mask, saved, end, scratch, dx, ddelta, dz, dB, dC, small, dh0,
-        length, p.chunk, p.num_chunks, batch, mask_stride, SAVE=save_every, **sizes, maxnreg=BACKWARD_REGISTERS,
+        _carry(summary, A, grad_state, reverse=True)
+    dx, ddelta, dz = (None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, delta, z))
+    dBC = _f32(x, 2, blocks, batch, length, states)
+    dh0 = None if h0_dtype is None else _f32(x, batch, channels, states)
+    scratch = _f32(x, programs * num_chunks, SAVE_EVERY // tile * padded * BLOCK)
+    _launch(
+        backward_kernel, programs * num_chunks,
+        (x, delta, z, grad_y, B, C, A, D, delta_bias, mask, saved, summary, grad_state, scratch,
+         dx, ddelta, dz, dBC, small, dh0),
+        (length, chunk, num_chunks, batch, mask_stride),
+        (*shape, SAVE_EVERY, x.stride(1), delta.stride(1), z_stride, grad_y.stride(1), B.stride(1), C.stride(1), softplus),
+        BACKWARD_REGISTERS,
     )  # fmt: skip
-    small = small.sum(0)
+    dB, dC = dBC[:, 0] if blocks == 1 else dBC.sum(1)
+    dA, dD, dbias = small.sum(0).split([states * channels, channels, channels])
     return (
-        dx, ddelta, small[:states].t().to(A.dtype), _total(dB), _total(dC),
-        None if D is None else small[states].to(D.dtype), dz,
-        None if dh0 is None else dh0.transpose(1, 2).to(h0_dtype), None,
-        None if delta_bias is None else small[states + 1].to(delta_bias.dtype), None,
+        dx, ddelta, dA.view(channels, states).to(A.dtype), dB.to(B.dtype), dC.to(C.dtype),
+        None if D is None else dD.to(D.dtype), dz, None if dh0 is None else dh0.to(h0_dtype), None,
+        None if delta_bias is None else dbias.to(delta_bias.dtype), None,
     )  # fmt: skip
 
 
-def _total(parts: Tensor) -> Tensor:
-    """The sum over blocks of channels."""
-    return parts[0] if len(parts) == 1 else parts.sum(0)
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def _f32(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-def _carry(local: Tensor, decay: Tensor, A: Tensor, first: Tensor | None, reverse: bool) -> Tensor:
-    """The state that enters each chunk, `(B, num_chunks, N, E)`, from the chunks' summaries.
+def _carry(summary: Tensor, A: Tensor, outer: Tensor | None, reverse: bool) -> None:
+    """Turn the chunks' summaries into what leaves each of them, in place."""
+    batch, num_chunks, rows, channels = summary.shape
+    tile = min(1 << (num_chunks - 1).bit_length(), CARRY_TILE)
+    columns = max(8, min(32, 2048 // tile))
+    programs = _cdiv((rows - 1) * channels, columns) * batch
+    sizes = (channels, rows - 1, tile, columns, reverse)
+    _launch(carry_kernel, programs, (summary, A, outer), (num_chunks,), sizes, None, num_warps=4)
+
+
+def _launch(kernel, programs, tensors, numbers, sizes, registers, num_warps=1) -> None:
+    """Run a kernel; from the second time on without Triton's look-up of the compiled one, which takes longer than it.
 
     Args:
-        local: `(B, num_chunks, N, E)`, what each chunk adds; the last one in scan order is not read.
-        decay: `(B, num_chunks, E)`, ΣΔ of each chunk.
-        first: `(B, N, E)` what enters the first chunk in scan order, None for zero.
-        reverse: scan from the last chunk to the first.
+        tensors, numbers, sizes: its arguments in order: pointers or None, integers, compile-time constants.
     """
-    batch, num_chunks, states, channels = local.shape
-    tile = min(triton.next_power_of_2(num_chunks), CARRY_TILE)
-    columns = max(8, min(32, 2048 // tile))
-    carried = torch.empty_like(local)
-    grid = (triton.cdiv(states * channels, columns) * batch,)
-    kernels.carry_kernel[grid](
-        local, decay, A, first, carried, num_chunks,
-        E=channels, N=states, TILE=tile, COLUMNS=columns, REVERSE=reverse, num_warps=4,
-    )  # fmt: skip
-    return carried
+    types = tuple(None if t is None else t.dtype for t in tensors)
+    key = (kernel.__name__, tensors[0].device, types, sizes, registers)
+    compiled = _COMPILED.get(key)
+    if compiled is None:
+        options = {"num_warps": num_warps, "maxnreg": registers}
+        _COMPILED[key] = kernel[(programs,)](*tensors, *numbers, *sizes, **options)
+    else:
+        compiled[(programs, 1, 1)](*tensors, *numbers, *sizes)
