@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from lgbench.ops import mamba_block_triton as kernels
 from lgbench.ops.mamba_block import mamba_block, plain_block
@@ -65,9 +66,8 @@ def main() -> None:
         for length in arguments.length or TIME_LENGTHS:
             batch = 64
             row = {"variant": name, "batch": batch, "length": length, **time_stack(batch, length)}
-            if arguments.profile:
+            if arguments.profile and not row["error"]:
                 row["kernels_us"] = profile_step(batch, length)
-                print(json.dumps(row["kernels_us"], indent=1))
             found["times"].append(row)
             print(row)
     kernels.plan = default
@@ -175,12 +175,17 @@ def make_stack(batch: int, length: int):
     return stack, lambda: torch.autograd.grad(stack(), leaves, pull)
 
 
-def time_stack(batch: int, length: int) -> dict[str, float]:
+def time_stack(batch: int, length: int) -> dict[str, float | str]:
     """Median milliseconds of the stack: forward without gradients, and forward with backward."""
     stack, both = make_stack(batch, length)
-    with torch.no_grad():
-        forward_ms = time_graph(stack)
-    return {"forward_ms": forward_ms, "both_ms": time_graph(both)}
+    row = {"forward_ms": float("nan"), "both_ms": float("nan"), "error": ""}
+    try:  # a variant that asks for too much of the chip must not hide the others
+        with torch.no_grad():
+            row["forward_ms"] = time_graph(stack)
+        row["both_ms"] = time_graph(both)
+    except (RuntimeError, OutOfResources) as error:
+        row["error"] = str(error)
+    return row
 
 
 def time_graph(work, repeats: int = 40) -> float:
@@ -213,7 +218,7 @@ def profile_step(batch: int, length: int) -> dict[str, float]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         both()
         torch.cuda.synchronize()
-    return {event.key[:60]: event.device_time for event in profiler.key_averages()}
+    return {event.key[:40]: round(event.device_time, 1) for event in profiler.key_averages() if event.device_time}
 
 
 if __name__ == "__main__":

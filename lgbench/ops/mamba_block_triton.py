@@ -568,7 +568,7 @@ def forward(
     sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
     prepare[(triton.cdiv(batch * length, 64),)](
         tokens, tape.rows, w.norm_weight, w.in_proj, w.x_proj, tokens if mask is None else mask.view(torch.uint8),
-        eps, length, batch * length, **sizes, **sizes_mask, M=64, num_warps=4,
+        eps, length, batch * length, **sizes, **sizes_mask, M=64, num_warps=4, num_stages=1,
     )  # fmt: skip
     grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_ends[grid](
@@ -621,7 +621,7 @@ def _sizes(w: Weights) -> dict[str, int]:
 
 def _launch(w: Weights, cut: Plan, warps: int, tile: int) -> tuple[tuple[int], dict[str, int]]:
     shape = {"Q": min(4, w.A_log.shape[1]), "T": tile, "W": warps, "TILES": cut.num_tiles * cut.tile // tile}
-    shape["num_warps"] = warps
+    shape |= {"num_warps": warps, "num_stages": 1}
     return (triton.cdiv(cut.total_chunks, warps),), shape
 
 
@@ -633,5 +633,5 @@ def _carry_over(
     carry[last.shape[0], d_inner * d_state // block](
         states, sums, A_log, last if first is None else first, last, states.shape[0] // last.shape[0],
         E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=8,
-        REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1,
+        REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1, num_stages=1,
     )  # fmt: skip
