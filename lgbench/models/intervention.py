@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
 Mode = Literal["train", "score", "prefill", "decode"]
-HOOKS = ("sequence", "timestep", "transition", "keep", "initial_state", "record")
+HOOKS = ("sequence", "timestep", "transition", "keep", "initial_state", "final_state", "record")
 
 
 class ScanIntervention:
@@ -22,10 +23,29 @@ class ScanIntervention:
         apply_in_decode: whether the hooks also act in mode "decode" (queries and generated tokens that follow
             a context whose state is kept). The released codes of most remedies forget it; here it is
             explicit.
+        resting: whether `begin` found that nothing changes for this sequence (it is no longer than those of
+            training, for instance). No hook is called then, and a fused kernel may serve.
     """
 
     trained: nn.Module | None = None
     apply_in_decode: bool = True
+    resting: bool = False
+
+    def use(self, fitted: Mapping[str, Tensor]) -> None:
+        """Take parameters that `Method.calibrate` fitted, by name. Names of others are ignored, missing ones
+        keep their values."""
+
+    def begin_training(self, backbone: nn.Module, batch_size: int) -> dict[str, Tensor]:
+        """Prepare for a training; called once, on the device.
+
+        Returns:
+            Tensors that this intervention changes in place from step to step: a resumed training restores
+            them.
+        """
+        return {}
+
+    def begin_step(self, seed: int, step: int, num_steps: int) -> None:
+        """Prepare for a training step, outside of any captured graph: fill tensors in place, keep them."""
 
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
         """Announce a sequence, before its first token.
@@ -71,15 +91,82 @@ class ScanIntervention:
         """State `(batch, d_inner, d_state)` in which a sequence starts; None is the zero state."""
         return None
 
+    def final_state(self, layer: int, state: Tensor) -> None:
+        """See the state `(batch, d_inner, d_state)` after a piece; may run in a captured graph."""
+
     def record(self, layer: int, **tensors: Tensor) -> None:
         """See what a block computes: delta, A, B, C, x, state. For diagnostics; must not change anything."""
 
 
+class Composed(ScanIntervention):
+    """Several interventions at once; no two of them may override the same hook, `record` excepted.
+
+    Args:
+        parts: in the order in which they are announced a sequence.
+    """
+
+    def __init__(self, parts: Sequence[ScanIntervention]) -> None:
+        self.parts = tuple(parts)
+        self.trained = next((p.trained for p in parts if p.trained is not None), None)
+        self.apply_in_decode = all(p.apply_in_decode for p in parts)
+
+    def use(self, fitted: Mapping[str, Tensor]) -> None:
+        """Let each part take what is its own."""
+        for part in self.parts:
+            part.use(fitted)
+
+    def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
+        """Announce the sequence to all."""
+        for part in self.parts:
+            part.begin(mode, length, num_protected)
+
+    def sequence(self, tokens: Tensor) -> Tensor:
+        """Of the part that overrides it; likewise below."""
+        return self._owner("sequence").sequence(tokens)
+
+    def timestep(self, layer: int, delta: Tensor) -> Tensor:
+        """Δ."""
+        return self._owner("timestep").timestep(layer, delta)
+
+    def transition(self, layer: int, A: Tensor) -> Tensor:
+        """A."""
+        return self._owner("transition").transition(layer, A)
+
+    def keep(self, layer: int, delta: Tensor, x: Tensor) -> Tensor | None:
+        """Tokens."""
+        return self._owner("keep").keep(layer, delta, x)
+
+    def initial_state(self, layer: int) -> Tensor | None:
+        """First state."""
+        return self._owner("initial_state").initial_state(layer)
+
+    def final_state(self, layer: int, state: Tensor) -> None:
+        """Last state."""
+        self._owner("final_state").final_state(layer, state)
+
+    def record(self, layer: int, **tensors: Tensor) -> None:
+        """Show it to all."""
+        for part in self.parts:
+            part.record(layer, **tensors)
+
+    def _owner(self, hook: str) -> ScanIntervention:
+        return next(p for p in self.parts if hook in overridden_hooks(p))
+
+
+def overridden_hooks(intervention: ScanIntervention) -> frozenset[str]:
+    """Names of the hooks that this intervention overrides, whether or not they act now."""
+    if isinstance(intervention, Composed):
+        return frozenset[str]().union(*map(overridden_hooks, intervention.parts))
+    return frozenset(h for h in HOOKS if getattr(type(intervention), h) is not getattr(ScanIntervention, h))
+
+
 def active_hooks(intervention: ScanIntervention, mode: Mode) -> frozenset[str]:
-    """Names of the hooks that this intervention overrides and that act in this mode.
+    """Names of the hooks that act in this mode, on the sequence that `begin` announced last.
 
     A fused kernel may serve wherever none of them needs what it keeps on chip.
     """
-    if mode == "decode" and not intervention.apply_in_decode:
+    if isinstance(intervention, Composed):
+        return frozenset[str]().union(*(active_hooks(part, mode) for part in intervention.parts))
+    if intervention.resting or (mode == "decode" and not intervention.apply_in_decode):
         return frozenset()
-    return frozenset(h for h in HOOKS if getattr(type(intervention), h) is not getattr(ScanIntervention, h))
+    return overridden_hooks(intervention)

@@ -113,11 +113,14 @@ class Mamba(nn.Module):
             )
             fused = self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES
             if fused:
+                kept = None
                 tokens, end = block.fused(tokens, start.scan, mask)
                 states.append(LayerState(end, None))
-                continue
-            tokens, kept, end = block(tokens, start, mask, layer, hooks, intervention, self.scan_backend)
-            states.append(end)
+            else:
+                tokens, kept, end = block(tokens, start, mask, layer, hooks, intervention, self.scan_backend)
+                states.append(end)
+            if "final_state" in hooks:
+                intervention.final_state(layer, states[-1].scan)
             if kept is not None:
                 positions = kept if positions is None else positions.gather(1, kept)
                 mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)

@@ -209,6 +209,9 @@ class Everything(ScanIntervention):
         self.calls.append(("initial_state", layer))
         return None
 
+    def final_state(self, layer, state):
+        self.calls.append(("final_state", layer, state.shape))
+
     def record(self, layer, **tensors):
         self.calls.append(("record", layer, {name: tuple(t.shape) for name, t in tensors.items()}))
 
@@ -231,6 +234,7 @@ def test_every_hook_is_called_once_a_layer_with_the_documented_shapes():
             ("transition", layer, (32, 4)),
             ("keep", layer, (3, 10, 32), (3, 10, 32)),
             ("record", layer, recorded),
+            ("final_state", layer, (3, 32, 4)),
         ]
     assert seen.calls == expected
 
@@ -250,7 +254,7 @@ def test_hooks_that_open_a_sequence_act_on_its_first_piece_only():
     seen.calls.clear()
     advance(model, inputs[:, 10:], seen, mode="prefill", state=state)
     names = {call[0] for call in seen.calls}
-    assert names == {"timestep", "transition", "keep", "record"}
+    assert names == {"timestep", "transition", "keep", "final_state", "record"}
 
 
 def test_hooks_that_are_not_for_decoding_leave_it_as_in_vanilla():
