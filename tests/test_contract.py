@@ -1,0 +1,261 @@
+"""Every registered plugin keeps its contract, whoever wrote it."""
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from lgbench.method import Method, ScanIntervention
+from lgbench.models import BACKBONES, backbone_class
+from lgbench.models.intervention import HOOKS
+from lgbench.models.model import build_model
+from lgbench.params import describe_params, label, params_json, parse_plugins, resolve
+from lgbench.registry import METHODS, TASKS
+from lgbench.task import Recipe, Task
+
+LAYOUTS = ("causal", "encoder_decoder")
+PRESETS = ("smoke", "small", "paper")
+OFFLINE = {"data": "procedural"}
+
+every_task = pytest.mark.parametrize("name", TASKS.names())
+every_method = pytest.mark.parametrize("name", METHODS.names())
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+_prepared: dict[str, Task] = {}
+
+
+def prepared(name):
+    """A task on the CPU, with data that need no download where it has a choice."""
+    if name not in _prepared:
+        plugin = TASKS.load(name)
+        offline = {k: v for k, v in OFFLINE.items() if k in plugin.Params.model_fields}
+        _prepared[name] = plugin(resolve(plugin, offline, "task", name))
+        _prepared[name].prepare(torch.device("cpu"))
+    return _prepared[name]
+
+
+def tiny(task, layout):
+    """The smallest preset, cut down until anything takes no time."""
+    recipe = task.recipe("smoke", layout)
+    return replace(recipe, num_layers=2, batch_size=2, eval_batch=2, eval_items=4)
+
+
+def model_for(task, layout):
+    plugin = {"causal": "vanilla", "encoder_decoder": "transformer"}[layout]
+    return build_model(task, METHODS.load(plugin)(), tiny(task, layout), seed=0)
+
+
+def same(one, other):
+    """Whether two batches hold equal tensors."""
+    named = [(b.context, b.queries, {"targets": b.targets}) for b in (one, other)]
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in zip(*named, strict=True)
+    )
+
+
+@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+def test_each_plugin_loads_and_describes_itself_in_a_sentence(plugins):
+    assert plugins.names()
+    for name in plugins.names():
+        assert plugins.problem(name) is None
+        plugin = plugins.load(name)
+        assert issubclass(plugin, Task if plugins is TASKS else Method) and plugin.__doc__
+        assert re.fullmatch(r"[A-Z].{20,}[.?!]", plugins.summary(name)), plugins.summary(name)
+
+
+@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+def test_each_plugin_names_its_source(plugins):
+    for name in plugins.names():
+        assert "Source:" in Path(plugins.place(name)).read_text(), name
+
+
+@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+def test_each_parameter_has_a_default_and_a_description_and_survives_being_written_down(plugins):
+    for name in plugins.names():
+        plugin = plugins.load(name)
+        assert issubclass(plugin.Params, BaseModel)
+        assert plugin.Params.model_config["frozen"] and plugin.Params.model_config["extra"] == "forbid"
+        assert plugin.eval_only <= set(plugin.Params.model_fields)
+        for info in describe_params(plugin):
+            assert info.default and len(info.description) > 10, (name, info.name)
+        params = plugin.Params()
+        assert label(name, params) == name
+        (request,) = parse_plugins(label(name, params))
+        assert params_json(resolve(plugin, request.params, "plugin", name)) == params_json(params)
+
+
+@every_task
+@every_layout
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_task_has_every_preset_for_every_layout(name, layout, preset):
+    recipe = prepared(name).recipe(preset, layout)
+    assert isinstance(recipe, Recipe)
+    low, high = recipe.train_queries
+    assert 1 <= low <= high and recipe.train_length in range(1, recipe.eval_lengths[-1])
+    for grid in (recipe.eval_lengths, recipe.query_grid):
+        assert list(grid) == sorted(set(grid)) and all(n >= 1 for n in grid)
+    numbers = [
+        getattr(recipe, f.name) for f in fields(recipe) if f.type == "int" and f.name != "warmup_steps"
+    ]
+    assert all(n >= 0 for n in numbers) and recipe.learning_rate > 0 and 0 <= recipe.decay_from <= 1
+    assert recipe.num_layers % _layers_multiple(layout) == 0
+
+
+def _layers_multiple(layout):
+    return max(backbone_class(n).layers_multiple_of for n in BACKBONES if backbone_class(n).layout == layout)
+
+
+@every_task
+def test_an_unknown_preset_is_a_look_up_error_that_lists_the_known_ones(name):
+    with pytest.raises(LookupError, match="smoke, small, paper"):
+        prepared(name).recipe("no such preset", "causal")
+
+
+@every_task
+def test_a_task_says_where_its_items_come_from(name):
+    task = prepared(name)
+    assert task.data_source and task.data_fingerprint and task.metric.name
+
+
+@every_task
+@every_layout
+@pytest.mark.parametrize(("length", "num_queries"), [(5, 3), (17, 8)])
+def test_samples_of_two_lengths_go_through_a_model_and_all_its_parameters_get_gradients(
+    name, layout, length, num_queries
+):
+    task = prepared(name)
+    batch = task.sample(2, length, num_queries, torch.Generator().manual_seed(0))
+    assert all(t.shape[:2] == (2, length) for t in batch.context.values())
+    assert all(t.shape[:2] == (2, num_queries) for t in batch.queries.values())
+    assert batch.targets.shape[:2] == (2, num_queries)
+    model = model_for(task, layout)
+    predictions = model.train().answer(batch, mode="train", length=length)
+    losses = task.loss(predictions, batch.targets)
+    assert losses.shape == (2, num_queries) and losses.isfinite().all()
+    losses.mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+    for parameter in model.interface.parameters():
+        assert parameter.grad.abs().max() > 0
+
+
+@every_task
+def test_a_generator_decides_the_sample_alone(name):
+    task = prepared(name)
+    torch.manual_seed(1)
+    one = task.sample(3, 9, 4, torch.Generator().manual_seed(5))
+    torch.manual_seed(2)
+    two = task.sample(3, 9, 4, torch.Generator().manual_seed(5))
+    other = task.sample(3, 9, 4, torch.Generator().manual_seed(6))
+    assert same(one, two) and not same(one, other)
+
+
+@every_task
+def test_evaluation_items_are_fixed_by_their_seed_and_nested_where_promised(name):
+    task = prepared(name)
+    one, two, other = task.eval_set(4, 0), task.eval_set(4, 0), task.eval_set(4, 1)
+    assert one.fingerprint == two.fingerprint != other.fingerprint and one.num_items == 4
+    everyone = slice(0, 4)
+    for key, tensor in one.context(everyone, 0, 16, 16).items():
+        assert torch.equal(tensor, two.context(everyone, 0, 16, 16)[key])
+        pieces = [one.context(everyone, a, b, 16)[key] for a, b in ((0, 5), (5, 16))]
+        assert torch.equal(torch.cat(pieces, dim=1), tensor)
+        if task.nested:
+            assert torch.equal(one.context(everyone, 0, 7, 7)[key], tensor[:, :7])
+    queries, targets = one.queries(everyone, 16, 6)
+    fewer, fewer_targets = one.queries(everyone, 16, 2)
+    assert torch.equal(fewer_targets, targets[:, :2])
+    assert all(torch.equal(fewer[key], queries[key][:, :2]) for key in queries)
+
+
+@every_task
+def test_scores_are_one_finite_number_a_query_and_a_perfect_answer_is_best(name):
+    task = prepared(name)
+    _, targets = task.eval_set(4, 0).queries(slice(0, 4), 8, 6)
+    assert task.score(targets, targets).shape == (4, 6)
+    assert (task.score(targets, targets) == task.metric.best).all()
+
+
+@every_task
+def test_the_best_constant_predictor_scores_chance(name):
+    """The constant is found by gradient descent on the evaluation items themselves."""
+    task = prepared(name)
+    items = task.eval_set(256, 0)
+    chance = dict(task.references(items))["chance"]
+    _, targets = items.queries(slice(0, 256), 8, 128)
+    constant = torch.zeros(targets.shape[2:], requires_grad=True)
+    adam = torch.optim.Adam([constant], lr=0.05)
+    for _ in range(150):
+        loss = task.loss(constant.expand_as(targets), targets).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    score = task.score(constant.detach().expand_as(targets), targets).mean().item()
+    assert score == pytest.approx(chance, abs=0.05 * abs(chance - task.metric.best))
+
+
+@every_method
+def test_every_method_has_a_known_backbone_and_a_training_range_around_the_training_length(name):
+    method = METHODS.load(name)()
+    assert method.backbone in BACKBONES
+    for train_length in (1, 2, 1024):
+        low, high = method.train_lengths(train_length)
+        assert 1 <= low <= high and isinstance(low, int) and isinstance(high, int)
+    if method.trains_like is not None:
+        assert method.trains_like in METHODS.names()
+        assert METHODS.load(method.trains_like)().backbone == method.backbone
+
+
+@every_method
+def test_every_method_gives_a_fresh_intervention_whose_hooks_exist(name):
+    method = METHODS.load(name)()
+    one, two = method.intervention(64, 16), method.intervention(64, 16)
+    assert isinstance(one, ScanIntervention) and one is not two
+    own = {n for n in vars(type(one)) if not n.startswith("_") and callable(getattr(one, n))}
+    assert own <= {*HOOKS, "begin"} | {n for n in dir(ScanIntervention)}, (
+        "a misspelt hook would never be called"
+    )
+
+
+@every_method
+@pytest.mark.parametrize("task_name", TASKS.names())
+def test_every_method_runs_on_every_task_or_says_why_not(name, task_name):
+    task, method = prepared(task_name), METHODS.load(name)()
+    reason = method.unsupported(task)
+    if reason is not None:
+        assert isinstance(reason, str) and len(reason) > 10
+        return
+    layout = backbone_class(method.backbone).layout
+    model = build_model(task, method, tiny(task, layout), seed=0)
+    batch = task.sample(2, 9, 4, torch.Generator().manual_seed(0))
+    for mode in ("train", "score"):
+        losses = task.loss(model.answer(batch, mode=mode, length=9), batch.targets)
+        assert losses.shape == (2, 4) and losses.isfinite().all()
+    losses.mean().backward()
+    if model.trained is not None:
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.trained.parameters())
+
+
+@every_method
+@pytest.mark.parametrize("task_name", TASKS.names())
+def test_what_a_method_promises_about_prefixes_holds(name, task_name):
+    """One pass over the longest context must answer like separate passes where `prefix_exact` says so."""
+    task, method = prepared(task_name), METHODS.load(name)()
+    if method.unsupported(task) or not method.prefix_exact or not task.nested:
+        pytest.skip("nothing is promised")
+    model = build_model(task, method, tiny(task, "causal"), seed=0).eval()
+    items = task.eval_set(2, 0)
+    both, state, start = slice(0, 2), None, 0
+    with torch.no_grad():
+        for length in (3, 8, 40):
+            state = model.read_context(items.context(both, start, length, 40), state, 40)
+            start = length
+            queries, targets = items.queries(both, length, 5)
+            shared = model.answer_from(state, queries, 5, length)
+            alone = model.answer_from(
+                model.read_context(items.context(both, 0, length, length), None, length), queries, 5, length
+            )
+            torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
+            assert shared.shape == targets.shape
