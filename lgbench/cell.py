@@ -170,7 +170,7 @@ def _assumed(method: Method, cell: Cell, m: Measurement) -> Row:
         "num_fitted": 0,
         "calibration_tokens": 0,
         "calibration_wall_s": 0.0,
-        "kept_tokens": "",
+        "kept_tokens": json.dumps(m.kept_tokens) if m.kept_tokens else "",
     }
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lgbench.method import Method
-from lgbench.models.intervention import active_hooks
+from lgbench.models.intervention import overridden_hooks
 from lgbench.models.model import Model
 from lgbench.task import Batch, EvalSet, Recipe, Task
 
@@ -40,6 +41,8 @@ class Measurement:
     values: np.ndarray
     """float32 `(num_items,)`."""
     shared_prefix: bool
+    kept_tokens: tuple[int, ...] = ()
+    """Tokens that each layer processed, queries included; empty for methods that drop none."""
     wall_s: float
     tokens: int
     peak_bytes: int
@@ -53,6 +56,7 @@ def evaluate(
     recipe: Recipe,
     items: EvalSet,
     on_progress: Callable[[str], None] = lambda what: None,
+    fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> list[Measurement]:
     """All points of both axes.
 
@@ -63,29 +67,45 @@ def evaluate(
         recipe: lengths, queries and items of the evaluation.
         items: the fixed items.
         on_progress: told what is measured next.
+        fitted: parameters of a calibrated method by context length; see `ScanIntervention.use`.
     """
     model.eval()
     grid, num_queries = recipe.eval_lengths, recipe.eval_queries
-    whole = "keep" in active_hooks(model.intervention, "score")
-    streamed = model.causal and not whole
+    streamed = can_stream(model)
     shared = streamed and task.nested and method.prefix_exact
     found: list[Measurement] = []
     on_progress(f"context {grid[0]} to {grid[-1]}" if shared else f"context {grid[0]}")
     if shared:
-        found += _measure(model, task, recipe, items, list(grid), num_queries, shared=True)
+        model.intervention.use(fitted.get(grid[-1], {}))
+        found += _measure(model, task, method, recipe, items, list(grid), num_queries, shared=True)
     else:
         for length in grid:
             on_progress(f"context {length}")
+            model.intervention.use(fitted.get(length, {}))
             run = _measure if streamed else _measure_whole
-            found += run(model, task, recipe, items, [length], num_queries)
+            found += run(model, task, method, recipe, items, [length], num_queries)
     if recipe.query_grid:
         on_progress(f"queries {recipe.query_grid[0]} to {recipe.query_grid[-1]}")
-        found += _query_axis(model, task, recipe, items, streamed)
+        model.intervention.use(fitted.get(recipe.train_length, {}))
+        found += _query_axis(model, task, method, recipe, items, streamed)
     return found
 
 
-def gallery(model: Model, method: Method, recipe: Recipe, items: EvalSet) -> dict[str, np.ndarray] | None:
+def can_stream(model: Model) -> bool:
+    """Whether a context can be read in pieces: the backbone is causal and no method chooses among all tokens."""
+    return model.causal and "keep" not in overridden_hooks(model.intervention)
+
+
+def gallery(
+    model: Model,
+    method: Method,
+    recipe: Recipe,
+    items: EvalSet,
+    fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
+) -> dict[str, np.ndarray] | None:
     """What the model paints after every grid length, for the report; None if the task has nothing to show.
+
+    Arguments as in `evaluate`.
 
     Returns:
         `truth` `(images, height, width)`, `reconstructions` `(images, lengths, height, width)`, `lengths`.
@@ -96,17 +116,18 @@ def gallery(model: Model, method: Method, recipe: Recipe, items: EvalSet) -> dic
     chosen = slice(0, items.gallery_items)
     queries = items.gallery_queries(chosen)
     num_queries = next(iter(queries.values())).shape[1]
-    whole = not model.causal or "keep" in active_hooks(model.intervention, "score")
     pictures = []
     with torch.no_grad():
         for length in recipe.eval_lengths:
-            if whole:
-                context = items.context(chosen, 0, length, length)
-                _, targets = items.queries(chosen, length, num_queries)
-                answer = model.answer(Batch(context, queries, targets), mode="score", length=length)
+            model.intervention.use(fitted.get(length, {}))
+            first = method.first_token(length, recipe.train_length)
+            if can_stream(model):
+                state = _read(model, items, chosen, None, first, length, length, first)
+                answer = model.answer_from(state, queries, num_queries, length - first)
             else:
-                state = _read(model, items, chosen, None, 0, length, length)
-                answer = model.answer_from(state, queries, num_queries, length)
+                context = items.context(chosen, first, length, length)
+                _, targets = items.queries(chosen, length, num_queries)
+                answer = model.answer(Batch(context, queries, targets), mode="score", length=length - first)
             pictures.append(items.gallery_images(answer))
     return {
         "truth": items.gallery_truth(chosen),
@@ -118,6 +139,7 @@ def gallery(model: Model, method: Method, recipe: Recipe, items: EvalSet) -> dic
 def _measure(
     model: Model,
     task: Task,
+    method: Method,
     recipe: Recipe,
     items: EvalSet,
     grid: list[int],
@@ -127,60 +149,71 @@ def _measure(
     """Stream each batch of items once through the grid; answer at every grid length from the kept state."""
     scores: dict[int, list[Tensor]] = {length: [] for length in grid}
     clock = _Clock(task.device)
+    first = 0 if shared else method.first_token(grid[0], recipe.train_length)
     for chosen in _batches(items.num_items, recipe.eval_batch):
-        state, start = None, 0
+        state, start = None, first
         for length in grid:
             total = grid[-1] if shared else length
-            state = _read(model, items, chosen, state, start, length, total)
+            state = _read(model, items, chosen, state, start, length, total, first)
             start = length
             queries, targets = items.queries(chosen, length, num_queries)
-            predictions = model.answer_from(state, queries, num_queries, length)
+            predictions = model.answer_from(state, queries, num_queries, length - first)
             scores[length].append(task.score(predictions, targets).mean(dim=1))
     values = {length: torch.cat(parts).float().cpu().numpy() for length, parts in scores.items()}
     tokens = items.num_items * (grid[-1] + len(grid) * num_queries)
     wall_s, peak = clock.stop()
+    kept = (grid[0] - first + num_queries,) * recipe.num_layers if first else ()
     return [
         Measurement(
             axis="context", eval_length=length, num_queries=num_queries, values=values[length],
-            shared_prefix=shared, wall_s=wall_s, tokens=tokens, peak_bytes=peak,
+            shared_prefix=shared, kept_tokens=kept, wall_s=wall_s, tokens=tokens, peak_bytes=peak,
         )
         for length in grid
     ]  # fmt: skip
 
 
 def _measure_whole(
-    model: Model, task: Task, recipe: Recipe, items: EvalSet, grid: list[int], num_queries: int
+    model: Model,
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    items: EvalSet,
+    grid: list[int],
+    num_queries: int,
 ) -> list[Measurement]:
     """Context and queries in one piece, at one length."""
     (length,) = grid
     clock = _Clock(task.device)
-    scores = list(_whole_scores(model, task, recipe, items, length, num_queries))
+    scores = list(_whole_scores(model, task, method, recipe, items, length, num_queries))
     values = torch.cat([s.mean(dim=1) for s in scores]).float().cpu().numpy()
     wall_s, peak = clock.stop()
     return [
         Measurement(
             axis="context", eval_length=length, num_queries=num_queries, values=values, shared_prefix=False,
-            wall_s=wall_s, tokens=items.num_items * (length + num_queries), peak_bytes=peak,
+            kept_tokens=_kept(model), wall_s=wall_s, tokens=items.num_items * (length + num_queries),
+            peak_bytes=peak,
         )
     ]  # fmt: skip
 
 
 def _query_axis(
-    model: Model, task: Task, recipe: Recipe, items: EvalSet, streamed: bool
+    model: Model, task: Task, method: Method, recipe: Recipe, items: EvalSet, streamed: bool
 ) -> list[Measurement]:
     """Errors over the first k queries at a context of the training length.
 
     Where queries are causal one pass of the longest serves all k; otherwise each k needs its own.
     """
     grid, length = recipe.query_grid, recipe.train_length
-    found = []
-    clock = _Clock(task.device)
+    found: list[Measurement] = []
+    first = method.first_token(length, recipe.train_length)
+    clock, kept = _Clock(task.device), ()
     if streamed:
         parts = []
         for chosen in _batches(items.num_items, recipe.eval_batch):
-            state = _read(model, items, chosen, None, 0, length, length)
+            state = _read(model, items, chosen, None, first, length, length, first)
             queries, targets = items.queries(chosen, length, grid[-1])
-            parts.append(task.score(model.answer_from(state, queries, grid[-1], length), targets))
+            predictions = model.answer_from(state, queries, grid[-1], length - first)
+            parts.append(task.score(predictions, targets))
         by_query = torch.cat(parts)
         wall_s, peak = clock.stop()
     for num_queries in grid:
@@ -188,40 +221,59 @@ def _query_axis(
             values, tokens = by_query[:, :num_queries].mean(dim=1), items.num_items * (length + grid[-1])
         else:
             clock = _Clock(task.device)
-            scores = _whole_scores(model, task, recipe, items, length, num_queries)
-            values = torch.cat([s.mean(dim=1) for s in scores])
+            scores = list(_whole_scores(model, task, method, recipe, items, length, num_queries))
+            values, kept = torch.cat([s.mean(dim=1) for s in scores]), _kept(model)
             tokens = items.num_items * (length + num_queries)
             wall_s, peak = clock.stop()
         found.append(
             Measurement(
                 axis="queries", eval_length=length, num_queries=num_queries,
-                values=values.float().cpu().numpy(), shared_prefix=streamed, wall_s=wall_s, tokens=tokens,
-                peak_bytes=peak,
+                values=values.float().cpu().numpy(), shared_prefix=streamed, kept_tokens=kept,
+                wall_s=wall_s, tokens=tokens, peak_bytes=peak,
             )
         )  # fmt: skip
     return found
 
 
 def _whole_scores(
-    model: Model, task: Task, recipe: Recipe, items: EvalSet, length: int, num_queries: int
+    model: Model,
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    items: EvalSet,
+    length: int,
+    num_queries: int,
 ) -> Iterator[Tensor]:
     """Scores `(batch, num_queries)`; longer sequences go in smaller batches."""
+    first = method.first_token(length, recipe.train_length)
     size = max(1, min(recipe.eval_batch, recipe.eval_batch * PIECE // (length + num_queries)))
     for chosen in _batches(items.num_items, size):
         queries, targets = items.queries(chosen, length, num_queries)
-        batch = Batch(items.context(chosen, 0, length, length), queries, targets)
-        yield task.score(model.answer(batch, mode="score", length=length), targets)
+        batch = Batch(items.context(chosen, first, length, length), queries, targets)
+        yield task.score(model.answer(batch, mode="score", length=length - first), targets)
 
 
 def _read(
-    model: Model, items: EvalSet, chosen: slice, state: list | None, start: int, stop: int, length: int
+    model: Model,
+    items: EvalSet,
+    chosen: slice,
+    state: list | None,
+    start: int,
+    stop: int,
+    length: int,
+    first: int = 0,
 ) -> list:
-    """Stream context tokens `start` to `stop` of a sequence of `length` into the state."""
+    """Stream context tokens `start` to `stop` of a sequence of `length`, read from `first` on, into the state."""
     while start < stop:
         end = min(stop, start + PIECE)
-        state = model.read_context(items.context(chosen, start, end, length), state, length)
+        state = model.read_context(items.context(chosen, start, end, length), state, length - first)
         start = end
     return state
+
+
+def _kept(model: Model) -> tuple[int, ...]:
+    """Tokens that each layer processed, for methods that may drop some."""
+    return model.backbone.processed if "keep" in overridden_hooks(model.intervention) else ()
 
 
 def _batches(num_items: int, size: int) -> Iterator[slice]:

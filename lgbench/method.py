@@ -54,6 +54,10 @@ class Method:
         care. What it is told, or what its parameters are fitted for."""
         return length if self.needs_length else None
 
+    def first_token(self, length: int, train_length: int) -> int:
+        """First of `length` context tokens that the model reads in evaluation; it never sees earlier ones."""
+        return 0
+
     def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
         """The change of the scan for a backbone of width `d_model` trained up to `train_length` tokens."""
         return ScanIntervention()

@@ -83,7 +83,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     (
         "kept_tokens",
         pa.string(),
-        "tokens that each layer processed, queries included, JSON list; empty if none drops any",
+        "tokens that each layer processed, queries included, JSON list; empty for methods that drop none",
     ),
     ("metric", pa.string(), "name of the metric"),
     ("higher_is_better", pa.bool_(), "direction of the metric"),

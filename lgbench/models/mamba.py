@@ -81,6 +81,8 @@ class Mamba(nn.Module):
         )
         self.norm = nn.RMSNorm(d_model, eps=1e-5)
         self.scan_backend = scan_backend
+        self.processed: tuple[int, ...] = ()
+        """Tokens that each layer processed in the last piece; they differ where a method drops some."""
 
     def advance(
         self,
@@ -106,7 +108,7 @@ class Mamba(nn.Module):
             tokens = intervention.sequence(tokens)
             added += tokens.shape[1]
             mask = mask if mask is None else F.pad(mask, (added, 0), value=True)
-        positions, states = None, []
+        positions, states, processed = None, [], []
         for layer, block in enumerate(self.blocks):
             start = (
                 state[layer] if state is not None else LayerState(_start(intervention, hooks, layer), None)
@@ -119,11 +121,13 @@ class Mamba(nn.Module):
             else:
                 tokens, kept, end = block(tokens, start, mask, layer, hooks, intervention, self.scan_backend)
                 states.append(end)
+            processed.append(tokens.shape[1])
             if "final_state" in hooks:
                 intervention.final_state(layer, states[-1].scan)
             if kept is not None:
                 positions = kept if positions is None else positions.gather(1, kept)
                 mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
+        self.processed = tuple(processed)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
         return Advance(self.norm(tokens), positions, states)

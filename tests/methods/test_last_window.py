@@ -1,0 +1,53 @@
+"""The window reads the end of a context, exactly, and nothing else."""
+
+import json
+
+import numpy as np
+import torch
+
+from lgbench.store import read
+
+
+def test_contexts_that_fit_into_the_window_are_read_as_by_vanilla(bench):
+    vanilla, window = bench("vanilla"), bench("last_window")
+    for length in (1, 5, 16):
+        assert torch.equal(vanilla.answer(length), window.answer(length))
+
+
+def test_what_came_before_the_window_does_not_matter(bench):
+    window, rng = bench("last_window"), torch.Generator().manual_seed(0)
+    before = window.values()[48]
+    copies = window.items.batch.context["copies"]
+    copies[:, :32] = torch.randn(copies[:, :32].shape, generator=rng)
+    np.testing.assert_array_equal(window.values()[48], before)
+    copies[:, 32:33] += 1
+    assert not np.array_equal(window.values()[48], before)
+
+
+def test_the_window_equals_vanilla_on_the_end_of_the_context(bench):
+    vanilla, window = bench("vanilla"), bench("last_window[factor=0.5]")
+    queries, _ = window.items.queries(slice(None), 48, 8)
+    with torch.no_grad():
+        state = vanilla.model.read_context(window.items.context(slice(None), 40, 48, 48), None, 8)
+        wanted = vanilla.model.answer_from(state, queries, 8, 8)
+    assert torch.equal(window.answer(48), wanted)
+
+
+def test_the_sequence_is_announced_with_the_length_of_the_window(bench, monkeypatch):
+    window, seen = bench("last_window"), []
+    monkeypatch.setattr(window.model.intervention, "begin", lambda mode, length, n: seen.append(length))
+    window.values()
+    assert set(seen) == {1, 5, 16}
+
+
+def test_rows_say_what_was_kept_and_training_is_that_of_vanilla(toy_cells, run_toy):
+    cells = toy_cells("vanilla", "last_window", train_steps=[2], query_grid=())
+    outcome, store = run_toy(cells)
+    assert not outcome.failed and cells[0].training == cells[1].training
+    rows = {(r["method"], r["eval_length"]): r for r in read([store.root]).table.to_pylist()}
+    assert rows["last_window", 16]["value"] == rows["vanilla", 16]["value"]
+    assert rows["last_window", 48]["value"] != rows["vanilla", 48]["value"]
+    assert json.loads(rows["last_window", 48]["kept_tokens"]) == [16 + 8] * 2
+    assert rows["last_window", 16]["kept_tokens"] == rows["vanilla", 48]["kept_tokens"] == ""
+    assert rows["last_window", 48]["needs_length"] and rows["last_window", 48]["assumed_length"] == 48
+    assert not rows["vanilla", 48]["needs_length"] and rows["vanilla", 48]["assumed_length"] is None
