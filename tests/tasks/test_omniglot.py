@@ -1,8 +1,13 @@
 """Image reconstruction as specified: recipes, sizes, splits, and a chance level that is computed."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from lgbench.cli import app
 from lgbench.data.reconstruction import MIDDLE
 from lgbench.evaluate import gallery
 from lgbench.models import backbone_class
@@ -10,6 +15,7 @@ from lgbench.models.model import build_model
 from lgbench.params import PluginRequest
 from lgbench.plan import load_task
 from lgbench.registry import METHODS
+from lgbench.store import read
 
 
 def load(**params):
@@ -170,8 +176,6 @@ def test_a_few_steps_learn_that_most_is_white(task):
 
 @pytest.mark.parametrize("method", ["vanilla", "transformer"])
 def test_the_gallery_has_a_picture_for_every_image_and_length(task, method):
-    from dataclasses import replace
-
     plugin = METHODS.load(method)()
     layout = backbone_class(plugin.backbone).layout
     recipe = replace(task.recipe("smoke", layout), eval_lengths=(1, 8), eval_items=3)
@@ -181,6 +185,24 @@ def test_the_gallery_has_a_picture_for_every_image_and_length(task, method):
     assert found["reconstructions"].shape == (3, 2, 127, 127)
     assert found["lengths"].tolist() == [1, 8]
     assert abs(found["reconstructions"]).max() <= 1
+
+
+def test_a_run_without_data_and_network_says_so_on_screen_and_in_every_row(tmp_path):
+    sizes = ["--train-steps", "2", "--batch-size", "2", "--eval-lengths", "1,9", "--query-grid", "2"]
+    words = ["run", "--task", "omniglot", "--method", "vanilla,prepended,transformer", "--preset", "smoke"]
+    more = ["--eval-items", "4", "--device", "cpu", "--results", str(tmp_path)]
+    result = CliRunner().invoke(app, [*words, *sizes, *more])
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert "Procedural glyphs are used instead" in " ".join(result.stdout.split())
+    rows = read([tmp_path]).table.to_pylist()
+    assert len(rows) == 3 * (2 + 1) and {row["status"] for row in rows} == {"ok"}
+    assert {row["data_source"] for row in rows} == {"procedural"}
+    assert all("Procedural glyphs" in row["notice"] for row in rows)
+    assert len({row["items_hash"] for row in rows}) == 1 and len({row["chance"] for row in rows}) == 1
+    strips = sorted((tmp_path / "strips" / "omniglot").glob("*.npz"))
+    assert {path.stem for path in strips} == {row["cell"] for row in rows}
+    with np.load(strips[0]) as strip:
+        assert strip["truth"].shape == (4, 127, 127) and strip["reconstructions"].shape == (4, 2, 127, 127)
 
 
 def test_glyphs_that_stand_in_for_the_real_images_are_told_in_words():
