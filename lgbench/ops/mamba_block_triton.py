@@ -470,6 +470,21 @@ def gradients(
     tl.store(row + by_d, tl.sum(sum_out, axis=1))
 
 
+@triton.jit(do_not_specialize=["num_rows", "num_columns"])
+def add_rows(partials, total, num_rows, num_columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Add the rows of `partials`, always in the same order."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    exists = column < num_columns
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    begin = 0
+    while begin < num_rows:
+        row = begin + tl.arange(0, ROWS)
+        where = partials + row.to(tl.int64)[:, None] * num_columns + column[None, :]
+        sums += tl.load(where, mask=(row < num_rows)[:, None] & exists[None, :], other=0.0)
+        begin += ROWS
+    tl.store(total + column, tl.sum(sums, axis=0), mask=exists)
+
+
 class Weights(NamedTuple):
     """The weights of a block, contiguous, in the order of the kernels and of a row of partial sums."""
 
@@ -610,7 +625,11 @@ def backward(
         tokens, tape.rows, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w, eps,
         *places, **sizes, **shape, maxnreg=cut.registers_gradients,
     )  # fmt: skip
-    flat = partials.sum(0).split([weight.numel() for weight in w])
+    total = new(partials.shape[1])
+    add_rows[(triton.cdiv(total.numel(), 32),)](
+        partials, total, *partials.shape, ROWS=128, COLUMNS=32, num_warps=8, num_stages=1
+    )
+    flat = total.split([weight.numel() for weight in w])
     return grad_tokens, Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True))), grad_h0
 
 
