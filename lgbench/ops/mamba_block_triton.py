@@ -99,6 +99,22 @@ def _weights(ptr, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.con
 
 
 @triton.jit
+def _packed(ptr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
+    """Weights that `prepare` has laid out `[K // Q, E, Q]`, as `[E, W, 1, K // Q, Q]`, alike in W."""
+    k = tl.arange(0, K // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
+    e = tl.arange(0, E)[:, None, None, None, None] * Q + tl.zeros((W,), tl.int32)[None, :, None, None, None]
+    return tl.load(ptr + e + k[None, None, None, :, :])
+
+
+@triton.jit
+def _pack(ptr, packed, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
+    """Lay weights out for `_packed`."""
+    k = tl.arange(0, K)[None, :]
+    e = tl.arange(0, E)[:, None]
+    tl.store(packed + k // Q * (E * Q) + e * Q + k % Q, tl.load(ptr + k * SK + e * SE))
+
+
+@triton.jit
 def _sum_inner(tile):
     """Sum over the last two axes: `[E, W, T]`."""
     return tl.sum(tl.sum(tile, axis=4), axis=3)
@@ -155,11 +171,20 @@ def _flat(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length", "num_tokens", "mask_stride"])
 def prepare(
-    tokens, rows, norm_weight, in_proj, x_proj, mask, eps, length, num_tokens, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, M: tl.constexpr, HAS_MASK: tl.constexpr,
+    tokens, rows, packed, norm_weight, in_proj, x_proj, out_proj, mask, eps, length, num_tokens, mask_stride,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
-    """Write for each token u, B, C, whether it is real, and τ: all that is not spread over the channels."""
+    """Write for each token u, B, C, whether it is real, and τ: all that is not spread over the channels.
+
+    Also copy W_in, W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
+    """
     ROW: tl.constexpr = DM + 2 * N + 4
+    if tl.program_id(0) == 0:
+        _pack(in_proj, packed, 1, DM, DM, 4, E)
+        _pack(in_proj + E * DM, packed + E * DM, 1, DM, DM, 4, E)
+        _pack(out_proj, packed + 2 * E * DM, E, 1, DM, 4, E)
+        _pack(x_proj + R * E, packed + 3 * E * DM, E, 1, N, Q, E)
+        _pack(x_proj + (R + N) * E, packed + 3 * E * DM + N * E, E, 1, N, Q, E)
     token = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
     inside = token < num_tokens
     d = tl.arange(0, DM)
@@ -167,9 +192,12 @@ def prepare(
     n = tl.arange(0, 2 * N)
     x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
     u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * tl.load(norm_weight + d)[None, :]
-    a = _dot(u, tl.load(in_proj + d[:, None] + e[None, :] * DM))
+    # the hints make the compiler keep the matrices with outputs along the banks of shared memory
+    w_in = tl.load(in_proj + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
+    w_bc = tl.load(x_proj + R * E + tl.max_contiguous(n[:, None] * E + e[None, :], [1, 1]))
+    a = _dot(u, tl.trans(w_in))
     s = a * _sigmoid(a)
-    bc = _dot(s, tl.load(x_proj + R * E + e[:, None] + n[None, :] * E))
+    bc = _dot(s, tl.trans(w_bc))
     real = inside
     if HAS_MASK:
         flags = mask + (token // length) * mask_stride + token % length
@@ -187,14 +215,14 @@ def prepare(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_ends(
-    rows, ends, sums, in_proj, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
+    rows, packed, ends, sums, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
     ROW: tl.constexpr = DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
-    wa = _weights(in_proj, 1, DM, DM, 4, E, W)
+    wa = _packed(packed, DM, 4, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
     for tile in range(TILES):
@@ -259,7 +287,7 @@ def carry(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, rows, out, starts, tape, in_proj, dt_weight, dt_bias, A_log, D, out_proj,
+    tokens, rows, packed, out, starts, tape, dt_weight, dt_bias, A_log, D, out_proj,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr, KEEP: tl.constexpr,
@@ -275,8 +303,8 @@ def outputs(
         at = places * ROW
         tail, real = _tail(rows + DM + 2 * N, at, inside, E)
         u = _same(rows, at, DM, 4, E)
-        a = _sum_inner(u * _weights(in_proj, 1, DM, DM, 4, E, W))
-        z = _sum_inner(u * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
+        a = _sum_inner(u * _packed(packed, DM, 4, E, W))
+        z = _sum_inner(u * _packed(packed + E * DM, DM, 4, E, W))
         s = a * _sigmoid(a)
         delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
         decay = tl.exp2(_inner(delta) * rates)
@@ -299,7 +327,7 @@ def outputs(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_adjoints(
-    rows, grad_out, adjoints, in_proj, dt_weight, dt_bias, A_log, out_proj, length, num_chunks, total_chunks,
+    rows, packed, grad_out, adjoints, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
@@ -312,8 +340,8 @@ def chunk_adjoints(
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         tail, real = _tail(rows + DM + 2 * N, at, inside, E)
-        z = _sum_inner(_same(rows, at, DM, 4, E) * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _weights(out_proj, E, 1, DM, 4, E, W))
+        z = _sum_inner(_same(rows, at, DM, 4, E) * _packed(packed + E * DM, DM, 4, E, W))
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed + 2 * E * DM, DM, 4, E, W))
         delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
         decay = tl.exp2(_inner(delta) * rates)
         pushed = _inner(grad_v * z * _sigmoid(z) * real) * _same(rows + DM + N, at, N, Q, E)
@@ -325,8 +353,8 @@ def chunk_adjoints(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def gradients(
-    tokens, rows, grad_out, grad_tokens, tile_starts, adjoints, partials,
-    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj, eps,
+    tokens, rows, packed, grad_out, grad_tokens, tile_starts, adjoints, partials,
+    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, eps,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
@@ -363,15 +391,15 @@ def gradients(
         at = places * ROW
         tail, real = _tail(rows + DM + 2 * N, at, inside, E)
         u = _same(rows, at, DM, 4, E)
-        a = _sum_inner(u * _weights(in_proj, 1, DM, DM, 4, E, W))
-        z = _sum_inner(u * _weights(in_proj + E * DM, 1, DM, DM, 4, E, W))
+        a = _sum_inner(u * _packed(packed, DM, 4, E, W))
+        z = _sum_inner(u * _packed(packed + E * DM, DM, 4, E, W))
         sig_a = _sigmoid(a)
         sig_z = _sigmoid(z)
         s = a * sig_a
         gate = z * sig_z
         pre = _before_softplus(tail, dt_weight, dt_bias, E, R)
         delta = _softplus(pre) * real
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _weights(out_proj, E, 1, DM, 4, E, W)) * real
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed + 2 * E * DM, DM, 4, E, W)) * real
         dy = grad_v * gate
 
         decay = tl.exp2(_inner(delta) * rates)
@@ -403,8 +431,8 @@ def gradients(
         sum_b += tl.sum(grad_b * _inner(s), axis=2)
         sum_c += tl.sum(grad_c * _inner(s), axis=2)
         grad_s = delta * grad_input
-        grad_s += _sum_inner(grad_b * _weights(x_proj + R * E, E, 1, N, Q, E, W))
-        grad_s += _sum_inner(grad_c * _weights(x_proj + (R + N) * E, E, 1, N, Q, E, W))
+        grad_s += _sum_inner(grad_b * _packed(packed + 3 * E * DM, N, Q, E, W))
+        grad_s += _sum_inner(grad_c * _packed(packed + 3 * E * DM + N * E, N, Q, E, W))
 
         skip = _channel(D, E, 1)
         y += skip * s
@@ -546,6 +574,8 @@ def plan(batch: int, length: int, states: int) -> Plan:
 class Tape(NamedTuple):
     """What `forward` leaves for `backward`."""
 
+    packed: Tensor
+    """W_in, W_out and the part of W_x for B and C, each `[K / Q, E, Q]`."""
     rows: Tensor
     """Per token: u, B, C, 1 if real, τ; `(B * L, DM + 2 N + 4)`."""
     sums: Tensor
@@ -575,6 +605,7 @@ def forward(
     w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     tape = Tape(
+        new(3 * d_inner * d_model + 2 * d_inner * d_state),
         new(batch * length, d_model + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
         new(cut.total_chunks * cut.num_tiles * (cut.tile // cut.tile_gradients) if keep else 0, d_inner * d_state),
@@ -582,17 +613,17 @@ def forward(
     states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
     sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
     prepare[(triton.cdiv(batch * length, 64),)](
-        tokens, tape.rows, w.norm_weight, w.in_proj, w.x_proj, tokens if mask is None else mask.view(torch.uint8),
-        eps, length, batch * length, **sizes, **sizes_mask, M=64, num_warps=4, num_stages=1,
+        tokens, tape.rows, tape.packed, w.norm_weight, w.in_proj, w.x_proj, w.out_proj,
+        tokens if mask is None else mask.view(torch.uint8), eps, length, batch * length, **sizes, **sizes_mask, Q=min(4, d_state), M=64, num_warps=4, num_stages=1,
     )  # fmt: skip
     grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_ends[grid](
-        tape.rows, states, tape.sums, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape
+        tape.rows, tape.packed, states, tape.sums, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape
     )
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     outputs[grid](
-        tokens, tape.rows, out, states, tape.tile_starts,
-        w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
+        tokens, tape.rows, tape.packed, out, states, tape.tile_starts,
+        w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
         maxnreg=cut.registers,
     )  # fmt: skip
     return out, last, tape
@@ -615,14 +646,13 @@ def backward(
     adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
     grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_adjoints[grid](
-        tape.rows, grad_out, adjoints, w.in_proj, w.dt_weight, w.dt_bias, w.A_log, w.out_proj,
-        *places, **sizes, **shape,
+        tape.rows, tape.packed, grad_out, adjoints, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
     grid, shape = _launch(w, cut, cut.warps_gradients, cut.tile_gradients)
     partials = new(grid[0], sum(weight.numel() for weight in w))
     gradients[grid](
-        tokens, tape.rows, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w, eps,
+        tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w[:7], eps,
         *places, **sizes, **shape, maxnreg=cut.registers_gradients,
     )  # fmt: skip
     total = new(partials.shape[1])
@@ -648,9 +678,9 @@ def _carry_over(
     states: Tensor, sums: Tensor, A_log: Tensor, first: Tensor | None, last: Tensor, reverse: bool
 ) -> None:
     d_inner, d_state = A_log.shape
-    block = min(128, d_inner * d_state)
+    block = min(64, d_inner * d_state)
     carry[last.shape[0], d_inner * d_state // block](
         states, sums, A_log, last if first is None else first, last, states.shape[0] // last.shape[0],
-        E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=8,
+        E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=16,
         REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1, num_stages=1,
     )  # fmt: skip
