@@ -28,6 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 LOG2E = tl.constexpr(1.4426950408889634)
+FAR_BELOW = tl.constexpr(-1e30)
 
 
 @triton.jit
@@ -148,19 +149,10 @@ def _rates(A_log, N: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.const
 
 
 @triton.jit
-def _before_softplus(tail, dt_weight, dt_bias, E: tl.constexpr, R: tl.constexpr):
-    """`[E, W, T]` from the last numbers of the rows."""
-    pre = _pick(tail, 1) * _channel(dt_weight, E, R) + _channel(dt_bias, E, 1)
-    if R == 2:
-        pre += _pick(tail, 2) * _channel(dt_weight + 1, E, R)
-    return pre
-
-
-@triton.jit
-def _tail(rows, at, inside, E: tl.constexpr):
-    """The last four numbers of the rows `[E, W, T, 4]`, and 1 for a real token `[E, W, T]`."""
-    tail = tl.sum(_same(rows, at, 4, 4, E), axis=3)
-    return tail, tl.where(inside[None, :, :], _pick(tail, 0), 0.0)
+def _own(ptr, at, E: tl.constexpr):
+    """A number of each token and channel: `[E, W, T]`."""
+    where = at[None, :, :] + tl.arange(0, E)[:, None, None]
+    return tl.load(ptr + tl.multiple_of(where, [1, 1, 1]))
 
 
 @triton.jit
@@ -171,20 +163,21 @@ def _flat(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
 
 @triton.jit(do_not_specialize=["length", "num_tokens", "mask_stride"])
 def prepare(
-    tokens, rows, packed, norm_weight, in_proj, x_proj, out_proj, mask, eps, length, num_tokens, mask_stride,
+    tokens, rows, packed, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
+    length, num_tokens, mask_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
-    """Write for each token u, B, C, whether it is real, and τ: all that is not spread over the channels.
+    """Write for each token a row: a, z, Δ before the softplus (`[E]` each), u, B, C, and τ.
 
-    Also copy W_in, W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
+    A token that is not real gets z and Δ so far below zero that gate, Δ and their derivatives are exactly 0.
+
+    Also copy W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
     """
-    ROW: tl.constexpr = DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     if tl.program_id(0) == 0:
-        _pack(in_proj, packed, 1, DM, DM, 4, E)
-        _pack(in_proj + E * DM, packed + E * DM, 1, DM, DM, 4, E)
-        _pack(out_proj, packed + 2 * E * DM, E, 1, DM, 4, E)
-        _pack(x_proj + R * E, packed + 3 * E * DM, E, 1, N, Q, E)
-        _pack(x_proj + (R + N) * E, packed + 3 * E * DM + N * E, E, 1, N, Q, E)
+        _pack(out_proj, packed, E, 1, DM, 4, E)
+        _pack(x_proj + R * E, packed + E * DM, E, 1, N, Q, E)
+        _pack(x_proj + (R + N) * E, packed + E * DM + N * E, E, 1, N, Q, E)
     token = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
     inside = token < num_tokens
     d = tl.arange(0, DM)
@@ -195,7 +188,9 @@ def prepare(
     # the hints make the compiler keep the matrices with outputs along the banks of shared memory
     w_in = tl.load(in_proj + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
     w_bc = tl.load(x_proj + R * E + tl.max_contiguous(n[:, None] * E + e[None, :], [1, 1]))
+    w_z = tl.load(in_proj + E * DM + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
     a = _dot(u, tl.trans(w_in))
+    z = _dot(u, tl.trans(w_z))
     s = a * _sigmoid(a)
     bc = _dot(s, tl.trans(w_bc))
     real = inside
@@ -203,38 +198,41 @@ def prepare(
         flags = mask + (token // length) * mask_stride + token % length
         real = tl.load(flags, mask=inside, other=0) != 0
     j = tl.arange(0, 4)[None, :]
-    tail = tl.where(j == 0, tl.where(real, 1.0, 0.0)[:, None], 0.0)
+    tail = tl.zeros((M, 4), tl.float32)
+    pre = tl.zeros_like(s) + tl.load(dt_bias + e)[None, :]
     for r in tl.static_range(R):
         tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
-        tail = tl.where(j == 1 + r, tau[:, None], tail)
+        tail = tl.where(j == r, tau[:, None], tail)
+        pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
     row = rows + token[:, None] * ROW
-    tl.store(row + d[None, :], u, mask=inside[:, None])
-    tl.store(row + DM + n[None, :], bc, mask=inside[:, None])
-    tl.store(row + DM + 2 * N + j, tail, mask=inside[:, None])
+    tl.store(row + e[None, :], a, mask=inside[:, None])
+    tl.store(row + E + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=inside[:, None])
+    tl.store(row + 2 * E + e[None, :], tl.where(real[:, None], pre, FAR_BELOW), mask=inside[:, None])
+    tl.store(row + 3 * E + d[None, :], u, mask=inside[:, None])
+    tl.store(row + 3 * E + DM + n[None, :], bc, mask=inside[:, None])
+    tl.store(row + 3 * E + DM + 2 * N + j, tail, mask=inside[:, None])
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_ends(
-    rows, packed, ends, sums, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
+    rows, ends, sums, A_log, length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
-    ROW: tl.constexpr = DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
-    wa = _packed(packed, DM, 4, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
     for tile in range(TILES):
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
-        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
-        a = _sum_inner(_same(rows, at, DM, 4, E) * wa)
+        a = _own(rows, at, E)
         s = a * _sigmoid(a)
-        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
         total += tl.sum(delta, axis=2)
         decay = tl.exp2(_inner(delta) * rates)
-        new = _inner(delta * s) * _same(rows + DM, at, N, Q, E)
+        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
         for t in tl.static_range(T):
             h = _at(decay, t, T) * h + _at(new, t, T)
     where, exists = _slot(ends, 0, 1, total_chunks, N, Q, W, E)
@@ -287,13 +285,13 @@ def carry(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, rows, packed, out, starts, tape, dt_weight, dt_bias, A_log, D, out_proj,
+    tokens, rows, out, starts, tape, A_log, D, out_proj,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Write tokens + block output; with `HAS_TAPE` also the state before each `KEEP` tokens."""
-    ROW: tl.constexpr = DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
@@ -301,14 +299,12 @@ def outputs(
     for tile in range(TILES):
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
-        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
-        u = _same(rows, at, DM, 4, E)
-        a = _sum_inner(u * _packed(packed, DM, 4, E, W))
-        z = _sum_inner(u * _packed(packed + E * DM, DM, 4, E, W))
+        a = _own(rows, at, E)
+        z = _own(rows + E, at, E)
         s = a * _sigmoid(a)
-        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        delta = _softplus(_own(rows + 2 * E, at, E))
         decay = tl.exp2(_inner(delta) * rates)
-        new = _inner(delta * s) * _same(rows + DM, at, N, Q, E)
+        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
         states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
         steps = tl.arange(0, T)[None, None, :, None, None]
         for t in tl.static_range(T):
@@ -317,8 +313,8 @@ def outputs(
                 tl.store(where, h, mask=exists)
             h = _at(decay, t, T) * h + _at(new, t, T)
             states = tl.where(steps == t, h[:, :, None, :, :], states)
-        y = _sum_inner(states * _same(rows + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
-        v = _flat(y * z * _sigmoid(z) * real, T, W, E)
+        y = _sum_inner(states * _same(rows + 3 * E + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
+        v = _flat(y * z * _sigmoid(z), T, W, E)
         block = _dot(v, tl.load(out_proj + tl.arange(0, E)[:, None] + d * E))
         place = tl.reshape(places, (W * T,))[:, None] * DM + d
         x = tl.load(tokens + place)
@@ -327,24 +323,23 @@ def outputs(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_adjoints(
-    rows, packed, grad_out, adjoints, dt_weight, dt_bias, A_log, length, num_chunks, total_chunks,
+    rows, packed, grad_out, adjoints, A_log, length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the adjoint of the state at the start of each chunk, as far as it comes from the chunk's own outputs."""
-    ROW: tl.constexpr = DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
     for back in range(TILES):
         tile = TILES - 1 - back
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
-        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
-        z = _sum_inner(_same(rows, at, DM, 4, E) * _packed(packed + E * DM, DM, 4, E, W))
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed + 2 * E * DM, DM, 4, E, W))
-        delta = _softplus(_before_softplus(tail, dt_weight, dt_bias, E, R)) * real
+        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
+        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
         decay = tl.exp2(_inner(delta) * rates)
-        pushed = _inner(grad_v * z * _sigmoid(z) * real) * _same(rows + DM + N, at, N, Q, E)
+        pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 3 * E + DM + N, at, N, Q, E)
         for back_t in tl.static_range(T):
             g = _at(decay, T - 1 - back_t, T) * (g + _at(pushed, T - 1 - back_t, T))
     where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
@@ -354,7 +349,7 @@ def chunk_adjoints(
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def gradients(
     tokens, rows, packed, grad_out, grad_tokens, tile_starts, adjoints, partials,
-    norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, eps,
+    norm_weight, in_proj, x_proj, dt_weight, A_log, D, eps,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
@@ -363,7 +358,7 @@ def gradients(
 
     A row of `partials` holds, flat and in this order: norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj.
     """
-    ROW: tl.constexpr = DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     KD: tl.constexpr = DM // 4
     NQ: tl.constexpr = N // Q
     rates = _rates(A_log, N, Q, E, W)
@@ -389,22 +384,20 @@ def gradients(
         tile = TILES - 1 - back
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
-        tail, real = _tail(rows + DM + 2 * N, at, inside, E)
-        u = _same(rows, at, DM, 4, E)
-        a = _sum_inner(u * _packed(packed, DM, 4, E, W))
-        z = _sum_inner(u * _packed(packed + E * DM, DM, 4, E, W))
+        a = _own(rows, at, E)
+        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
         sig_a = _sigmoid(a)
         sig_z = _sigmoid(z)
         s = a * sig_a
         gate = z * sig_z
-        pre = _before_softplus(tail, dt_weight, dt_bias, E, R)
-        delta = _softplus(pre) * real
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed + 2 * E * DM, DM, 4, E, W)) * real
+        pre = tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW)
+        delta = _softplus(pre)
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
         dy = grad_v * gate
 
         decay = tl.exp2(_inner(delta) * rates)
         inputs = _inner(delta * s)
-        b = _same(rows + DM, at, N, Q, E)
+        b = _same(rows + 3 * E + DM, at, N, Q, E)
         where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
         h = tl.load(where, mask=exists, other=0.0)
         decayed = tl.zeros((E, W, T, NQ, Q), tl.float32)
@@ -414,7 +407,7 @@ def gradients(
             decayed = tl.where(steps == t, h[:, :, None, :, :], decayed)
             h += _at(inputs, t, T) * _at(b, t, T)
             after = tl.where(steps == t, h[:, :, None, :, :], after)
-        c = _same(rows + DM + N, at, N, Q, E)
+        c = _same(rows + 3 * E + DM + N, at, N, Q, E)
         y = _sum_inner(after * c)
         grad_c = tl.sum(after * _inner(dy), axis=0)[None, :, :, :, :]
         pushed = _inner(dy) * c
@@ -431,28 +424,29 @@ def gradients(
         sum_b += tl.sum(grad_b * _inner(s), axis=2)
         sum_c += tl.sum(grad_c * _inner(s), axis=2)
         grad_s = delta * grad_input
-        grad_s += _sum_inner(grad_b * _packed(packed + 3 * E * DM, N, Q, E, W))
-        grad_s += _sum_inner(grad_c * _packed(packed + 3 * E * DM + N * E, N, Q, E, W))
+        grad_s += _sum_inner(grad_b * _packed(packed + E * DM, N, Q, E, W))
+        grad_s += _sum_inner(grad_c * _packed(packed + E * DM + N * E, N, Q, E, W))
 
         skip = _channel(D, E, 1)
         y += skip * s
         grad_s += skip * dy
         sum_skip += tl.sum(dy * s, axis=2)
-        grad_pre = grad_delta * real * _sigmoid(pre)
+        grad_pre = grad_delta * _sigmoid(pre)
+        tail = tl.sum(_same(rows + 3 * E + DM + 2 * N, at, 4, 4, E), axis=3)
         sum_bias += tl.sum(grad_pre, axis=2)
         grad_tau = tl.sum(grad_pre * _channel(dt_weight, E, R), axis=0)[None, :, :]
         grad_s += grad_tau * _channel(x_proj, E, 1)
         sum_tau1 += tl.sum(grad_tau * s, axis=2)
-        sum_dt1 += tl.sum(grad_pre * _pick(tail, 1), axis=2)
+        sum_dt1 += tl.sum(grad_pre * _pick(tail, 0), axis=2)
         if R == 2:
             grad_tau = tl.sum(grad_pre * _channel(dt_weight + 1, E, R), axis=0)[None, :, :]
             grad_s += grad_tau * _channel(x_proj + E, E, 1)
             sum_tau2 += tl.sum(grad_tau * s, axis=2)
-            sum_dt2 += tl.sum(grad_pre * _pick(tail, 2), axis=2)
+            sum_dt2 += tl.sum(grad_pre * _pick(tail, 1), axis=2)
         grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
         grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
-        sum_out += tl.sum(_inner(y * gate * real) * _same(grad_out, places * DM, DM, 4, E, AGAIN=True), axis=2)
-        u = _same(rows, at, DM, 4, E, AGAIN=True)
+        sum_out += tl.sum(_inner(y * gate) * _same(grad_out, places * DM, DM, 4, E, AGAIN=True), axis=2)
+        u = _same(rows + 3 * E, at, DM, 4, E)
         sum_a += tl.sum(_inner(grad_a) * u, axis=2)
         sum_z += tl.sum(_inner(grad_z) * u, axis=2)
 
@@ -605,25 +599,24 @@ def forward(
     w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     tape = Tape(
-        new(3 * d_inner * d_model + 2 * d_inner * d_state),
-        new(batch * length, d_model + 2 * d_state + 4),
+        new(d_inner * (d_model + 2 * d_state)),
+        new(batch * length, 3 * d_inner + d_model + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
         new(cut.total_chunks * cut.num_tiles * (cut.tile // cut.tile_gradients) if keep else 0, d_inner * d_state),
     )
     states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
     sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
     prepare[(triton.cdiv(batch * length, 64),)](
-        tokens, tape.rows, tape.packed, w.norm_weight, w.in_proj, w.x_proj, w.out_proj,
+        tokens, tape.rows, tape.packed, w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj,
         tokens if mask is None else mask.view(torch.uint8), eps, length, batch * length, **sizes, **sizes_mask, Q=min(4, d_state), M=64, num_warps=4, num_stages=1,
     )  # fmt: skip
     grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_ends[grid](
-        tape.rows, tape.packed, states, tape.sums, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape
+        tape.rows, states, tape.sums, w.A_log, *places, **sizes, **shape
     )
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     outputs[grid](
-        tokens, tape.rows, tape.packed, out, states, tape.tile_starts,
-        w.dt_weight, w.dt_bias, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
+        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
         maxnreg=cut.registers,
     )  # fmt: skip
     return out, last, tape
@@ -646,13 +639,14 @@ def backward(
     adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
     grid, shape = _launch(w, cut, cut.warps, cut.tile)
     chunk_adjoints[grid](
-        tape.rows, tape.packed, grad_out, adjoints, w.dt_weight, w.dt_bias, w.A_log, *places, **sizes, **shape,
+        tape.rows, tape.packed, grad_out, adjoints, w.A_log, *places, **sizes, **shape,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
     grid, shape = _launch(w, cut, cut.warps_gradients, cut.tile_gradients)
     partials = new(grid[0], sum(weight.numel() for weight in w))
     gradients[grid](
-        tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials, *w[:7], eps,
+        tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
+        w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.A_log, w.D, eps,
         *places, **sizes, **shape, maxnreg=cut.registers_gradients,
     )  # fmt: skip
     total = new(partials.shape[1])
