@@ -1,23 +1,26 @@
 """Check and time the selective scan on one CUDA device, side by side with mamba-ssm.
 
-    PYTHONPATH=. python benchmarks/scan_gpu.py --check --time --out OUT.json
-    PYTHONPATH=. python benchmarks/scan_gpu.py --time --rows 0,2 --variant FORWARD_TILE=4 --variant SAVE_EVERY=32,BACKWARD_TILE=8
+    PYTHONPATH=. python benchmarks/scan_gpu.py --check --time --out OUT.json PYTHONPATH=. python
+    benchmarks/scan_gpu.py --time --rows 0,2 --variant FORWARD_TILE=4 --variant SAVE_EVERY=32,BACKWARD_TILE=8
 
-`--check` (all, or a part named in `CHECKS`; parts may run side by side) compares values and gradients with a float64 reference at lengths from 1 to 1,048,576 and at a size whose
-element count passes 2^31; the exit status is 1 if an error is above its limit. `--time` measures every row of `ROWS`;
-each `--variant` sets constants of `lgbench.ops.scan_triton` for one more series. mamba-ssm is timed if it can be
-imported, or if LGBENCH_SELECTIVE_SCAN_LIB names its compiled `selective_scan_cuda` library.
+`--check` (all, or a part named in `CHECKS`; parts may run side by side) compares values and gradients with a
+float64 reference at lengths from 1 to 1,048,576 and at a size whose element count passes 2^31; the exit
+status is 1 if an error is above its limit. `--time` measures every row of `ROWS`; each `--variant` sets
+constants of `lgbench.ops.scan_triton` for one more series. mamba-ssm is timed if it can be imported, or if
+LGBENCH_SELECTIVE_SCAN_LIB names its compiled `selective_scan_cuda` library.
 
-Times are medians of `triton.testing.do_bench`, which empties the L2 cache before each run. "graph" is the same work
-replayed from a CUDA graph over enough copies of the inputs that none is found in the cache, without the time that
-Python needs to launch it. "copy" is the share of the measured copy rate, counting x, Δ, z, B, C read and y written
-once in the forward.
+Times are medians of `triton.testing.do_bench`, which empties the L2 cache before each run. "graph" is the
+same work replayed from a CUDA graph over enough copies of the inputs that none is found in the cache,
+without the time that Python needs to launch it. "copy" is the share of the measured copy rate, counting x,
+Δ, z, B, C read and y written once in the forward.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -71,7 +74,7 @@ def run(arguments: dict[str, Tensor], mask: Tensor | None = None) -> tuple[Tenso
 
 
 def reference(arguments: dict[str, Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The scan in float64 by recursive doubling: after k rounds, row t holds what the last 2^k steps up to t do."""
+    """The scan in float64 by recursive doubling: after k rounds, row t holds what the last 2^k steps do."""
     v = {name: None if value is None else value.double() for name, value in arguments.items()}
     dt = F.softplus(v["delta"] + v["delta_bias"])
     if mask is not None:
@@ -149,27 +152,32 @@ def check_lengths(dtype: torch.dtype) -> list[dict]:
     return records
 
 
-def check_shapes() -> list[dict]:
-    """Channels and states that do not fill a block, a time mask, missing arguments, and the same bits twice."""
+def check_masked() -> list[dict]:
+    """A time mask, and channels that do not fill a block, in every type."""
     records = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         label = f"B3-E72-N16-L1537-{dtype}-masked"
         records.append(compare(label, inputs(3, 72, 1537, 16, dtype), LIMITS[dtype], masked=True))
+    return records
+
+
+def check_rest() -> list[dict]:
+    """States that fill no power of two, missing arguments, and the same bits twice."""
     bare = {k: v for k, v in inputs(2, 40, 777, 5, torch.float32).items() if k not in ("D", "z", "h0")}
-    records.append(compare("B2-E40-N5-L777-fp32-no D, z, h0", bare, LIMITS[torch.float32]))
-    return [*records, check_determinism()]
+    return [compare("B2-E40-N5-L777-fp32-no D, z, h0", bare, LIMITS[torch.float32]), check_determinism()]
 
 
 CHECKS = {
     "big": check_big,
     "float32": lambda: check_lengths(torch.float32),
     "bfloat16": lambda: check_lengths(torch.bfloat16),
-    "shapes": check_shapes,
+    "masked": check_masked,
+    "rest": check_rest,
 }
 
 
 def check_offsets() -> dict:
-    """2.25 · 10^9 elements in each of x, Δ, y: three channels against float64, values and gradients of x and Δ."""
+    """2.25 · 10^9 elements in each of x, Δ, y: three channels against float64, with the gradients of x, Δ."""
     length, channels, states, chosen = 2_200_000, 1024, 4, [0, 500, 1023]
     like = dict(device="cuda", dtype=torch.bfloat16)
     torch.manual_seed(2)
@@ -241,7 +249,7 @@ def time_graph(make: Callable[[int], Callable[[], object]], copies: int) -> floa
         event.record()
         graph.replay()
     torch.cuda.synchronize()
-    times = sorted(a.elapsed_time(b) for a, b in zip(events, events[1:], strict=False))
+    times = sorted(a.elapsed_time(b) for a, b in itertools.pairwise(events))
     return times[len(times) // 2] / copies
 
 
@@ -302,7 +310,7 @@ def load_mamba():
 
 
 def time_rows(rows: list[tuple], variants: list[dict], graphs: bool, backward: bool) -> list[dict]:
-    """Median times of every row: mamba-ssm, then each variant of the Triton scan."""
+    """Median times of every row: each variant of the Triton scan, then mamba-ssm."""
     rate, module, records = copy_rate(), load_mamba(), []
     print(f"copy rate {rate / 1e12:.2f} TB/s", flush=True)
     for row in rows:
@@ -310,21 +318,25 @@ def time_rows(rows: list[tuple], variants: list[dict], graphs: bool, backward: b
         moved = batch * length * (4 * channels + 2 * states) * dtype.itemsize
         train = backward and length * channels < 1e8
         base = {"row": f"{batch}x{channels}x{length}x{states}-{str(dtype)[6:]}", "copy_rate": rate}
+        timers = [functools.partial(time_variant, row, variant, graphs, train) for variant in variants]
         if module is not None:
-            forward, both = mamba_calls(row, module)
-            record = {**base, "back_end": "mamba_ssm", "forward_ms": do_bench(forward, return_mode="median")}
-            if train:
-                record["training_ms"] = do_bench(both, return_mode="median")
+            timers.append(functools.partial(time_mamba, row, module, train))
+        for timer in timers:
+            record = {**base, **timer()}
+            record["copy_share"] = moved / rate / (record["forward_ms"] * 1e-3)
+            print(describe(record), flush=True)
             records.append(record)
-            del forward, both
-        for variant in variants:
-            records.append({**base, **time_variant(row, variant, graphs, train)})
-        for record in records:
-            if record["row"] == base["row"]:
-                record["copy_share"] = moved / rate / (record["forward_ms"] * 1e-3)
-                print(describe(record), flush=True)
         torch.cuda.empty_cache()
     return records
+
+
+def time_mamba(row: tuple, module, train: bool) -> dict:
+    """Times of one row with mamba-ssm's extension called directly, without its Python around it."""
+    forward, both = mamba_calls(row, module)
+    record = {"back_end": "mamba_ssm", "forward_ms": do_bench(forward, return_mode="median")}
+    if train:
+        record["training_ms"] = do_bench(both, return_mode="median")
+    return record
 
 
 @contextlib.contextmanager
@@ -391,7 +403,9 @@ def main() -> int:
     records = [record for part in parts for record in CHECKS[part]()]
     if options.time or options.warm:
         rows = [ROWS[int(i)] for i in options.rows.split(",")]
-        variants = [{}, *map(parse_variant, options.variant)]
+        variants = [parse_variant(text) for text in options.variant]
+        if not (options.warm and variants):
+            variants.insert(0, {})
         if options.warm:
             for row in rows:
                 for variant in variants:

@@ -2,21 +2,21 @@
 
     h_t = exp(Δ_t A) ∘ h_{t-1} + (Δ_t x_t) ⊗ B_t,    y_t = (h_t C_t + D ∘ x_t) ∘ SiLU(z_t)
 
-Sizes: B batch, L length, E d_inner, N d_state. A program owns a block of channels with all their states and walks
-through one chunk of time, a tile of a few steps at once. Where batch and channels alone leave the chip idle, time is
-cut into chunks and there are three passes:
+Sizes: B batch, L length, E d_inner, N d_state. A program owns a block of channels with all their states and
+walks through one chunk of time, a tile of a few steps at once. Where batch and channels alone leave the chip
+idle, time is cut into chunks and there are three passes:
 
-1. *summary*: the state that each chunk ends with when it starts from zero, and ΣΔ. The decay of a whole chunk is
-   exp(A ΣΔ), so a chunk is summed up in E·(N+1) numbers;
+1. *summary*: the state that each chunk ends with when it starts from zero, and ΣΔ. The decay of a whole chunk
+   is exp(A ΣΔ), so a chunk is summed up in E·(N+1) numbers;
 2. *carry*: an associative scan over the summaries gives every chunk its true starting state;
 3. *finish*: every chunk runs again from there and writes its outputs.
 
-The backward is the same three passes in reversed time, on the adjoint of the state. The forward leaves the state at
-every `save_every`-th step; the backward recomputes the others. All sums have a fixed order, there are no atomics, and
-the number of chunks depends on the shapes alone: the same input gives the same bits. Offsets are 64 bit.
+The backward is the same three passes in reversed time, on the adjoint of the state. The forward leaves every
+`SAVE_EVERY`-th state; the backward recomputes the others. All sums have a fixed order, there are no atomics,
+and the number of chunks depends on the shapes alone: the same input gives the same bits. Offsets are 64 bit.
 
-Source: recurrence of Gu and Dao, arXiv:2312.00752, Algorithm 2; chunks with carried states as in Blelloch (1990),
-"Prefix sums and their applications"; the kernels are our own.
+Source: recurrence of Gu and Dao, arXiv:2312.00752, Algorithm 2; chunks with carried states as in Blelloch
+(1990), "Prefix sums and their applications"; the kernels are our own.
 """
 
 import functools
@@ -29,11 +29,11 @@ from torch.autograd.function import once_differentiable
 from lgbench.ops.scan_triton_backward import adjoint_summary_kernel, backward_kernel
 from lgbench.ops.scan_triton_forward import BLOCK, carry_kernel, forward_kernel, padded_states
 
-# Programs of one warp that keep an H100 (132 multiprocessors) busy. A constant, not the device's count, so that the
-# split into chunks, and with it every rounding, is the same on every card.
+# Programs of one warp that keep an H100 (132 multiprocessors) busy. A constant, not the device's count, so
+# that the split into chunks, and with it every rounding, is the same on every card.
 FORWARD_PROGRAMS = 2048
 BACKWARD_PROGRAMS = 1024
-FORWARD_TILE = 4
+FORWARD_TILE_STATES = 64
 BACKWARD_TILE = 4
 FORWARD_REGISTERS = None
 BACKWARD_REGISTERS = None
@@ -62,7 +62,8 @@ def plan(batch: int, length: int, channels: int, states: int, backward: bool) ->
     Returns:
         a plan whose chunks cover the length; all but the last are full, and multiples of `SAVE_EVERY`.
     """
-    tile = max(BACKWARD_TILE if backward else FORWARD_TILE, 32 // padded_states(states))
+    padded = padded_states(states)
+    tile = max(BACKWARD_TILE if backward else FORWARD_TILE_STATES // padded, 32 // padded)
     wanted = (BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS) // (batch * _cdiv(channels, BLOCK))
     steps = max(_cdiv(length, max(1, wanted)), 2 * SAVE_EVERY)
     chunk = _cdiv(steps, SAVE_EVERY) * SAVE_EVERY
@@ -85,8 +86,10 @@ def scan(
     """Selective scan with gradients; arguments and meaning as `lgbench.ops.selective_scan.selective_scan`.
 
     Args:
-        x, delta, z: `(B, L, E)` float32, bfloat16 or float16 on one CUDA device; slices whose last stride is 1 and
-            whose sequences follow each other (a part of a projection's output) are read in place, others copied.
+        x, delta, z: `(B, L, E)` float32, bfloat16 or float16 on one CUDA device; slices whose last stride is
+        1 and
+            whose sequences follow each other (a part of a projection's output) are read in place, others
+            copied.
         A: `(E, N)` float32. B, C: `(B, L, N)`. D, delta_bias: `(E,)`. h0: `(B, E, N)`.
         mask: `(L,)` or `(B, L)` bool, True for real tokens.
 
@@ -101,7 +104,9 @@ def scan(
             "the triton scan computes in float32, got float64; use backend='torch' or 'reference'"
         )
     if A.shape[1] > 32:
-        raise ValueError(f"the triton scan holds at most 32 states a channel, got {A.shape[1]}; use backend='torch'")
+        raise ValueError(
+            f"the triton scan holds at most 32 states a channel, got {A.shape[1]}; use backend='torch'"
+        )
     batch, length, channels = x.shape
     if batch == 0 or length == 0 or channels == 0:
         state = x.new_zeros(batch, channels, A.shape[1], dtype=torch.float32) if h0 is None else h0.float()
@@ -117,7 +122,9 @@ class _SelectiveScan(torch.autograd.Function):
         x, delta, z, B, C = (_rows(t) for t in (x, delta, z, B, C))
         A, D, h0, delta_bias = (None if t is None else t.contiguous() for t in (A, D, h0, delta_bias))
         with torch.cuda.device_of(x):
-            y, state, saved = _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, any(ctx.needs_input_grad))
+            y, state, saved = _forward(
+                x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, any(ctx.needs_input_grad)
+            )
         ctx.save_for_backward(x, delta, A, B, C, D, z, mask, delta_bias, saved)
         ctx.softplus, ctx.h0_dtype = softplus, None if h0 is None else h0.dtype
         ctx.set_materialize_grads(False)
@@ -134,14 +141,14 @@ class _SelectiveScan(torch.autograd.Function):
 
 
 def _rows(t: Tensor | None) -> Tensor | None:
-    """The same values with last stride 1 and `(batch, length)` in one regular stride, copied only where needed."""
+    """The same values with last stride 1 and one stride for `(batch, length)`, copied only where needed."""
     if t is None or (t.stride(2) == 1 and (t.shape[0] == 1 or t.stride(0) == t.shape[1] * t.stride(1))):
         return t
     return t.contiguous()
 
 
 def _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad):
-    """y `(B, L, E)`, final state `(B, E, N)` float32, saved states `(B, ceil(L / SAVE_EVERY), N, E)` or None."""
+    """y `(B, L, E)`, final state `(B, E, N)`, saved states `(B, ceil(L / SAVE_EVERY), N, E)` or None."""
     batch, length, channels = x.shape
     states = A.shape[1]
     tile, chunk, num_chunks = plan(batch, length, channels, states, False)
@@ -157,7 +164,9 @@ def _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad)
     programs = batch * _cdiv(channels, BLOCK)
     if num_chunks > 1:
         tensors = (x, delta, None, None, B, None, A, None, delta_bias, mask, None, None, summary, None)
-        _launch(forward_kernel, programs * (num_chunks - 1), tensors, numbers, (*sizes, False), FORWARD_REGISTERS)
+        _launch(
+            forward_kernel, programs * (num_chunks - 1), tensors, numbers, (*sizes, False), FORWARD_REGISTERS
+        )
         _carry(summary, A, h0, reverse=False)
     tensors = (x, delta, z, y, B, C, A, D, delta_bias, mask, h0, state, summary, saved)
     _launch(forward_kernel, programs * num_chunks, tensors, numbers, (*sizes, True), FORWARD_REGISTERS)
@@ -183,7 +192,9 @@ def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dty
             (*shape, delta.stride(1), z_stride, grad_y.stride(1), C.stride(1), softplus), FORWARD_REGISTERS,
         )  # fmt: skip
         _carry(summary, A, grad_state, reverse=True)
-    dx, ddelta, dz = (None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, delta, z))
+    dx, ddelta, dz = (
+        None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, delta, z)
+    )
     dBC = _f32(x, 2, blocks, batch, length, states)
     dh0 = None if h0_dtype is None else _f32(x, batch, channels, states)
     scratch = _f32(x, programs * num_chunks, SAVE_EVERY // tile * padded * BLOCK)
@@ -192,7 +203,8 @@ def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dty
         (x, delta, z, grad_y, B, C, A, D, delta_bias, mask, saved, summary, grad_state, scratch,
          dx, ddelta, dz, dBC, small, dh0),
         (length, chunk, num_chunks, batch, mask_stride),
-        (*shape, SAVE_EVERY, x.stride(1), delta.stride(1), z_stride, grad_y.stride(1), B.stride(1), C.stride(1), softplus),
+        (*shape, SAVE_EVERY, x.stride(1), delta.stride(1), z_stride, grad_y.stride(1), B.stride(1),
+        C.stride(1), softplus),
         BACKWARD_REGISTERS,
     )  # fmt: skip
     dB, dC = dBC[:, 0] if blocks == 1 else dBC.sum(1)
@@ -223,7 +235,7 @@ def _carry(summary: Tensor, A: Tensor, outer: Tensor | None, reverse: bool) -> N
 
 
 def _launch(kernel, programs, tensors, numbers, sizes, registers, num_warps=1) -> None:
-    """Run a kernel; from the second time on without Triton's look-up of the compiled one, which takes longer than it.
+    """Run a kernel; from the second time on without Triton's look-up of it, which takes longer than the run.
 
     Args:
         tensors, numbers, sizes: its arguments in order: pointers or None, integers, compile-time constants.

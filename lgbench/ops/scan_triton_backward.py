@@ -1,13 +1,15 @@
-"""Triton kernels of the backward scan: summaries of the adjoint, and all gradients of one chunk for 32 channels.
+"""Triton kernels of the backward scan: summaries of the adjoint, then all gradients of a chunk.
 
 With g_t the gradient of h_t C_t and G_t that of h_t, r_t = exp(Δ_t A) G_t is the gradient of h_{t-1}, so
 
-    G_t = r_{t+1} + C_t g_t        dC_t = Σ_e g_t h_t        dB_t = Σ_e Δ_t x_t G_t
-    dA = Σ_t Δ_t r_t h_{t-1}       dx_t = Δ_t Σ_n G_t B_t + D g_t       dΔ_t = x_t Σ_n G_t B_t + Σ_n A r_t h_{t-1}
+    G_t = r_{t+1} + C_t g_t           dC_t = Σ_e g_t h_t
+    dB_t = Σ_e Δ_t x_t G_t            dA = Σ_t Δ_t r_t h_{t-1}
+    dx_t = Δ_t Σ_n G_t B_t + D g_t    dΔ_t = x_t Σ_n G_t B_t + Σ_n A r_t h_{t-1}
 
-One warp, a lane a channel, as in `scan_triton_forward`, whose names hold here too. Only every SAVE-th state was kept:
-a stretch of SAVE steps is first run forward to the start of each tile, then its tiles are taken from the last to the
-first, each recomputing its states in registers.
+One warp, a lane a channel, as in `scan_triton_forward`, whose names hold here too. Only every SAVE-th state
+was kept: a stretch of SAVE steps is first run forward to the start of each tile, then its tiles are taken
+from the last to the first, each recomputing its states in registers. All its tiles are masked: a second copy
+without masks would save 5 % of the instructions and take twice as long to compile.
 """
 
 import triton
@@ -18,6 +20,7 @@ from lgbench.ops.scan_triton_forward import (
     SIZES,
     enter,
     forward_tile,
+    inside,
     load_forward,
     load_packed,
     load_rows,
@@ -30,7 +33,8 @@ from lgbench.ops.scan_triton_forward import (
 )
 
 POINTERS = (
-    "x", "delta", "z", "grad", "B", "C", "A", "D", "delta_bias", "mask", "saved", "summary", "grad_state", "scratch",
+    "x", "delta", "z", "grad", "B", "C", "A", "D", "delta_bias", "mask", "saved", "summary", "grad_state",
+    "scratch",
     "dx", "ddelta", "dz", "dBC", "small", "dh0",
 )  # fmt: skip
 
@@ -41,7 +45,7 @@ def adjoint_summary_kernel(
     E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     DS: tl.constexpr, ZS: tl.constexpr, GS: tl.constexpr, CS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """What each chunk but the first adds to the gradient of the state before it, and ΣΔ: `(B, num_chunks, N+1, E)`."""
+    """What each chunk but the first adds to the gradient of the state before it, and ΣΔ in row N."""
     BLOCKS: tl.constexpr = (E + BLOCK - 1) // BLOCK
     program = tl.program_id(0)
     chunk = 1 + (program // BLOCKS) % (num_chunks - 1)
@@ -64,8 +68,9 @@ def adjoint_summary_kernel(
             delta, grad, z, C, first, full, length, step, e, lane, E, N, NP, BLOCK, TILE, DS, GS, ZS, CS, True
         )
         r, total = _adjoint_tile(
-            r, total, raw, gs, zs, Cs, z, A2, bias, mask, mask_at, full, length, step, n, NP, TILE, SOFTPLUS, True
-        )
+            r, total, raw, gs, zs, Cs, z, A2, bias, mask, mask_at, full, length, step, n,
+            NP, TILE, SOFTPLUS, True,
+        )  # fmt: skip
     if begin < full:
         t = full - TILE
         raw, gs, zs, Cs = _load_adjoint(
@@ -77,8 +82,9 @@ def adjoint_summary_kernel(
                 E, N, NP, BLOCK, TILE, DS, GS, ZS, CS, False,
             )  # fmt: skip
             r, total = _adjoint_tile(
-                r, total, raw, gs, zs, Cs, z, A2, bias, mask, mask_at, t, length, step, n, NP, TILE, SOFTPLUS, False
-            )
+                r, total, raw, gs, zs, Cs, z, A2, bias, mask, mask_at, t, length, step, n,
+                NP, TILE, SOFTPLUS, False,
+            )  # fmt: skip
             raw, gs, zs, Cs = raw_next, g_next, z_next, C_next
             t -= TILE
     at = summary + (item * num_chunks + chunk) * ((N + 1) * E)
@@ -93,7 +99,7 @@ def _load_adjoint(
     DS: tl.constexpr, GS: tl.constexpr, ZS: tl.constexpr, CS: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     MASKED: tl.constexpr = TAIL or E % BLOCK != 0
-    ok = (t + step < length) & (e[None, :] < E)
+    ok = inside(t, step, length, e, E, BLOCK, TILE)
     raw = load_rows(delta, first + t, DS, step, e, ok, MASKED)
     gs = load_rows(grad, first + t, GS, step, e, ok, MASKED)
     zs = load_rows(z, first + t, ZS, step, e, ok, MASKED) if z is not None else gs
@@ -107,7 +113,7 @@ def _adjoint_tile(
     NP: tl.constexpr, TILE: tl.constexpr, SOFTPLUS: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """r, the gradient of the state after a tile, becomes that of the state before it."""
-    v, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, TAIL)
+    _, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, TAIL)
     gs, Cs = gs.to(tl.float32), Cs.to(tl.float32)
     if z is not None:
         zs = zs.to(tl.float32)
@@ -123,15 +129,17 @@ def _adjoint_tile(
 def backward_kernel(
     x, delta, z, grad, B, C, A, D, delta_bias, mask, saved, summary, grad_state, scratch,
     dx, ddelta, dz, dBC, small, dh0, length, chunk_length, num_chunks, batch, mask_stride,
-    E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, SAVE: tl.constexpr,
-    XS: tl.constexpr, DS: tl.constexpr, ZS: tl.constexpr, GS: tl.constexpr, BS: tl.constexpr, CS: tl.constexpr,
+    E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, SAVE:
+    tl.constexpr,
+    XS: tl.constexpr, DS: tl.constexpr, ZS: tl.constexpr, GS: tl.constexpr, BS: tl.constexpr, CS:
+    tl.constexpr,
     SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """All gradients of one chunk of one block of channels.
 
-    dBC `(2, blocks, B, L, N)`: parts of dB and dC, to be added over blocks. small `(B, num_chunks, (N + 2) E)`: parts
-    of dA `(E, N)`, dD and the gradient of the bias, to be added over sequences and chunks. scratch: `SAVE // TILE`
-    states `(NP, BLOCK)` for each program.
+    dBC `(2, blocks, B, L, N)`: parts of dB and dC, to be added over blocks. small `(B, num_chunks, (N + 2)
+    E)`: parts of dA `(E, N)`, dD and the gradient of the bias, to be added over sequences and chunks.
+    scratch: `SAVE // TILE` states `(NP, BLOCK)` for each program.
     """
     BLOCKS: tl.constexpr = (E + BLOCK - 1) // BLOCK
     program = tl.program_id(0)
@@ -158,54 +166,40 @@ def backward_kernel(
     low = begin + (end - 1 - begin) // SAVE * SAVE
     while low >= begin:
         high = tl.minimum(low + SAVE, end)
-        full = low + (high - low) // TILE * TILE
-        h = tl.load(
-            saved + (item * tl.cdiv(length, SAVE) + low // SAVE) * (N * E) + n * E + e[None, :], mask=here, other=0.0
-        )
+        stretch = item * tl.cdiv(length, SAVE) + low // SAVE
+        h = tl.load(saved + stretch * (N * E) + n * E + e[None, :], mask=here, other=0.0)
         tl.store(kept, h)
         _keep_states(
             h, kept, x, delta, B, A2, bias, mask, mask_at, first, low, high, length, step, e, n, lane,
             E, N, NP, BLOCK, TILE, XS, DS, BS, SOFTPLUS,
         )  # fmt: skip
         tl.debug_barrier()
-        if full < high:
-            xs, raw, gs, zs, Bs, Cs = _load_backward(
-                x, delta, grad, z, B, C, first, full, length, step, e, lane,
-                E, N, NP, BLOCK, TILE, XS, DS, GS, ZS, BS, CS, True,
+        t = low + (high - 1 - low) // TILE * TILE
+        xs, raw, gs, zs, Bs, Cs = _load_backward(
+            x, delta, grad, z, B, C, first, t, length, step, e, lane,
+            E, N, NP, BLOCK, TILE, XS, DS, GS, ZS, BS, CS,
+        )  # fmt: skip
+        h = tl.load(kept + (t - low) // TILE * (NP * BLOCK))
+        while t >= low:
+            to = tl.maximum(t - TILE, low)
+            x_next, raw_next, g_next, z_next, B_next, C_next = _load_backward(
+                x, delta, grad, z, B, C, first, to, length, step, e, lane,
+                E, N, NP, BLOCK, TILE, XS, DS, GS, ZS, BS, CS,
             )  # fmt: skip
-            h = tl.load(kept + (full - low) // TILE * (NP * BLOCK))
+            h_next = tl.load(kept + (to - low) // TILE * (NP * BLOCK))
             r, dA, dD, dbias = _backward_tile(
-                h, r, dA, dD, dbias, xs, raw, gs, zs, Bs, Cs, z, A2, D, skip, bias, mask, mask_at, dx, ddelta, dz, dB, dC,
-                first, full, length, step, e, n, lane, E, N, NP, BLOCK, TILE, SOFTPLUS, True,
+                h, r, dA, dD, dbias, xs, raw, gs, zs, Bs, Cs, z, A2, D, skip, bias, mask, mask_at,
+                dx, ddelta, dz, dB, dC, first, t, length, step, e, n, lane, E, N, NP, BLOCK, TILE, SOFTPLUS,
             )  # fmt: skip
-        if low < full:
-            t = full - TILE
-            xs, raw, gs, zs, Bs, Cs = _load_backward(
-                x, delta, grad, z, B, C, first, t, length, step, e, lane,
-                E, N, NP, BLOCK, TILE, XS, DS, GS, ZS, BS, CS, False,
-            )  # fmt: skip
-            h = tl.load(kept + (t - low) // TILE * (NP * BLOCK))
-            while t >= low:
-                to = tl.maximum(t - TILE, low)
-                x_next, raw_next, g_next, z_next, B_next, C_next = _load_backward(
-                    x, delta, grad, z, B, C, first, to, length, step, e, lane,
-                    E, N, NP, BLOCK, TILE, XS, DS, GS, ZS, BS, CS, False,
-                )  # fmt: skip
-                h_next = tl.load(kept + (to - low) // TILE * (NP * BLOCK))
-                r, dA, dD, dbias = _backward_tile(
-                    h, r, dA, dD, dbias, xs, raw, gs, zs, Bs, Cs, z, A2, D, skip, bias, mask, mask_at,
-                    dx, ddelta, dz, dB, dC,
-                    first, t, length, step, e, n, lane, E, N, NP, BLOCK, TILE, SOFTPLUS, False,
-                )  # fmt: skip
-                h, xs, raw, gs, zs, Bs, Cs = h_next, x_next, raw_next, g_next, z_next, B_next, C_next
-                t -= TILE
+            h, xs, raw, gs, zs, Bs, Cs = h_next, x_next, raw_next, g_next, z_next, B_next, C_next
+            t -= TILE
         tl.debug_barrier()
         low -= SAVE
     at = small + (item * num_chunks + chunk) * ((N + 2) * E)
     tl.store(at + e[None, :] * N + n, dA, mask=here)
     tl.store(at + N * E + e, dD, mask=e < E)
     tl.store(at + (N + 1) * E + e, dbias, mask=e < E)
-    if dh0 is not None:
+    if dh0 is not None:  # noqa: SIM102 (decided at compile time, the inner one at run time)
         if chunk == 0:
             tl.store(dh0 + (item * E + e[None, :]) * N + n, r, mask=here)
 
@@ -216,7 +210,7 @@ def _keep_states(
     E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
     XS: tl.constexpr, DS: tl.constexpr, BS: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """Run forward from h, the state before `low`, and keep the state before each later tile of the stretch."""
+    """Run forward from h, the state before `low`, and keep the state before each later tile."""
     if low + TILE < high:
         total = tl.zeros([BLOCK], tl.float32)
         xs, raw, zs, Bs, Cs = load_forward(
@@ -224,14 +218,16 @@ def _keep_states(
             E, N, NP, BLOCK, TILE, XS, DS, XS, BS, BS, False, False,
         )  # fmt: skip
         t = low
-        while t + TILE < high:
+        last = low + (high - 1 - low) // TILE * TILE - TILE
+        while t <= last:
             kept += NP * BLOCK
             x_next, raw_next, z_next, B_next, C_next = load_forward(
-                x, delta, None, B, None, first, tl.minimum(t + TILE, (high - 1 - low) // TILE * TILE + low - TILE),
-                length, step, e, lane, E, N, NP, BLOCK, TILE, XS, DS, XS, BS, BS, False, False,
+                x, delta, None, B, None, first, tl.minimum(t + TILE, last), length, step, e, lane,
+                E, N, NP, BLOCK, TILE, XS, DS, XS, BS, BS, False, False,
             )  # fmt: skip
             h, total = forward_tile(
-                h, total, xs, raw, zs, Bs, Cs, None, None, A2, None, bias, bias, mask, mask_at, first, t, length, step,
+                h, total, xs, raw, zs, Bs, Cs, None, None, A2, None, bias, bias, mask, mask_at, first, t,
+                length, step,
                 e, n, E, NP, BLOCK, TILE, SOFTPLUS, False, False,
             )  # fmt: skip
             tl.store(kept, h)
@@ -243,14 +239,14 @@ def _keep_states(
 def _load_backward(
     x, delta, grad, z, B, C, first, t, length, step, e, lane,
     E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-    XS: tl.constexpr, DS: tl.constexpr, GS: tl.constexpr, ZS: tl.constexpr, BS: tl.constexpr, CS: tl.constexpr,
-    TAIL: tl.constexpr,
+    XS: tl.constexpr, DS: tl.constexpr, GS: tl.constexpr, ZS: tl.constexpr, BS: tl.constexpr, CS:
+    tl.constexpr,
 ):  # fmt: skip
-    MASKED: tl.constexpr = TAIL or E % BLOCK != 0
-    xs = load_rows(x, first + t, XS, step, e, (t + step < length) & (e[None, :] < E), MASKED)
-    Bs = load_packed(B, first + t, BS, lane, t, length, N, NP, TILE, TAIL)
+    ok = inside(t, step, length, e, E, BLOCK, TILE)
+    xs = load_rows(x, first + t, XS, step, e, ok, True)
+    Bs = load_packed(B, first + t, BS, lane, t, length, N, NP, TILE, True)
     raw, gs, zs, Cs = _load_adjoint(
-        delta, grad, z, C, first, t, length, step, e, lane, E, N, NP, BLOCK, TILE, DS, GS, ZS, CS, TAIL
+        delta, grad, z, C, first, t, length, step, e, lane, E, N, NP, BLOCK, TILE, DS, GS, ZS, CS, True
     )
     return xs, raw, gs, zs, Bs, Cs
 
@@ -260,11 +256,11 @@ def _backward_tile(
     h, r, dA, dD, dbias, xs, raw, gs, zs, Bs, Cs, z, A2, D, skip, bias, mask, mask_at, dx, ddelta, dz, dB, dC,
     first, t, length, step, e, n, lane,
     E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-    SOFTPLUS: tl.constexpr, TAIL: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one tile from h, the state before it, and r, the gradient of the state after it."""
     GROUP: tl.constexpr = 32 // NP
-    v, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, TAIL)
+    v, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, True)
     xs, gs, Bs, Cs = xs.to(tl.float32), gs.to(tl.float32), Bs.to(tl.float32), Cs.to(tl.float32)
     if z is not None:
         zs = zs.to(tl.float32)
@@ -279,12 +275,13 @@ def _backward_tile(
     sums = ()
     for k in tl.static_range(TILE):
         before = tl.where(step3 == k, h[None, :, :], before)
-        h = tl.exp2(row(dt, step, k)[None, :] * A2) * h + row(dtx, step, k)[None, :] * unpack(Bs, k, n, NP, TILE)
+        Bk = unpack(Bs, k, n, NP, TILE)
+        h = tl.exp2(row(dt, step, k)[None, :] * A2) * h + row(dtx, step, k)[None, :] * Bk
         if z is not None:
             ys = tl.where(step == k, tl.sum(h * unpack(Cs, k, n, NP, TILE), 0)[None, :], ys)
-        sums = sums + (_sum_over_channels(h * row(gs, step, k)[None, :], n, lane, NP),)
+        sums = sums + (_sum_over_channels(h * row(gs, step, k)[None, :], n, lane, NP),)  # noqa: RUF005
         if k % GROUP == GROUP - 1:
-            _store_sums(dC, position, sums, k - (GROUP - 1), t, length, lane, N, NP, GROUP, TAIL)
+            _store_sums(dC, position, sums, k - (GROUP - 1), t, length, lane, N, NP, GROUP)
             sums = ()
     us = tl.zeros([TILE, BLOCK], tl.float32)
     ws = tl.zeros([TILE, BLOCK], tl.float32)
@@ -298,7 +295,7 @@ def _backward_tile(
         ws = tl.where(step == k, tl.sum(w * A2, 0)[None, :], ws)
         sums = (_sum_over_channels(G * row(dtx, step, k)[None, :], n, lane, NP),) + sums  # noqa: RUF005
         if k % GROUP == 0:
-            _store_sums(dB, position, sums, k, t, length, lane, N, NP, GROUP, TAIL)
+            _store_sums(dB, position, sums, k, t, length, lane, N, NP, GROUP)
             sums = ()
     dxs = dt * us
     dvs = xs * us + ws * (1.0 / LOG2E)
@@ -307,19 +304,18 @@ def _backward_tile(
     if mask is not None:
         keep = tl.load(mask + mask_at + t + step, mask=t + step < length, other=0)
         dvs = tl.where(keep != 0, dvs, 0.0)
-    if TAIL:
-        dvs = tl.where(t + step < length, dvs, 0.0)
+    dvs = tl.where(t + step < length, dvs, 0.0)
     dbias += tl.sum(dvs, 0)
     if D is not None:
         dxs += skip[None, :] * gs
         ys += skip[None, :] * xs
         dD += tl.sum(gs * xs, 0)
-    ok = (t + step < length) & (e[None, :] < E)
-    store_rows(dx, position, E, step, e, dxs, ok, TAIL or E % BLOCK != 0)
-    store_rows(ddelta, position, E, step, e, dvs, ok, TAIL or E % BLOCK != 0)
+    ok = inside(t, step, length, e, E, BLOCK, TILE)
+    store_rows(dx, position, E, step, e, dxs, ok, True)
+    store_rows(ddelta, position, E, step, e, dvs, ok, True)
     if z is not None:
         dzs = upstream * ys * gate * (1.0 + zs * (1.0 - gate))
-        store_rows(dz, position, E, step, e, dzs, ok, TAIL or E % BLOCK != 0)
+        store_rows(dz, position, E, step, e, dzs, ok, True)
     return r, dA, dD, dbias
 
 
@@ -337,7 +333,7 @@ def _sum_over_channels(tile, n, lane, NP: tl.constexpr):
 
 @triton.jit
 def _fold(values, lane, COUNT: tl.constexpr, DISTANCE: tl.constexpr):
-    """COUNT vectors over the lanes become one; each halving adds pairs of lanes and gives each half of the vectors."""
+    """COUNT vectors over the lanes become one: each halving leaves a lane half of them, added in pairs."""
     if COUNT == 1:
         return values[0]
     else:
@@ -349,7 +345,7 @@ def _fold(values, lane, COUNT: tl.constexpr, DISTANCE: tl.constexpr):
 
 @triton.jit
 def _exchange(low, high, lane, DISTANCE: tl.constexpr):
-    """Lanes whose DISTANCE bit is clear get their `low` plus their partner's, the others `high` plus `high`."""
+    """Lanes with a clear DISTANCE bit add up `low`, theirs and their partner's; the others `high`."""
     upper = (lane & DISTANCE) != 0
     keep, send = tl.where(upper, high, low), tl.where(upper, low, high)
     return keep + tl.gather(send, lane ^ DISTANCE, 0)
@@ -358,13 +354,10 @@ def _exchange(low, high, lane, DISTANCE: tl.constexpr):
 @triton.jit
 def _store_sums(
     pointer, position, sums, k: tl.constexpr, t, length, lane,
-    N: tl.constexpr, NP: tl.constexpr, GROUP: tl.constexpr, TAIL: tl.constexpr,
+    N: tl.constexpr, NP: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Finish the sums over channels of GROUP steps from k on, a number a lane, and write them."""
     total = _fold(sums, lane, GROUP, GROUP // 2)
     step, state = k + lane % GROUP, lane // GROUP
     pointers = pointer + position * N + (step * N + state)
-    if TAIL or NP != N:
-        tl.store(pointers, total, mask=(t + step < length) & (state < N))
-    else:
-        tl.store(pointers, total)
+    tl.store(pointers, total, mask=(t + step < length) & (state < N))

@@ -1,14 +1,14 @@
 """Triton kernels of the forward scan: one chunk of time for 32 channels, and the carry from chunk to chunk.
 
-A program is one warp; a lane is one channel with all its states in registers, so that the recurrence and the sum over
-states need no exchange between lanes. Rows of x, Δ, z are one coalesced access each. Rows of B and C are the same for
-all channels: they are read a lane a number and handed round by shuffles, since a load per number and step would wait
-for the cache each time. A tile is TILE steps; the next tile is loaded while one is computed.
+A program is one warp; a lane is one channel with all its states in registers, so that the recurrence and the
+sum over states need no exchange between lanes. Rows of x, Δ, z are one coalesced access each. Rows of B and C
+are the same for all channels: they are read a lane a number and handed round by shuffles, since a load in
+each step would wait for the cache each time. A tile is TILE steps; the next is loaded while one is computed.
 
-Names: E channels, N states, NP the power of two that holds them, BLOCK = 32 lanes, XS, DS, ... row strides of x, Δ, ...;
-a position is a row of a `(B·L, ...)` array, always 64 bit. Steps past the end have Δ = 0 and leave the state alone.
-The pointers' alignment is kept from Triton: it would spread a row over few lanes to read 16 bytes in each, and then
-move every number back through shared memory.
+Names: E channels, N states, NP the power of two that holds them, BLOCK = 32 lanes, XS, DS, ... row strides
+of x, Δ, ...; a position is a row of a `(B·L, ...)` array, always 64 bit. Steps past the end have Δ = 0 and
+leave the state alone. The pointers' alignment is kept from Triton: it would spread a row over few lanes to
+read 16 bytes in each, and then move every number back through shared memory.
 """
 
 import triton
@@ -17,7 +17,9 @@ import triton.language as tl
 BLOCK = 32
 LOG2E = tl.constexpr(1.4426950408889634)
 SIZES = ("length", "chunk_length", "num_chunks", "batch", "mask_stride")
-POINTERS = ("x", "delta", "z", "out", "B", "C", "A", "D", "delta_bias", "mask", "h0", "state", "summary", "saved")
+POINTERS = (
+    "x", "delta", "z", "out", "B", "C", "A", "D", "delta_bias", "mask", "h0", "state", "summary", "saved",
+)  # fmt: skip
 
 
 def padded_states(states: int) -> int:
@@ -29,14 +31,16 @@ def padded_states(states: int) -> int:
 def forward_kernel(
     x, delta, z, out, B, C, A, D, delta_bias, mask, h0, state, summary, saved,
     length, chunk_length, num_chunks, mask_stride,
-    E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, SAVE: tl.constexpr,
+    E: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, SAVE:
+    tl.constexpr,
     XS: tl.constexpr, DS: tl.constexpr, ZS: tl.constexpr, BS: tl.constexpr, CS: tl.constexpr,
     SOFTPLUS: tl.constexpr, OUTPUT: tl.constexpr,
 ):  # fmt: skip
     """One chunk of one block of channels: outputs and states if OUTPUT, else only its summary.
 
-    summary `(B, num_chunks, N + 1, E)`: first the state that each chunk ends with from zero and, in row N, ΣΔ; after
-    `carry_kernel` the true state after each chunk. saved `(B, ceil(L / SAVE), N, E)`: the states for the backward.
+    summary `(B, num_chunks, N + 1, E)`: first the state that each chunk ends with from zero and, in row N,
+    ΣΔ; after `carry_kernel` the true state after each chunk. saved `(B, ceil(L / SAVE), N, E)`: the states
+    for the backward.
     """
     BLOCKS: tl.constexpr = (E + BLOCK - 1) // BLOCK
     program = tl.program_id(0)
@@ -61,7 +65,8 @@ def forward_kernel(
     full = begin + (end - begin) // TILE * TILE
     if begin < full:
         xs, raw, zs, Bs, Cs = load_forward(
-            x, delta, z, B, C, first, begin, length, step, e, lane, E, N, NP, BLOCK, TILE, XS, DS, ZS, BS, CS, OUTPUT, False
+            x, delta, z, B, C, first, begin, length, step, e, lane,
+            E, N, NP, BLOCK, TILE, XS, DS, ZS, BS, CS, OUTPUT, False,
         )  # fmt: skip
         t = begin
         while t < full:
@@ -69,24 +74,27 @@ def forward_kernel(
                 x, delta, z, B, C, first, tl.minimum(t + TILE, full - TILE), length, step, e, lane,
                 E, N, NP, BLOCK, TILE, XS, DS, ZS, BS, CS, OUTPUT, False,
             )  # fmt: skip
-            if saved is not None:
+            if saved is not None:  # noqa: SIM102 (decided at compile time, the inner one at run time)
                 if t % SAVE == 0:
                     tl.store(_saved_at(saved, item, t, length, n, e, E, N, SAVE), h, mask=here)
             h, total = forward_tile(
-                h, total, xs, raw, zs, Bs, Cs, z, out, A2, D, skip, bias, mask, mask_at, first, t, length, step, e, n,
+                h, total, xs, raw, zs, Bs, Cs, z, out, A2, D, skip, bias, mask, mask_at, first, t, length,
+                step, e, n,
                 E, NP, BLOCK, TILE, SOFTPLUS, OUTPUT, False,
             )  # fmt: skip
             xs, raw, zs, Bs, Cs = x_next, raw_next, z_next, B_next, C_next
             t += TILE
     if full < end:
         xs, raw, zs, Bs, Cs = load_forward(
-            x, delta, z, B, C, first, full, length, step, e, lane, E, N, NP, BLOCK, TILE, XS, DS, ZS, BS, CS, OUTPUT, True
+            x, delta, z, B, C, first, full, length, step, e, lane,
+            E, N, NP, BLOCK, TILE, XS, DS, ZS, BS, CS, OUTPUT, True,
         )  # fmt: skip
-        if saved is not None:
+        if saved is not None:  # noqa: SIM102
             if full % SAVE == 0:
                 tl.store(_saved_at(saved, item, full, length, n, e, E, N, SAVE), h, mask=here)
         h, total = forward_tile(
-            h, total, xs, raw, zs, Bs, Cs, z, out, A2, D, skip, bias, mask, mask_at, first, full, length, step, e, n,
+            h, total, xs, raw, zs, Bs, Cs, z, out, A2, D, skip, bias, mask, mask_at, first, full, length,
+            step, e, n,
             E, NP, BLOCK, TILE, SOFTPLUS, OUTPUT, True,
         )  # fmt: skip
     if OUTPUT:
@@ -104,7 +112,7 @@ def _saved_at(saved, item, t, length, n, e, E: tl.constexpr, N: tl.constexpr, SA
 
 @triton.jit
 def enter(outer, before, at_the_end, item, zero, e, n, here, E: tl.constexpr, N: tl.constexpr):
-    """What enters a chunk: `outer` `(B, E, N)` or zero at the end of the sequence, else what left its neighbour."""
+    """What enters a chunk: `outer` `(B, E, N)` or zero at the end, else what left its neighbour."""
     value = zero
     if at_the_end:
         if outer is not None:
@@ -146,9 +154,16 @@ def sigmoid(v):
 
 @triton.jit
 def row(tile, index, k: tl.constexpr):
-    """Row k of a float32 tile; costs nothing where each lane holds whole columns, as the compiler sees through it."""
+    """Row k of a float32 tile; free where each lane holds whole columns, as the compiler sees through it."""
     bits = tl.where(index == k, tile.to(tl.int32, bitcast=True), 0)
     return tl.sum(bits, 0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def inside(t, step, length, e, E: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr):
+    """Which of the tile's `(TILE, BLOCK)` places exist."""
+    ok = tl.broadcast_to(t + step < length, [TILE, BLOCK])
+    return ok if E % BLOCK == 0 else ok & (e[None, :] < E)
 
 
 @triton.jit
@@ -213,7 +228,7 @@ def load_forward(
 ):  # fmt: skip
     """Everything that a tile reads, in its own types; what is not needed repeats what is."""
     MASKED: tl.constexpr = TAIL or E % BLOCK != 0
-    ok = (t + step < length) & (e[None, :] < E)
+    ok = inside(t, step, length, e, E, BLOCK, TILE)
     position = first + t
     xs = load_rows(x, position, XS, step, e, ok, MASKED)
     raw = load_rows(delta, position, DS, step, e, ok, MASKED)
@@ -233,7 +248,7 @@ def forward_tile(
     SOFTPLUS: tl.constexpr, OUTPUT: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """TILE steps from t on. Returns the state after them and ΣΔ so far; writes the outputs if OUTPUT."""
-    v, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, TAIL)
+    _, dt = time_step(raw, bias, mask, mask_at, t, length, step, SOFTPLUS, TAIL)
     xs, Bs, Cs = xs.to(tl.float32), Bs.to(tl.float32), Cs.to(tl.float32)
     dtx = dt * xs
     ys = tl.zeros([TILE, BLOCK], tl.float32)
@@ -249,7 +264,7 @@ def forward_tile(
         if z is not None:
             zs = zs.to(tl.float32)
             ys *= zs * sigmoid(zs)
-        ok = (t + step < length) & (e[None, :] < E)
+        ok = inside(t, step, length, e, E, BLOCK, TILE)
         store_rows(out, first + t, E, step, e, ys, ok, TAIL or E % BLOCK != 0)
     return h, total
 
@@ -267,8 +282,8 @@ def carry_kernel(
 ):  # fmt: skip
     """Replace, in place, what each chunk adds to the state by the state that leaves it; TILE chunks at once.
 
-    Time runs from the last chunk to the first if REVERSE; outer `(B, E, N)` is what enters the sequence. The chunk
-    that is last in this order has no reader and is left out.
+    Time runs from the last chunk to the first if REVERSE; outer `(B, E, N)` is what enters the sequence. The
+    chunk that is last in this order has no reader and is left out.
     """
     BLOCKS: tl.constexpr = (N * E + COLUMNS - 1) // COLUMNS
     program = tl.program_id(0)

@@ -1,7 +1,8 @@
 """The Triton scan in Triton's interpreter on the CPU, at small sizes, against the float64 definition.
 
-Triton decides when a kernel is defined whether it is interpreted. So these tests run in a process of their own, with
-TRITON_INTERPRET=1; `test_all_claims_of_this_file_hold_in_the_interpreter` starts it. To run them directly:
+Triton decides when a kernel is defined whether it is interpreted. So these tests run in a process of their
+own, with TRITON_INTERPRET=1; `test_all_claims_of_this_file_hold_in_the_interpreter` starts it. To run them
+directly:
 
     TRITON_INTERPRET=1 python -m pytest tests/ops/test_scan_triton.py
 """
