@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from lgbench import checkpoint, train
+from lgbench.cli import app
 from lgbench.plan import load_method
+from lgbench.store import read
 from lgbench.task import Batch
 from lgbench.train import Trainer, draw_lengths, learning_rate, train_all
 
@@ -183,7 +186,7 @@ def test_states_are_saved_as_often_as_asked_even_between_looks(make, monkeypatch
 
 
 KILLED = """
-import os, signal, sys
+import os, signal
 from lgbench import cli, train
 train.LOG_EVERY = 4
 keep, saves = train.Trainer.save_resume, []
@@ -192,42 +195,29 @@ def save_and_die(self):
     saves.append(self.step)
     if len(saves) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv.pop(1) == "die":
-    train.Trainer.save_resume = save_and_die
+train.Trainer.save_resume = save_and_die
 cli.main()
 """
 
 
-def run_cli(mode, results, options):
-    arguments = [sys.executable, "-c", KILLED, mode, *options, "--results", str(results)]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        arguments, cwd=results.parent, env=environment, capture_output=True, text=True, timeout=120
-    )
-
-
 def test_a_killed_run_resumes_to_the_same_weights_losses_and_stored_values(toy_options, tmp_path):
-    import pyarrow.parquet as pq
-
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = [*toy_options, "--method", "vanilla", "--train-steps", "14", "--save-every", "1e-6"]
-    whole = run_cli("live", tmp_path / "whole", options)
-    assert whole.returncode == 0, whole.stderr
-    killed = run_cli("die", tmp_path / "killed", options)
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *options, "--results", str(cut)], env=environment, timeout=120
+    )
     assert killed.returncode == -signal.SIGKILL
-    assert not list((tmp_path / "killed").rglob("*.parquet"))
-    assert len(list((tmp_path / "killed").rglob("resume.safetensors"))) == 1
-    again = run_cli("live", tmp_path / "killed", options)
-    assert again.returncode == 0, again.stderr
-    assert "from step 3" in again.stdout
-    (one,), (other,) = (list((tmp_path / name).rglob("step-*.safetensors")) for name in ("whole", "killed"))
+    assert not list(cut.rglob("*.parquet")) and len(list(cut.rglob("resume.safetensors"))) == 1
+    again, straight = (CliRunner().invoke(app, [*options, "--results", str(root)]) for root in (cut, whole))
+    assert again.exit_code == straight.exit_code == 0, again.output + straight.output
+    assert "14 steps from step 3" in again.stdout and "from step" not in straight.stdout
+    (one,), (other,) = (list(root.rglob("step-*.safetensors")) for root in (whole, cut))
     (weights, facts), (others, other_facts) = checkpoint.load(one), checkpoint.load(other)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert facts["history"] == other_facts["history"]
     same = ["cell", "training", "axis", "eval_length", "num_queries", "value", "item_values", "train_loss"]
-    rows, other_rows = (
-        pq.read_table(next((tmp_path / name).rglob("*.parquet")), columns=same).to_pylist()
-        for name in ("whole", "killed")
-    )
+    rows, other_rows = (read([root]).table.select(same).to_pylist() for root in (whole, cut))
     assert rows == other_rows and len(rows) > 4
 
 
