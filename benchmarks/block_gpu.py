@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", action="append", default=[], help="FIELD=V1,V2: values of a field of the plan")
     parser.add_argument("--skip-checks", action="store_true")
+    parser.add_argument("--few-checks", action="store_true", help="only the shapes with 8 states")
     parser.add_argument("--length", type=int, action="append", help="time these lengths (default 1537 and 2049)")
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel in one step")
     parser.add_argument("--out", default=os.environ.get("OUT", ""))
@@ -48,6 +49,8 @@ def main() -> None:
     found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "checks": [], "times": []}
     if not arguments.skip_checks:
         for batch, length, d_state in CHECK_SHAPES:
+            if arguments.few_checks and d_state != 8:
+                continue
             for masked in (False, True):
                 worst = check(batch, length, d_state, masked)
                 found["checks"].append(

@@ -285,12 +285,12 @@ def carry(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, rows, out, starts, tape, A_log, D, out_proj,
+    tokens, rows, out, starts, tile_starts, A_log, D, out_proj,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr, KEEP: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
 ):  # fmt: skip
-    """Write tokens + block output; with `HAS_TAPE` also the state before each `KEEP` tokens."""
+    """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
     ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
@@ -305,12 +305,12 @@ def outputs(
         delta = _softplus(_own(rows + 2 * E, at, E))
         decay = tl.exp2(_inner(delta) * rates)
         new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
+        if HAS_TAPE:
+            where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
+            tl.store(where, h, mask=exists)
         states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
         steps = tl.arange(0, T)[None, None, :, None, None]
         for t in tl.static_range(T):
-            if HAS_TAPE and t % KEEP == 0:
-                where, exists = _slot(tape, tile * (T // KEEP) + t // KEEP, TILES * T // KEEP, total_chunks, N, Q, W, E)
-                tl.store(where, h, mask=exists)
             h = _at(decay, t, T) * h + _at(new, t, T)
             states = tl.where(steps == t, h[:, :, None, :, :], states)
         y = _sum_inner(states * _same(rows + 3 * E + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
@@ -489,6 +489,7 @@ def gradients(
     tl.store(row + e, tl.sum(sum_skip, axis=1))
     row += E
     by_d = (tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]) * E + e[:, None, None]
+    by_d = tl.multiple_of(by_d, [1, 1, 1])
     tl.store(row + by_d, tl.sum(sum_out, axis=1))
 
 
@@ -521,7 +522,7 @@ class Weights(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a batch is cut up."""
+    """How a batch is cut up, and the most registers of a thread in each kernel."""
 
     tile: int
     """Tokens of a chunk in one tile."""
@@ -532,37 +533,26 @@ class Plan(NamedTuple):
     total_chunks: int
     """Chunks in the batch."""
     warps: int
-    """Chunks, and warps, in one program of the forward passes."""
-    registers: int
-    """Most registers of a thread there."""
-    tile_gradients: int
-    """Tokens of a chunk in one tile of `gradients`, which needs more registers for each."""
-    warps_gradients: int
-    """Chunks, and warps, in one program of `gradients`, where more of them mean fewer partial sums."""
+    """Chunks, and warps, in one program of `gradients`, where more of them mean fewer partial sums; 1 elsewhere."""
+    registers_scan: int
+    """In `chunk_ends` and `chunk_adjoints`."""
+    registers_outputs: int
     registers_gradients: int
-    """Most registers of a thread there."""
 
 
 def plan(batch: int, length: int, states: int) -> Plan:
-    """Chunks of 8 tiles, longer ones where there are more than the chip can use; tiles that a thread can hold.
+    """Cut a batch so that one chunk a warp fills the chip: 4,224 chunks are two rounds of 16 warps on 132 processors.
 
-    `states` is d_inner times d_state.
+    Short sequences get chunks of at least 4 tiles. From 8 tiles on their number is a power of two, so that few kernels
+    need compiling. `states` is d_inner times d_state; more than 256 leave room for only half as many tokens in a tile.
     """
-    tile, num_tiles = 4 if states <= 256 else 2, 8
-    while batch * triton.cdiv(length, num_tiles * tile) > 8192:
-        num_tiles *= 2
+    small = states <= 256
+    tile, num_tiles = 4 if small else 2, 4
+    while batch * triton.cdiv(length, num_tiles * tile) > 4224:
+        num_tiles = num_tiles + 1 if num_tiles < 8 else num_tiles * 2
     num_chunks = triton.cdiv(length, num_tiles * tile)
-    return Plan(
-        tile,
-        num_tiles,
-        num_chunks,
-        batch * num_chunks,
-        warps=1,
-        registers=128,
-        tile_gradients=tile,
-        warps_gradients=4,
-        registers_gradients=255,
-    )
+    registers = (64, 128, 255) if small else (128, 255, 255)
+    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, 4, *registers)
 
 
 class Tape(NamedTuple):
@@ -602,22 +592,22 @@ def forward(
         new(d_inner * (d_model + 2 * d_state)),
         new(batch * length, 3 * d_inner + d_model + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
-        new(cut.total_chunks * cut.num_tiles * (cut.tile // cut.tile_gradients) if keep else 0, d_inner * d_state),
+        new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
     )
     states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
     sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
     prepare[(triton.cdiv(batch * length, 64),)](
         tokens, tape.rows, tape.packed, w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj,
-        tokens if mask is None else mask.view(torch.uint8), eps, length, batch * length, **sizes, **sizes_mask, Q=min(4, d_state), M=64, num_warps=4, num_stages=1,
+        tokens if mask is None else mask.view(torch.uint8), eps, length, batch * length, **sizes, **sizes_mask, Q=min(4, d_state), M=64, num_warps=4, num_stages=1, maxnreg=128,
     )  # fmt: skip
-    grid, shape = _launch(w, cut, cut.warps, cut.tile)
+    grid, shape = _launch(w, cut, 1)
     chunk_ends[grid](
-        tape.rows, states, tape.sums, w.A_log, *places, **sizes, **shape
+        tape.rows, states, tape.sums, w.A_log, *places, **sizes, **shape, maxnreg=cut.registers_scan
     )
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     outputs[grid](
-        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep, KEEP=cut.tile_gradients,
-        maxnreg=cut.registers,
+        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep,
+        maxnreg=cut.registers_outputs,
     )  # fmt: skip
     return out, last, tape
 
@@ -637,12 +627,13 @@ def backward(
     w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
-    grid, shape = _launch(w, cut, cut.warps, cut.tile)
+    grid, shape = _launch(w, cut, 1)
     chunk_adjoints[grid](
         tape.rows, tape.packed, grad_out, adjoints, w.A_log, *places, **sizes, **shape,
+        maxnreg=cut.registers_scan,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
-    grid, shape = _launch(w, cut, cut.warps_gradients, cut.tile_gradients)
+    grid, shape = _launch(w, cut, cut.warps)
     partials = new(grid[0], sum(weight.numel() for weight in w))
     gradients[grid](
         tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
@@ -662,8 +653,8 @@ def _sizes(w: Weights) -> dict[str, int]:
     return {"DM": w.norm_weight.numel(), "E": d_inner, "N": d_state, "R": w.dt_weight.shape[1]}
 
 
-def _launch(w: Weights, cut: Plan, warps: int, tile: int) -> tuple[tuple[int], dict[str, int]]:
-    shape = {"Q": min(4, w.A_log.shape[1]), "T": tile, "W": warps, "TILES": cut.num_tiles * cut.tile // tile}
+def _launch(w: Weights, cut: Plan, warps: int) -> tuple[tuple[int], dict[str, int]]:
+    shape = {"Q": min(4, w.A_log.shape[1]), "T": cut.tile, "W": warps, "TILES": cut.num_tiles}
     shape |= {"num_warps": warps, "num_stages": 1}
     return (triton.cdiv(cut.total_chunks, warps),), shape
 
@@ -672,7 +663,7 @@ def _carry_over(
     states: Tensor, sums: Tensor, A_log: Tensor, first: Tensor | None, last: Tensor, reverse: bool
 ) -> None:
     d_inner, d_state = A_log.shape
-    block = min(64, d_inner * d_state)
+    block = min(128, d_inner * d_state)
     carry[last.shape[0], d_inner * d_state // block](
         states, sums, A_log, last if first is None else first, last, states.shape[0] // last.shape[0],
         E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=16,
