@@ -14,6 +14,7 @@ import torch
 
 import lgbench
 from lgbench import checkpoint, provenance
+from lgbench.calibrate import Fit, check_disjoint, fit_lengths
 from lgbench.evaluate import Measurement, evaluate, gallery
 from lgbench.method import Method
 from lgbench.models import backbone_class
@@ -65,8 +66,14 @@ def run_cell(
     weights, facts = loaded
     model = build_model(task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend)
     model.load_state_dict(weights)
-    measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress)
-    pictures = gallery(model, method, cell.recipe, items.items)
+    fits = fit_lengths(
+        model, task, method, cell.recipe,
+        name=cell.method, seed=cell.seed, folder=path.parent, on_progress=on_progress,
+    )  # fmt: skip
+    check_disjoint(fits, items.items)
+    fitted = {length: fit.values for length, fit in fits.items()}
+    measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
+    pictures = gallery(model, method, cell.recipe, items.items, fitted)
     if pictures is not None:
         with (
             atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
@@ -80,7 +87,10 @@ def run_cell(
         | _trained(model, facts, task.device, cell)
         | _references(task, items)
     )
-    return [common | _assumed(method, cell, m) | _measured(m) for m in measurements]
+    return [
+        common | _assumed(method, cell, m, fits.get(m.eval_length, Fit())) | _measured(m)
+        for m in measurements
+    ]
 
 
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
@@ -164,12 +174,12 @@ def _references(task: Task, items: Items) -> Row:
     }
 
 
-def _assumed(method: Method, cell: Cell, m: Measurement) -> Row:
+def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
     return {
         "assumed_length": method.assumed_length(m.eval_length, cell.recipe.train_length),
-        "num_fitted": 0,
-        "calibration_tokens": 0,
-        "calibration_wall_s": 0.0,
+        "num_fitted": fit.num_fitted,
+        "calibration_tokens": fit.tokens,
+        "calibration_wall_s": fit.wall_s,
         "kept_tokens": json.dumps(m.kept_tokens) if m.kept_tokens else "",
     }
 

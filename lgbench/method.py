@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from lgbench.models.intervention import Mode, ScanIntervention
-from lgbench.task import Task
+from lgbench.task import Recipe, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lgbench.calibrate import CalibrationData
+    from lgbench.models.model import Model
 
 __all__ = ["Method", "Mode", "ScanIntervention"]
 
@@ -18,10 +24,12 @@ class Method:
     Attributes:
         backbone: the model it runs on, a name of `lgbench.models.BACKBONES`.
         eval_only: names of parameters that do not influence training.
+        calibration_free: names of parameters that do not influence `calibrate`.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
         prefix_exact: whether one pass over the longest context gives the exact answers at every shorter one.
             False where a position's computation depends on the total length; then each length gets its own
             pass.
+        train_eagerly: whether its training steps cannot be captured in graphs that serve several lengths.
         needs_length: whether the length of the context must be known before its first token.
         protocol: "clean", or "as_released" where it follows the choices of published code; stored in rows.
     """
@@ -33,8 +41,10 @@ class Method:
 
     backbone: ClassVar[str] = "mamba"
     eval_only: ClassVar[frozenset[str]] = frozenset()
+    calibration_free: ClassVar[frozenset[str]] = frozenset()
     trains_like: ClassVar[str | None] = None
     prefix_exact: ClassVar[bool] = True
+    train_eagerly: ClassVar[bool] = False
     needs_length: ClassVar[bool] = False
     protocol: ClassVar[str] = "clean"
 
@@ -45,6 +55,17 @@ class Method:
         """Why this method cannot run on this task, or None. A reason becomes a `skipped` row."""
         return None
 
+    def check(self, recipe: Recipe) -> None:
+        """Refuse parameters that do not fit these sizes, before anything is trained.
+
+        Raises:
+            UserError: what does not fit, and what would.
+        """
+
+    def parts(self, name: str) -> list[tuple[str, Method]]:
+        """The methods that this one, called `name`, is made of, by name."""
+        return [(name, self)]
+
     def train_lengths(self, train_length: int) -> tuple[int, int]:
         """Smallest and largest context in training, tokens, both inclusive."""
         return 1, train_length
@@ -53,6 +74,26 @@ class Method:
         """The context length that this method takes a context of `length` tokens to have; None if it does not
         care. What it is told, or what its parameters are fitted for."""
         return length if self.needs_length else None
+
+    def calibration_length(self, length: int, train_length: int) -> int | None:
+        """Context length for which the parameters used at `length` are fitted; None if nothing is fitted.
+
+        Lengths that agree share one call of `calibrate`.
+        """
+        return None
+
+    def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
+        """Fit parameters for contexts of `length` tokens; stored beside the checkpoint and used again.
+
+        Args:
+            model: trained and frozen; `data.loss(model, batch, trial)` tries parameters out.
+            data: items of the training split. Evaluation items are out of reach.
+            length: what `calibration_length` gave.
+
+        Returns:
+            What the intervention's `use` takes, by name.
+        """
+        raise NotImplementedError
 
     def first_token(self, length: int, train_length: int) -> int:
         """First of `length` context tokens that the model reads in evaluation; it never sees earlier ones."""

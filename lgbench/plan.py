@@ -134,6 +134,7 @@ def resolve_cells(
                     f"method '{method_request.name}': --num-layers must be a multiple of "
                     f"{backbone.layers_multiple_of} for its backbone {method.backbone}, got {num_layers}"
                 )
+            method.check(recipe)
             training = _training(task_name, task, method_request.name, method, recipe, seed)
             for step in sorted({*(axes.eval_at_steps or ()), train_steps}):
                 if not 0 < step <= train_steps:
@@ -176,11 +177,13 @@ def checkpoint_folder(root: Path, training: Training) -> Path:
 
 
 def _training(task_name: str, task: Task, name: str, method: Method, recipe: Recipe, seed: int) -> Training:
-    params = method.params
-    if method.trains_like is not None:
+    own = [(n, part) for n, part in method.parts(name) if part.trains_like is None]
+    if own:
+        ((name, method),) = own
+    else:
         name = method.trains_like
         method = METHODS.load(name)()
-        params = method.params
+    params = method.params
     low, high = method.train_lengths(recipe.train_length)
     return Training(
         task=task_name,

@@ -1,0 +1,252 @@
+"""Fit a method's few free parameters on training data, for each length that asks for it, once a checkpoint.
+
+    CHECKPOINTS/TRAINING/fit-HASH.safetensors      parameters by name; the hash is of all that decides them
+
+A calibrator gets `CalibrationData` and nothing else: items of the training split, drawn with seeds of their
+own. It cannot ask for an evaluation item, and `check_disjoint` compares the items afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lgbench import checkpoint
+from lgbench.errors import UserError
+from lgbench.evaluate import PIECE, can_stream
+from lgbench.method import Method
+from lgbench.models.model import Model
+from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
+
+CALIBRATION_FORMAT = 1
+"""Raised when a change of the code makes equal calibrations give other parameters."""
+
+HEAD = 256
+"""Tokens by which items are compared first, since hashing whole contexts takes long."""
+
+Digests = dict[int, list[tuple[str, str]]]
+"""By context length, hashes of the first tokens and of the whole context of each item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Fitted parameters and what they cost; the fields of several parts of a method add up."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    tokens: int = 0
+    wall_s: float = 0.0
+    digests: Digests = field(default_factory=dict)
+
+    @property
+    def num_fitted(self) -> int:
+        """Number of fitted scalars."""
+        return sum(v.numel() for v in self.values.values())
+
+    def __add__(self, other: Fit) -> Fit:
+        digests = {
+            n: self.digests.get(n, []) + other.digests.get(n, []) for n in self.digests | other.digests
+        }
+        return Fit(
+            self.values | other.values, self.tokens + other.tokens, self.wall_s + other.wall_s, digests
+        )
+
+
+class CalibrationData:
+    """Items of the training split, and the task's own loss on them: all that a calibrator can reach.
+
+    Args:
+        task: prepared.
+        method: decides which part of a context is read.
+        recipe: queries and batch sizes.
+        seed: of the training; another one calibrates on other items.
+        earlier: parameters that were fitted before these, and stay as they are.
+    """
+
+    def __init__(
+        self, task: Task, method: Method, recipe: Recipe, seed: int, earlier: Mapping[str, Tensor]
+    ) -> None:
+        self._sample, self._loss, self._device = task.sample, task.loss, task.device
+        self._method, self._recipe, self._seed, self._earlier = method, recipe, seed, dict(earlier)
+        self.train_length, self.num_queries = recipe.train_length, recipe.train_queries[1]
+        self.tokens, self.digests = 0, Digests()
+
+    def draw(self, part: str, num_items: int, length: int) -> Batch:
+        """Items with `length` context tokens; the same ones for the same arguments.
+
+        Args:
+            part: "calibration" for fitting, "validation" for choosing among what was fitted.
+            num_items: how many.
+            length: of the context, tokens.
+        """
+        name = f"{part} {self._seed} {length}".encode()
+        seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
+        generator = torch.Generator(self._device).manual_seed(seed)
+        batch = self._sample(num_items, length, self.num_queries, generator)
+        self.tokens += num_items * (length + self.num_queries)
+        self.digests.setdefault(length, []).extend(
+            zip(_digests(batch.context, HEAD), _digests(batch.context, length), strict=True)
+        )
+        return batch
+
+    def loss(self, model: Model, batch: Batch, trial: Mapping[str, Tensor]) -> float:
+        """Mean loss of the queries with these parameters; adds to the gradients of those that require one.
+
+        Context and queries are processed as in an evaluation: streamed where that is exact.
+        """
+        model.intervention.use(self._earlier | dict(trial))
+        length, num_items = _length(batch.context), len(batch.targets)
+        gradient = any(v.requires_grad for v in trial.values())
+        size = self._recipe.eval_batch
+        if gradient or not can_stream(model):
+            size = max(1, min(size, size * PIECE // (length + self.num_queries)))
+        total = 0.0
+        with torch.set_grad_enabled(gradient):
+            for k in range(0, num_items, size):
+                some = _items(batch, slice(k, k + size))
+                loss = self._loss(self._answer(model, some, length), some.targets).mean()
+                loss = loss * (len(some.targets) / num_items)
+                if gradient:
+                    loss.backward()
+                total += loss.item()
+        return total
+
+    def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
+        first = self._method.first_token(length, self.train_length)
+        if not can_stream(model):
+            read = Batch(_span(batch.context, first, length), batch.queries, batch.targets)
+            return model.answer(read, mode="score", length=length - first)
+        state = None
+        for start in range(first, length, PIECE):
+            piece = _span(batch.context, start, min(length, start + PIECE))
+            state = model.read_context(piece, state, length - first)
+        return model.answer_from(state, batch.queries, batch.targets.shape[1], length - first)
+
+
+def fit_lengths(
+    model: Model,
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    *,
+    name: str,
+    seed: int,
+    folder: Path,
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> dict[int, Fit]:
+    """Parameters for every context length of an evaluation that the method wants fitted ones for.
+
+    Args:
+        model: trained; its weights stay as they are and stop requiring gradients.
+        task: prepared.
+        method: what is fitted; parts of a composition are fitted one after another.
+        recipe: lengths of the evaluation.
+        name: of the method.
+        seed: of the training.
+        folder: where fits are kept and looked for.
+        on_progress: told what is fitted next.
+    """
+    parts = method.parts(name)
+    lengths = sorted({*recipe.eval_lengths, *([recipe.train_length] if recipe.query_grid else [])})
+    wanted = {n: tuple(p.calibration_length(n, recipe.train_length) for _, p in parts) for n in lengths}
+    wanted = {n: plan for n, plan in wanted.items() if any(at is not None for at in plan)}
+    if not wanted:
+        return {}
+    model.eval().requires_grad_(False)
+    settings = {
+        "format": CALIBRATION_FORMAT,
+        "weights": _weights_digest(model),
+        "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
+        "parts": [[n, p.params.model_dump(mode="json", exclude=set(p.calibration_free))] for n, p in parts],
+        "queries": recipe.train_queries[1],
+        "train_length": recipe.train_length,
+        "seed": seed,
+    }
+    fits: dict[tuple[int | None, ...], Fit] = {}
+    for plan in dict.fromkeys(wanted.values()):
+        fit = Fit()
+        for k, ((part_name, part), at) in enumerate(zip(parts, plan, strict=True)):
+            if at is None:
+                continue
+            on_progress(f"calibration of {part_name} at {at}")
+            path = folder / f"fit-{_hash(settings | {'fitted_at': plan[: k + 1]})}.safetensors"
+            data = CalibrationData(task, method, recipe, seed, fit.values)
+            fit = fit + _load_or_fit(path, part, model, data, at)
+        fits[plan] = fit
+    return {length: fits[plan] for length, plan in wanted.items()}
+
+
+def check_disjoint(fits: Mapping[int, Fit], items: EvalSet) -> None:
+    """Compare calibration items with evaluation items of the same length.
+
+    Raises:
+        UserError: an item is in both sets.
+    """
+    for length, digests in {n: d for fit in fits.values() for n, d in fit.digests.items()}.items():
+        for start in range(0, items.num_items, 16):
+            chosen = slice(start, min(start + 16, items.num_items))
+            heads = _digests(items.context(chosen, 0, min(HEAD, length), length), HEAD)
+            if not set(heads) & {head for head, _ in digests}:
+                continue
+            wholes = _digests(items.context(chosen, 0, length, length), length)
+            shared = set(wholes) & {whole for _, whole in digests}
+            if shared:
+                raise UserError(
+                    f"calibration and evaluation share {len(shared)} items of {length} context tokens: their "
+                    "scores would not be honest. The task's sample must draw items that eval_set never has."
+                )
+
+
+def _load_or_fit(path: Path, part: Method, model: Model, data: CalibrationData, length: int) -> Fit:
+    loaded = checkpoint.load(path)
+    if loaded is not None:
+        values, facts = loaded
+        digests = {int(n): [tuple(pair) for pair in pairs] for n, pairs in facts["digests"].items()}
+        device = next(model.parameters()).device
+        return Fit({n: v.to(device) for n, v in values.items()}, facts["tokens"], facts["wall_s"], digests)
+    began = time.monotonic()
+    values = part.calibrate(model, data, length)
+    values = {n: v.detach() for n, v in values.items()}
+    fit = Fit(values, data.tokens, time.monotonic() - began, data.digests)
+    checkpoint.save(path, values, {"tokens": fit.tokens, "wall_s": fit.wall_s, "digests": fit.digests})
+    return fit
+
+
+def _length(context: Tensors) -> int:
+    return next(iter(context.values())).shape[1]
+
+
+def _span(tensors: Tensors, start: int, stop: int) -> Tensors:
+    return {name: values[:, start:stop] for name, values in tensors.items()}
+
+
+def _items(batch: Batch, chosen: slice) -> Batch:
+    context, queries = ({n: v[chosen] for n, v in part.items()} for part in (batch.context, batch.queries))
+    return Batch(context, queries, batch.targets[chosen])
+
+
+def _digests(context: Tensors, stop: int) -> list[str]:
+    """A hash of the first tokens of each item."""
+    arrays = [context[name][:, :stop].cpu().contiguous().numpy() for name in sorted(context)]
+    return [
+        hashlib.sha256(b"".join(a[k].tobytes() for a in arrays)).hexdigest() for k in range(len(arrays[0]))
+    ]
+
+
+def _weights_digest(model: Model) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(
+            name.encode() + weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _hash(settings: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

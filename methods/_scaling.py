@@ -1,0 +1,139 @@
+"""What MambaExtend and MambaModulation share: positive scales, and how they are fitted to a length."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lgbench.calibrate import CalibrationData
+from lgbench.calibrators import adamw, spsa
+from lgbench.method import Method, ScanIntervention
+from lgbench.models.model import Model
+
+FLOOR = 0.01
+"""Smallest scale, as published."""
+
+
+class Scaling(Method):
+    """Multiply one quantity of every layer by fitted scales; all weights stay as they are."""
+
+    class Params(Method.Params):
+        granularity: Literal["layer", "channel", "global"] = Field(
+            "layer", description="one scale a layer, one a channel of each layer, or one in all"
+        )
+        scale: float | None = Field(None, gt=0, description="this scale everywhere instead of fitted ones")
+        calibrator: Literal["backprop", "spsa"] = Field(
+            "backprop", description="AdamW through the model, or losses alone"
+        )
+        steps: int = Field(30, ge=1, le=10_000, description="steps of the calibrator")
+        learning_rate: float | None = Field(
+            None, gt=0, description="of the calibrator; if not set 0.1 for backprop, 0.001 for spsa"
+        )
+        items: int = Field(20, ge=1, description="training items to calibrate on")
+        fit_at: float = Field(
+            1.0, gt=0, le=64, description="length fitted for / true length; 1 knows the length"
+        )
+        fit_length: int | None = Field(
+            None, ge=1, description="fit once, at this context length, and use it at every other"
+        )
+        protocol: Literal["clean", "as_released"] = Field(
+            "clean",
+            description="as_released: random start, last iterate, no scales for queries after a kept state",
+        )
+        apply_in_decode: bool | None = Field(
+            None, description="scale queries after a kept state too; if not set, unless as_released"
+        )
+
+    key = ""
+    """Name of the scales among fitted parameters."""
+    highest = float("inf")
+    """Largest scale in `as_released`."""
+    trains_like = "vanilla"
+    calibration_free = frozenset({"fit_at", "fit_length"})
+
+    @property
+    def needs_length(self) -> bool:
+        """Unless one fit serves all lengths."""
+        return self.params.scale is None and self.params.fit_length is None
+
+    @property
+    def prefix_exact(self) -> bool:
+        """Where one fit serves all lengths, one pass does too."""
+        return not self.needs_length
+
+    @property
+    def protocol(self) -> str:
+        """See `Params`."""
+        return self.params.protocol
+
+    def calibration_length(self, length: int, train_length: int) -> int | None:
+        """`fit_at` times the length, but never below that of training: shorter ones share its scales."""
+        if self.params.scale is not None:
+            return None
+        if self.params.fit_length is not None:
+            return self.params.fit_length
+        return max(train_length, round(self.params.fit_at * max(length, train_length)))
+
+    assumed_length = calibration_length
+
+    def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
+        """Scales float32 `(num_layers, d_inner)`, or `(num_layers, 1)` and `(1, 1)` where they are shared."""
+        params, device = self.params, next(model.parameters()).device
+        batch = data.draw("calibration", params.items, length)
+        released = params.protocol == "as_released"
+        rng = torch.Generator().manual_seed(0)
+        start = torch.ones(self._shape(model), dtype=torch.float32)
+        if released:
+            start = 0.75 + 0.25 * torch.rand(start.shape, generator=rng)
+        fit, rate = (spsa, 0.001) if params.calibrator == "spsa" else (adamw, 0.1)
+        scales = fit(
+            lambda values: data.loss(model, batch, {self.key: values}),
+            start.to(device),
+            learning_rate=params.learning_rate or rate,
+            steps=params.steps,
+            low=FLOOR,
+            high=self.highest if released else float("inf"),
+            keep_best=not released,
+        )
+        return {self.key: scales}
+
+    def prepared(self, intervention: ScaleIntervention) -> ScaleIntervention:
+        """An intervention with this method's settings."""
+        params = self.params
+        released = params.protocol == "as_released"
+        intervention.apply_in_decode = (
+            not released if params.apply_in_decode is None else params.apply_in_decode
+        )
+        intervention.key, intervention.fixed = self.key, params.scale
+        intervention.use({})
+        return intervention
+
+    def _shape(self, model: Model) -> tuple[int, int]:
+        blocks = model.backbone.blocks
+        return {
+            "layer": (len(blocks), 1),
+            "channel": (len(blocks), blocks[0].d_inner),
+            "global": (1, 1),
+        }[self.params.granularity]
+
+
+class ScaleIntervention(ScanIntervention):
+    """Holds scales; rests where all of them are 1."""
+
+    key: str
+    fixed: float | None
+    scales: Tensor | None
+
+    def use(self, fitted: dict[str, Tensor]) -> None:
+        """Take `(num_layers or 1, d_inner or 1)` scales; without any, the fixed one or none."""
+        fixed = None if self.fixed is None else torch.full((1, 1), self.fixed)
+        self.scales = fitted.get(self.key, fixed)
+        neutral = self.scales is None or bool((self.scales == 1).all())
+        self.resting = neutral and not (self.scales is not None and self.scales.requires_grad)
+
+    def scale_of(self, layer: int, like: Tensor) -> Tensor:
+        """`(d_inner,)` or `(1,)`, on the device of `like`."""
+        return self.scales[layer if len(self.scales) > 1 else 0].to(like.device)

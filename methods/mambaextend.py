@@ -1,0 +1,27 @@
+"""Scale the time steps of each layer by a factor fitted to the length: longer sequences in smaller steps.
+
+    Δ' = s Δ        s > 0, one a layer (default), one a channel, or one in all; fitted, weights frozen
+
+Source: Azizi et al., "MambaExtend" (ICLR 2025). Deviations of `protocol=clean`: scales start at 1, float32,
+best iterate by the calibration loss, and they also act on queries that follow a kept state; calibration
+items come from the training split (released: test items, and test scores inside the search).
+"""
+
+from lgbench.methods._scaling import ScaleIntervention, Scaling
+from torch import Tensor
+
+
+class MambaExtend(Scaling):
+    """Trains like vanilla; a calibration for each length beyond that of training."""
+
+    key = "timestep_scale"
+
+    def intervention(self, train_length: int, d_model: int) -> ScaleIntervention:
+        """Scales on Δ."""
+        return self.prepared(_Extended())
+
+
+class _Extended(ScaleIntervention):
+    def timestep(self, layer: int, delta: Tensor) -> Tensor:
+        """Δ `(batch, length, d_inner)` times its scale."""
+        return (delta * self.scale_of(layer, delta)).to(delta.dtype)
