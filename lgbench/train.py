@@ -72,7 +72,8 @@ class Trainer:
         self.step, self.wall_s, self.tokens = 0, 0.0, 0
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._graphs = _Graphs(self) if self.stream is not None and task.exchangeable else None
+        capture = self.stream is not None and task.exchangeable and not method.train_eagerly
+        self._graphs = _Graphs(self) if capture else None
         self._saved_at = time.monotonic()
 
     @property
