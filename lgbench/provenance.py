@@ -54,10 +54,13 @@ def version(package: str) -> str | None:
 
 @cache
 def commit() -> str:
-    """Short commit of the checkout that runs, "+" appended if it is modified; "" outside of one."""
-    root = Path(lgbench.__file__).resolve().parent.parent
+    """Short commit of the checkout or exported archive that runs, "+" appended if modified; else ""."""
+    package = Path(lgbench.__file__).resolve().parent
+    root = package.parent
     if not (root / ".git").exists():
-        return ""
+        note = package / "COMMIT"
+        exported = note.read_text().strip() if note.exists() else "$"  # `git archive` writes the commit here
+        return "" if exported.startswith("$") else exported[:12]
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")

@@ -38,3 +38,12 @@ def test_outside_of_a_checkout_there_is_no_commit(tmp_path, monkeypatch):
     assert provenance.commit() == ""
     monkeypatch.undo()
     provenance.commit.cache_clear()
+
+
+def test_an_exported_archive_knows_its_commit(tmp_path, monkeypatch):
+    (tmp_path / "lgbench").mkdir()
+    (tmp_path / "lgbench" / "COMMIT").write_text("0123456789abcdef0123456789abcdef01234567\n")
+    monkeypatch.setattr(provenance.lgbench, "__file__", str(tmp_path / "lgbench" / "__init__.py"))
+    provenance.commit.cache_clear()
+    assert provenance.commit() == "0123456789ab"
+    provenance.commit.cache_clear()

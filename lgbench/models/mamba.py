@@ -37,7 +37,7 @@ class Advance(NamedTuple):
     """What a causal backbone returns for a piece of a sequence."""
 
     hidden: Tensor
-    """`(batch, kept, d_model)`; kept = length unless a method drops tokens."""
+    """`(batch, kept, d_model)`; kept = length unless a method drops tokens or fewer are read."""
     positions: Tensor
     """`(batch, kept)` int64, where the rows of `hidden` stood in this piece (after `sequence`)."""
     state: list[LayerState]
@@ -91,6 +91,7 @@ class Mamba(nn.Module):
         mode: Mode,
         state: list[LayerState] | None = None,
         mask: Tensor | None = None,
+        read: int | None = None,
         intervention: ScanIntervention,
     ) -> Advance:
         """Process a piece of a sequence.
@@ -100,6 +101,7 @@ class Mamba(nn.Module):
             mode: see `ScanIntervention.begin`, which the caller has called.
             state: what the previous piece returned; None at the start of a sequence.
             mask: bool `(length,)` or `(batch, length)`; False tokens leave every state untouched, exactly.
+            read: trailing rows of `hidden` that somebody reads; None is all. The others are not made.
             intervention: what the method changes.
         """
         hooks = active_hooks(intervention, mode)
@@ -130,7 +132,8 @@ class Mamba(nn.Module):
         self.processed = tuple(processed)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
-        return Advance(self.norm(tokens), positions, states)
+        first = 0 if read is None else tokens.shape[1] - read
+        return Advance(self.norm(tokens[:, first:]), positions[:, first:], states)
 
     def answer(
         self,
@@ -148,8 +151,9 @@ class Mamba(nn.Module):
         """
         tokens = torch.cat([context, queries], dim=1)
         mask = None if context_mask is None else F.pad(context_mask, (0, queries.shape[1]), value=True)
-        hidden = self.advance(tokens, mode=mode, mask=mask, intervention=intervention).hidden
-        return hidden[:, -queries.shape[1] :]
+        return self.advance(
+            tokens, mode=mode, mask=mask, read=queries.shape[1], intervention=intervention
+        ).hidden
 
     def fused(self, tokens: Tensor) -> bool:
         """Whether the fused block serves this model on this device, for methods whose hooks allow it."""

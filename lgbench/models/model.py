@@ -73,7 +73,7 @@ class Model(nn.Module):
         self.intervention.begin("prefill", length, 0)
         tokens = self.interface.context(context)
         return self.backbone.advance(
-            tokens, mode="prefill", state=state, intervention=self.intervention
+            tokens, mode="prefill", state=state, read=0, intervention=self.intervention
         ).state
 
     def answer_from(self, state: list, queries: Tensors, num_queries: int, length: int) -> Tensor:
