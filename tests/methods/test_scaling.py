@@ -1,0 +1,231 @@
+"""MambaExtend, MambaModulation and the slow clock: identities between them, and what they are fitted for."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from lgbench import registry
+from lgbench.calibrate import CalibrationData, fit_lengths
+from lgbench.errors import UserError
+from lgbench.evaluate import evaluate
+from lgbench.models.intervention import active_hooks
+from lgbench.ops.selective_scan import selective_scan
+
+EXTEND, LINEAR, POWER = "mambaextend", "mambamodulation", "mambamodulation[map=power]"
+
+
+def scaled(bench, text, scales, **changes):
+    made = bench(text, **changes)
+    made.model.intervention.use({made.method.key: scales})
+    return made
+
+
+def scan_parts(**changes):
+    """A random scan in float64 as keyword arguments."""
+    rng = torch.Generator().manual_seed(0)
+    x, delta = (torch.rand(2, 9, 8, generator=rng, dtype=torch.float64) for _ in range(2))
+    B, C = (torch.randn(2, 9, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    A = -torch.exp(torch.randn(8, 4, generator=rng, dtype=torch.float64))
+    return {"x": x, "delta": delta, "A": A, "B": B, "C": C} | changes
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR, POWER])
+@pytest.mark.parametrize("shape", [(6, 1), (6, 32), (1, 1)], ids=["layer", "channel", "global"])
+def test_scales_of_one_are_vanilla_bit_for_bit_even_while_they_act(bench, text, shape):
+    vanilla, one = bench("vanilla"), scaled(bench, text, torch.ones(shape))
+    for length in (5, 48):
+        assert torch.equal(one.answer(length), vanilla.answer(length))
+    one.model.intervention.resting = False
+    assert active_hooks(one.model.intervention, "prefill")
+    for length in (5, 48):
+        assert torch.equal(one.answer(length), vanilla.answer(length))
+
+
+def test_without_scales_and_with_scales_of_one_they_rest(bench):
+    for text in (EXTEND, LINEAR, "mambaextend[scale=1]"):
+        assert active_hooks(bench(text).model.intervention, "prefill") == frozenset()
+    assert active_hooks(bench("mambaextend[scale=0.5]").model.intervention, "prefill") == {"timestep"}
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["scalar", "per channel"])
+def test_extending_is_s_times_linear_modulation_on_a_scan(bench, per_channel):
+    parts = scan_parts()
+    scales = (
+        torch.linspace(0.2, 1.5, 8).double().unsqueeze(0) if per_channel else torch.full((1, 1), 0.3).double()
+    )
+    extend, linear = (scaled(bench, text, scales).model.intervention for text in (EXTEND, LINEAR))
+    longer = selective_scan(**parts | {"delta": extend.timestep(0, parts["delta"])}).y
+    slower = selective_scan(**parts | {"A": linear.transition(0, parts["A"])}).y
+    torch.testing.assert_close(longer, scales[0] * slower, rtol=1e-10, atol=1e-12)
+
+
+def test_linear_modulation_is_a_shift_of_the_logarithm_and_power_keeps_one(bench):
+    A = -torch.tensor([[0.01, 0.5, 1.0, 7.0]])
+    scales = torch.full((1, 1), 0.5)
+    linear, power = (
+        scaled(bench, text, scales).model.intervention.transition(0, A) for text in (LINEAR, POWER)
+    )
+    torch.testing.assert_close(linear, -torch.exp(torch.log(-A) + math.log(0.5)))
+    torch.testing.assert_close(power, -torch.tensor([[0.1, 0.5**0.5, 1.0, 7**0.5]]))
+    assert power[0, 2] == A[0, 2] and not torch.equal(linear, power)
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR, POWER])
+def test_equal_scales_of_all_channels_are_a_scale_of_the_layer(bench, text):
+    layers = torch.tensor([[0.5], [1.5], [0.9], [1.1], [0.7], [2.0]])
+    one = scaled(bench, text, layers).answer(48)
+    each = scaled(bench, text, layers.expand(6, 32).contiguous()).answer(48)
+    torch.testing.assert_close(each, one, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(scaled(bench, text, layers.flip(0)).answer(48), one)
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR, POWER, "slow_clock", "slow_clock[on=A]"])
+def test_one_pass_streamed_pieces_and_single_samples_agree(bench, text, monkeypatch):
+    made = bench(text, eval_batch=3)
+    fitted = {n: {getattr(made.method, "key", "none"): torch.full((6, 1), 0.6)} for n in (1, 5, 16, 48)}
+    whole = made.values(fitted)
+    monkeypatch.setattr("lgbench.evaluate.PIECE", 7)
+    pieces = made.values(fitted)
+    for length, values in whole.items():
+        np.testing.assert_allclose(pieces[length], values, rtol=1e-4, atol=1e-5)
+    made.model.intervention.use(fitted[48])
+    together = made.answer(48)
+    for k in range(6):
+        torch.testing.assert_close(made.answer(48, slice(k, k + 1))[0], together[k], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR])
+def test_decoding_continues_the_prefill_exactly_only_if_scales_act_there_too(bench, text):
+    options = {True: text, False: f"{text}[apply_in_decode=false]"}
+    for acts, option in options.items():
+        made = scaled(bench, option, torch.full((6, 1), 0.5))
+        model, context = made.model, made.items.context(slice(None), 0, 48, 48)
+        with torch.no_grad():
+            tokens = model.interface.context(context)
+            advance = partial(model.backbone.advance, intervention=model.intervention)
+            whole = advance(tokens, mode="prefill").hidden[:, 40:]
+            state = advance(tokens[:, :40], mode="prefill").state
+            continued = advance(tokens[:, 40:], mode="decode", state=state).hidden
+        assert torch.allclose(whole, continued, atol=1e-4) == acts
+
+
+def test_the_slow_clock_is_vanilla_within_the_training_length_and_keeps_the_sum_of_steps_beyond(bench):
+    vanilla, clock = bench("vanilla"), bench("slow_clock")
+    for length in (1, 5, 16):
+        assert torch.equal(clock.answer(length), vanilla.answer(length))
+    clock.model.intervention.begin("prefill", 48, 0)
+    assert torch.allclose(
+        clock.model.intervention.timestep(0, torch.ones(1, 48, 1)).sum(), torch.tensor(16.0)
+    )
+    half = bench("slow_clock[on=A,power=0.5]").model.intervention
+    half.begin("prefill", 64, 0)
+    assert half.transition(0, torch.tensor([[-2.0]])).item() == pytest.approx(-1.0)
+    assert torch.equal(bench("slow_clock[power=0]").answer(48), vanilla.answer(48))
+
+
+@pytest.mark.parametrize("calibrator", ["backprop", "spsa"])
+@pytest.mark.parametrize("granularity, size", [("layer", 6), ("channel", 192), ("global", 1)])
+@pytest.mark.parametrize("method", ["mambaextend", "mambamodulation"])
+def test_fitted_scales_lower_the_calibration_loss(bench, toy_task, method, granularity, size, calibrator):
+    made = bench(f"{method}[granularity={granularity},calibrator={calibrator},steps=4,items=4]")
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    made.model.eval().requires_grad_(False)
+    found = made.method.calibrate(made.model, data, 48)
+    (scales,) = found.values()
+    assert scales.numel() == size and scales.dtype == torch.float32 and (scales >= 0.01).all()
+    batch = CalibrationData(toy_task, made.method, made.recipe, 0, {}).draw("calibration", 4, 48)
+    assert data.loss(made.model, batch, found) < data.loss(made.model, batch, {})
+
+
+def test_a_model_that_was_damaged_by_a_known_scale_is_healed_by_calibration(bench, toy_task):
+    """Training data, a model whose Δ are all doubled, and the scale 1/2 that undoes it."""
+    damaged = bench(
+        "mambaextend[granularity=global,steps=60,learning_rate=0.03]", num_layers=2, eval_batch=20
+    )
+    recipe = damaged.recipe
+    batch = CalibrationData(toy_task, damaged.method, recipe, 0, {}).draw("calibration", 20, 16)
+    with torch.no_grad():
+        healthy = damaged.model.answer(batch, mode="score", length=16)
+    damaged.model.eval().requires_grad_(False)
+    data = CalibrationData(toy_task, damaged.method, recipe, 0, {})
+    data._loss = lambda predictions, targets: (predictions - healthy).square().squeeze(-1)
+    intervention = damaged.model.intervention
+    plain = intervention.timestep
+    intervention.timestep = lambda layer, delta: plain(layer, 2 * delta)
+    (scale,) = damaged.method.calibrate(damaged.model, data, 16).values()
+    assert scale.item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_lengths_up_to_training_share_a_fit_and_wrong_lengths_reuse_those_of_others(
+    bench, toy_task, tmp_path
+):
+    lengths = dict(eval_lengths=(1, 16, 32, 64), num_layers=2)
+
+    def fits(text):
+        made = bench(text, **lengths)
+        return made, fit_lengths(
+            made.model, toy_task, made.method, made.recipe, name="mambaextend", seed=0, folder=tmp_path
+        )
+
+    def scales(fit):
+        return fit.values["timestep_scale"].flatten().tolist()
+
+    _, right = fits("mambaextend[steps=2,items=3]")
+    files = set(tmp_path.iterdir())
+    assert len(files) == 3 and right[1] is right[16]
+    made, half = fits("mambaextend[steps=2,items=3,fit_at=0.5]")
+    assert set(tmp_path.iterdir()) == files, "nothing new to fit"
+    assert scales(half[64]) == scales(right[32]) and scales(half[32]) == scales(right[16])
+    assert [made.method.assumed_length(n, 16) for n in (1, 16, 32, 64)] == [16, 16, 16, 32]
+    made, once = fits("mambaextend[steps=2,items=3,fit_length=32]")
+    assert {tuple(scales(fit)) for fit in once.values()} == {tuple(scales(right[32]))}
+    assert not made.method.needs_length and made.method.prefix_exact
+    values = {n: fit.values for n, fit in once.items()}
+    assert all(
+        m.shared_prefix
+        for m in evaluate(made.model, toy_task, made.method, made.recipe, made.items, fitted=values)
+    )
+    _, double = fits("mambaextend[steps=2,items=3,fit_at=2]")
+    assert len(set(tmp_path.iterdir())) == 4 and scales(double[32]) == scales(right[64])
+
+
+def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_alone(bench, toy_task):
+    made = bench("mambamodulation[protocol=as_released,map=power,steps=1,calibrator=spsa,learning_rate=1e-9]")
+    assert not made.model.intervention.apply_in_decode and made.method.protocol == "as_released"
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    (scales,) = made.method.calibrate(made.model, data, 16).values()
+    assert scales.min() >= 0.01 and scales.max() <= 1.0 and not torch.equal(scales, torch.ones(6, 1))
+    assert bench("mambaextend").model.intervention.apply_in_decode
+    assert bench("mambaextend[protocol=as_released,apply_in_decode=true]").model.intervention.apply_in_decode
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("mambaextend[scale=0]", "scale must be above 0"),
+        ("mambamodulation[scale=-1]", "scale must be above 0"),
+        ("mambaextend[items=0]", "items must be at least 1"),
+        ("mambaextend[fit_at=0]", "fit_at must be above 0"),
+        ("mambamodulation[protocol=as_released]", "the released code has map=power"),
+        ("mambaextend[map=power]", "has no parameter 'map'"),
+    ],
+)
+def test_bad_parameters_give_one_clear_line(toy_cells, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        toy_cells(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR, POWER])
+def test_removing_the_scales_leaves_the_weights_bit_for_bit(bench, text):
+    vanilla, made = bench("vanilla"), scaled(bench, text, torch.full((6, 1), 0.5))
+    assert not torch.equal(made.answer(48), vanilla.answer(48))
+    made.model.intervention = registry.METHODS.load("vanilla")().intervention(16, 16)
+    assert torch.equal(made.answer(48), vanilla.answer(48))
+    for (name, one), other in zip(
+        made.model.state_dict().items(), vanilla.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
