@@ -178,6 +178,26 @@ def doctor(data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    what: Annotated[str | None, typer.Option(help="scan,step,stream,curve; all if left out.")] = None,
+    backends: Annotated[
+        str | None, typer.Option(help="triton,torch,block,mamba_ssm,mambapy,transformers,fla,reference.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    repeats: Annotated[int | None, typer.Option(min=1, help="Samples of each contender (20).")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for rows and figure.")] = Path("runs/bench"),
+) -> None:
+    """Time scans, training steps, long streams and evaluation here, with every back end installed."""
+    from rich.console import Console
+
+    from lgbench.bench import run_bench
+
+    measures, contenders = ((text or "").replace(",", " ").split() for text in (what, backends))
+    if not run_bench(measures, contenders, device=device, repeats=repeats, out=out, console=Console()):
+        raise typer.Exit(1)
+
+
 @data_app.command("list")
 def data_list(data_dir: DataDir = None) -> None:
     """Data sets, whether they are here, and their licence."""
