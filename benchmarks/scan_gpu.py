@@ -1,7 +1,7 @@
 """Check and time the selective scan on one CUDA device, side by side with mamba-ssm.
 
-    PYTHONPATH=. python benchmarks/scan_gpu.py --check --time --out OUT.json PYTHONPATH=. python
-    benchmarks/scan_gpu.py --time --rows 0,2 --variant FORWARD_TILE=4 --variant SAVE_EVERY=32,BACKWARD_TILE=8
+    PYTHONPATH=. python benchmarks/scan_gpu.py --check --time --out OUT.json
+    PYTHONPATH=. python benchmarks/scan_gpu.py --time --rows 0,2 --variant FORWARD_PROGRAMS=4224,SAVE_EVERY=32
 
 `--check` (all, or a part named in `CHECKS`; parts may run side by side) compares values and gradients with a
 float64 reference at lengths from 1 to 1,048,576 and at a size whose element count passes 2^31; the exit
