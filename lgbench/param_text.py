@@ -1,6 +1,7 @@
 """The small language in which plugins and their parameters are typed, read and written.
 
     truncated[low=512],prepended[tell=[0.5,2]]     several plugins with parameters
+    first[size=512]+second[rate=2]                 a combination of plugins; parameters become `first.size`, …
     truncated.low=256,512                          one parameter, without brackets, for `-p`
 
 A value is a number, `true`, `false`, `null`, a list in brackets, or text. Quotes make text of anything; in
@@ -19,7 +20,7 @@ _RESERVED = ",[]="
 
 
 def read_plugins(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Names and parameters of `NAME[PARAMETER=VALUE,...],NAME,...`.
+    """Names and parameters of `NAME[PARAMETER=VALUE,...],NAME,...`; of a combination `a+b`, `a.PARAMETER`.
 
     Raises:
         UserError: the text does not have that form; the message gives the position, counted from 1.
@@ -83,6 +84,15 @@ class _Reader:
         return plugin, key, values[0] if len(values) == 1 else values
 
     def _plugin(self) -> tuple[str, dict[str, Any]]:
+        parts = [self._part()]
+        while self._skip("+"):
+            parts.append(self._part())
+        if len(parts) == 1:
+            return parts[0]
+        params = {f"{name}.{key}": value for name, own in parts for key, value in own.items()}
+        return "+".join(name for name, _ in parts), params
+
+    def _part(self) -> tuple[str, dict[str, Any]]:
         name: str = self._word("the name of a plugin")
         params: dict[str, Any] = {}
         if not self._skip("["):

@@ -148,10 +148,17 @@ def label(name: str, params: BaseModel) -> str:
         if getattr(params, key) != field.get_default(call_default_factory=True)
     }
     dumped = params.model_dump(mode="json", include=changed)
-    inner = ",".join(
-        f"{key}={write_value([value] if isinstance(value, list) else value)}" for key, value in dumped.items()
+    texts = {
+        key: f"={write_value([value] if isinstance(value, list) else value)}" for key, value in dumped.items()
+    }
+    if "+" not in name:
+        return _with_params(name, [key + text for key, text in texts.items()])
+    return "+".join(
+        _with_params(
+            part, [key.partition(".")[2] + t for key, t in texts.items() if key.startswith(f"{part}.")]
+        )
+        for part in name.split("+")
     )
-    return f"{name}[{inner}]" if inner else name
 
 
 def params_json(params: BaseModel) -> str:
@@ -160,6 +167,10 @@ def params_json(params: BaseModel) -> str:
         params.model_dump()
     )  # a default of 1 for a float becomes 1.0, as if typed
     return json.dumps(typed.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def _with_params(name: str, params: Sequence[str]) -> str:
+    return f"{name}[{','.join(params)}]" if params else name
 
 
 def _explain(problem: Mapping[str, Any], params: Mapping[str, Any], known: Mapping[str, ParamInfo]) -> str:

@@ -177,11 +177,12 @@ def checkpoint_folder(root: Path, training: Training) -> Path:
 
 
 def _training(task_name: str, task: Task, name: str, method: Method, recipe: Recipe, seed: int) -> Training:
-    own = [(n, part) for n, part in method.parts(name) if part.trains_like is None]
+    parts = method.parts(name)
+    own = [(n, part) for n, part in parts if part.trains_like is None]
     if own:
         ((name, method),) = own
     else:
-        name = method.trains_like
+        name = parts[0][1].trains_like
         method = METHODS.load(name)()
     params = method.params
     low, high = method.train_lengths(recipe.train_length)

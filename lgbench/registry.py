@@ -41,7 +41,13 @@ class Registry:
         return sorted(self._sources())
 
     def canonical(self, name: str) -> str:
-        """The registered spelling of a name; a `UserError` with the near ones if nothing has it."""
+        """The registered spelling of a name, of each part if it is a combination such as `a+b`.
+
+        Raises:
+            UserError: nothing has that name; the message has the near ones.
+        """
+        if "+" in name:
+            return "+".join(map(self.canonical, name.split("+")))
         known, wanted = self.names(), _spell(name)
         if wanted in known:
             return wanted
@@ -67,9 +73,11 @@ class Registry:
 
         Raises:
             UserError: no such plugin, something it requires is missing, its import fails, or there is no such
-                class or several.
+                class or several; or this is a combination of plugins that cannot be combined.
         """
         name = self.canonical(name)
+        if "+" in name:
+            return self._combination(name.split("+"))
         problem, cause = self.problem(name), None
         if problem is None:
             source = self._sources()[name]
@@ -108,6 +116,11 @@ class Registry:
         first = self._found.setdefault(_spell(name), source)
         if first.place != source.place:
             raise UserError(f"two {self.kind}s are named '{_spell(name)}': {first.place} and {source.place}")
+
+    def _combination(self, names: Sequence[str]) -> type[Any]:
+        if self.kind != "method":
+            raise UserError(f"{self.kind}s cannot be combined, got '{'+'.join(names)}'")
+        return importlib.import_module("lgbench.compose").compose([(n, self.load(n)) for n in names])
 
     def _classes_in(self, module: ModuleType, attribute: str) -> list[type[Any]]:
         contract = getattr(importlib.import_module(f"lgbench.{self.kind}"), self.kind.title())

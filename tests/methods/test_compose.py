@@ -1,0 +1,115 @@
+"""Methods combine where they change different hooks, and say in one line where they cannot."""
+
+import pytest
+import torch
+
+from lgbench.calibrate import fit_lengths
+from lgbench.errors import UserError
+from lgbench.models.intervention import active_hooks, overridden_hooks
+from lgbench.params import expand, label, parse_plugins
+from lgbench.plan import load_method
+from lgbench.registry import METHODS, TASKS
+from lgbench.store import read
+
+BOTH = "decimamba[layers=1,l_base=8,min_seq_len=2]+mambamodulation[steps=2,items=3]"
+
+
+def test_a_combination_is_read_labelled_and_read_again(toy_cells):
+    (cell,) = toy_cells("decimamba[layers=1,l_base=9]+mambamodulation[map=power]")
+    assert cell.method == "decimamba+mambamodulation"
+    assert cell.label == "decimamba[layers=[[1]],l_base=9]+mambamodulation[map=power]"
+    assert toy_cells(cell.label) == [cell]
+    method = load_method(cell.method, cell.method_params)
+    assert [name for name, _ in method.parts("")] == ["decimamba", "mambamodulation"]
+    assert method.parts("")[0][1].params.layers == (1,) and method.parts("")[1][1].params.map == "power"
+    assert label(cell.method, method.params) == cell.label
+
+
+def test_grids_of_each_part_span_the_product():
+    (request,) = parse_plugins("decimamba[beta=[0.5,1]]+mambamodulation[map=[linear,power]]")
+    assert [tuple(r.params.values()) for r in expand(request)] == [
+        (0.5, "linear"), (0.5, "power"), (1, "linear"), (1, "power"),
+    ]  # fmt: skip
+
+
+def test_it_trains_as_the_part_that_needs_a_training_of_its_own(toy_cells):
+    vanilla, prepended, free, told = toy_cells("vanilla", "prepended", BOTH, "slow_clock+prepended[tell=2]")
+    assert free.training == vanilla.training and told.training == prepended.training
+    assert len({c.key for c in (vanilla, prepended, free, told)}) == 4
+
+
+def test_it_measures_both_changes_at_once(toy_cells, run_toy):
+    cells = toy_cells(*BOTH.split("+"), BOTH, train_steps=[2], query_grid=())
+    outcome, store = run_toy(cells)
+    assert not outcome.failed
+    rows = {(r["method"], r["eval_length"]): r for r in read([store.root]).table.to_pylist()}
+    both, deci = rows["decimamba+mambamodulation", 48], rows["decimamba", 48]
+    assert both["kept_tokens"] == deci["kept_tokens"] == "[57, 17]"
+    assert both["num_fitted"] == rows["mambamodulation", 48]["num_fitted"] == 2
+    assert both["assumed_length"] == 48 and both["needs_length"] and both["apply_in_decode"]
+    assert (
+        len({rows[m, 48]["value"] for m in ("decimamba", "mambamodulation", "decimamba+mambamodulation")})
+        == 3
+    )
+
+
+def test_a_part_without_effect_leaves_the_other_bit_for_bit(bench):
+    alone, both = bench("slow_clock"), bench("slow_clock+mambamodulation[scale=1]")
+    for length in (5, 48):
+        assert torch.equal(alone.answer(length), both.answer(length))
+
+
+def test_each_part_rests_or_acts_on_its_own(bench):
+    made = bench("slow_clock+mambamodulation[scale=0.5,apply_in_decode=false]").model.intervention
+    assert overridden_hooks(made) == {"timestep", "transition"}
+    made.begin("prefill", 16, 0)
+    assert active_hooks(made, "prefill") == {"transition"} and active_hooks(made, "decode") == frozenset()
+    made.begin("prefill", 48, 0)
+    assert active_hooks(made, "prefill") == {"timestep", "transition"}
+    assert active_hooks(made, "decode") == {"timestep"}
+
+
+def test_later_parts_are_fitted_with_earlier_ones_in_place(bench, toy_task, tmp_path):
+    text = "mambaextend[steps=2,items=3]+mambamodulation[steps=2,items=3]"
+
+    def fit(text):
+        made = bench(text, num_layers=2, eval_lengths=(48,))
+        return fit_lengths(
+            made.model, toy_task, made.method, made.recipe, name=text, seed=0, folder=tmp_path / text[:15]
+        )[48]
+
+    both, extend, modulation = fit(text), fit(text.split("+")[0]), fit(text.split("+")[1])
+    assert torch.equal(both.values["timestep_scale"], extend.values["timestep_scale"])
+    assert not torch.equal(both.values["transition_scale"], modulation.values["transition_scale"])
+    assert both.num_fitted == 4 and both.tokens == extend.tokens + modulation.tokens
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("mambaextend+longmamba", "both mambaextend and longmamba change 'timestep'"),
+        ("mambamodulation+slow_clock[on=A]", "both mambamodulation and slow_clock change 'transition'"),
+        ("transformer+decimamba", "transformer runs on the backbone encoder_decoder, decimamba on mamba"),
+        ("truncated+prepended", "truncated and prepended each need a training of their own"),
+        ("mambaextend+mambaextend", "has the same part twice"),
+        ("mambaextend+mambamodulatin", "no method 'mambamodulatin'. Did you mean 'mambamodulation'"),
+        ("mambaextend[scale=0]+vanilla", "method 'mambaextend' got scale=0; scale must be above 0"),
+        ("mambaextend[low=0]+vanilla", "method 'mambaextend' has no parameter 'low'"),
+        ("decimamba[layers=9]+mambaextend", "layers=\\[9\\], but the model has layers 0 to 1"),
+        ("decimamba+mambaextend[apply_in_decode=false]", "set its apply_in_decode=true"),
+        ("mambaextend+", "expected the name of a plugin"),
+    ],
+)
+def test_what_cannot_be_combined_is_one_clear_line(toy_cells, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        toy_cells(text)
+    assert "\n" not in str(error.value)
+
+
+def test_tasks_cannot_be_combined():
+    with pytest.raises(UserError, match="tasks cannot be combined, got 'omniglot\\+omniglot'"):
+        TASKS.load("omniglot+omniglot")
+
+
+def test_names_are_spelt_as_everywhere():
+    assert METHODS.canonical("slow-clock+vanilla") == "slow_clock+vanilla"
