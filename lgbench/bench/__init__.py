@@ -10,7 +10,6 @@ import importlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -82,10 +81,7 @@ def run_bench(
         complete &= any(row["status"] == "ok" for row in measured)
         found += measured
         rows.write(found, facts, stem.with_suffix(".parquet"))
-        if any(row["median_ms"] is not None for row in measured):
-            console.print(measure_table(measure, measured))
-        for line in unmeasured_lines(measured):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _show(measure, measured, console)
     figure = share_figure(found, facts)
     if figure is not None:
         save(figure, stem)
@@ -96,7 +92,14 @@ def run_bench(
     return complete
 
 
-def _measure(measure: str, setting: Setting) -> list[dict[str, Any]]:
+def _show(measure: str, measured: Sequence[rows.Row], console: Console) -> None:
+    if any(row["median_ms"] is not None for row in measured):
+        console.print(measure_table(measure, measured))
+    for line in unmeasured_lines(measured):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _measure(measure: str, setting: Setting) -> list[rows.Row]:
     """Ranked rows of one measure; one that raises or finds nothing is a row that says so."""
     try:
         found = importlib.import_module(f"lgbench.bench.{measure}").measure(setting)

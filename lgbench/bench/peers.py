@@ -124,7 +124,7 @@ def _transformers(inputs: ScanInputs) -> Scan:
     loop = inspect.unwrap(modeling_mamba.mamba_selective_scan)  # not the kernel that it may stand for
 
     def function(x, delta, A, B, C, D, z, bias):
-        return loop(x, delta, A, B, C, D=D, z=z, delta_bias=bias, delta_softplus=True)
+        return loop(x, delta, A, B, C, D=D, z=z, delta_bias=bias, delta_softplus=True).to(x.dtype)
 
     x, delta, A, B, C, D, z, bias = inputs.arguments()
     arguments = (_time_last(x), _time_last(delta), A, _time_last(B), _time_last(C), D, _time_last(z), bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
+from statistics import median
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -120,5 +121,6 @@ def copy_samples(device: torch.device, repeats: int) -> Copies:
     target = torch.empty_like(source)
     target.copy_(source)
     size = 2 * source.numel() * source.element_size()
-    samples = [cold_clock(device)(lambda: target.copy_(source)) for _ in range(repeats)]
-    return Copies(samples, size, size / sorted(samples)[len(samples) // 2] * 1e3)
+    clock = cold_clock(device)
+    samples = [clock(lambda: target.copy_(source)) for _ in range(repeats)]
+    return Copies(samples, size, size / median(samples) * 1e3)
