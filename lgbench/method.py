@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from lgbench.models.intervention import Mode, ScanIntervention
-from lgbench.task import Recipe, Task
+from lgbench.task import Batch, Recipe, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,20 @@ class Method:
         """The context length that this method takes a context of `length` tokens to have; None if it does not
         care. What it is told, or what its parameters are fitted for."""
         return length if self.needs_length else None
+
+    def training_answer(
+        self,
+        model: Model,
+        batch: Batch,
+        *,
+        length: int | Tensor,
+        context_mask: Tensor | None,
+        query_mask: Tensor | None,
+    ) -> Tensor:
+        """Predictions of a training batch; arguments as in `Model.answer`."""
+        return model.answer(
+            batch, mode="train", length=length, context_mask=context_mask, query_mask=query_mask
+        )
 
     def calibration_length(self, length: int, train_length: int) -> int | None:
         """Context length for which the parameters used at `length` are fitted; None if nothing is fitted.

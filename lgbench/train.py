@@ -57,6 +57,7 @@ class Trainer:
         scan_backend: str = "auto",
     ) -> None:
         self.training, self.task, self.recipe, self.folder = training, task, training.recipe, folder
+        self.method = method
         self.milestones = {*milestones, self.recipe.train_steps}
         self.device = task.device
         self.model = build_model(
@@ -66,6 +67,9 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, DropPath):
                 module.generator = self.generator
+        self.carried = self.model.intervention.begin_training(
+            self.model.backbone, self.recipe.batch_size, self.generator
+        )
         self.parameters = list(self.model.parameters())
         self.optimizer = _adam(self.parameters, self.recipe.learning_rate, self.device)
         self.log = torch.zeros(LOG_EVERY, device=self.device)
@@ -117,6 +121,7 @@ class Trainer:
         length, num_queries = draw_lengths(self.training, self.step)
         with torch.cuda.stream(self.stream):
             _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
+            self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
             if self._graphs is not None:
                 loss = self._graphs.step(length, num_queries)
             else:
@@ -143,8 +148,8 @@ class Trainer:
             context_mask = place >= drawn_length - length
         if isinstance(num_queries, Tensor):
             query_mask = torch.arange(drawn_queries, device=self.device) < num_queries
-        predictions = self.model.answer(
-            batch, mode="train", length=length, context_mask=context_mask, query_mask=query_mask
+        predictions = self.method.training_answer(
+            self.model, batch, length=length, context_mask=context_mask, query_mask=query_mask
         )
         losses = self.task.loss(predictions, batch.targets)
         if query_mask is None:
@@ -177,6 +182,7 @@ class Trainer:
         for k, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{k}.{name}"] = value
+        tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
         tensors |= {"generator": self.generator.get_state(), "log": self.log}
         facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
         checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
@@ -203,6 +209,8 @@ class Trainer:
         for k, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state[parameter].items():
                 value.copy_(tensors[f"optimizer.{k}.{name}"])
+        for name, value in self.carried.items():
+            value.copy_(tensors[f"carried.{name}"])
         self.generator.set_state(tensors["generator"])
         self.log.copy_(tensors["log"])
         self.step, self.wall_s, self.tokens = facts["step"], facts["wall_s"], facts["tokens"]
@@ -243,7 +251,8 @@ class _Graphs:
         num_queries = self.num_queries if high > low else high
         self.length.fill_(bucket)
         self.num_queries.fill_(high)
-        changed = [*trainer.parameters, *(v for s in trainer.optimizer.state.values() for v in s.values())]
+        moments = (v for s in trainer.optimizer.state.values() for v in s.values())
+        changed = [*trainer.parameters, *moments, *trainer.carried.values()]
         before = [t.detach().clone() for t in changed]
         random_state = trainer.generator.get_state()
         trainer.compute(length, num_queries, bucket, high)  # compiles kernels and warms up libraries

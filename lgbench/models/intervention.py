@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 Mode = Literal["train", "score", "prefill", "decode"]
 HOOKS = ("sequence", "timestep", "transition", "keep", "initial_state", "final_state", "record")
@@ -35,8 +35,13 @@ class ScanIntervention:
         """Take parameters that `Method.calibrate` fitted, by name. Names of others are ignored, missing ones
         keep their values."""
 
-    def begin_training(self, backbone: nn.Module, batch_size: int) -> dict[str, Tensor]:
-        """Prepare for a training; called once, on the device.
+    def begin_training(self, backbone: nn.Module, batch_size: int, generator: Generator) -> dict[str, Tensor]:
+        """Prepare for a training; called once, with the model on its device.
+
+        Args:
+            backbone: what is trained.
+            batch_size: sequences a step.
+            generator: the training's own, the only source of randomness inside a step.
 
         Returns:
             Tensors that this intervention changes in place from step to step: a resumed training restores
@@ -45,7 +50,13 @@ class ScanIntervention:
         return {}
 
     def begin_step(self, seed: int, step: int, num_steps: int) -> None:
-        """Prepare for a training step, outside of any captured graph: fill tensors in place, keep them."""
+        """Prepare for a training step, outside of any captured graph; tensors may only be filled in place.
+
+        Args:
+            seed: of the training.
+            step: steps done before this one.
+            num_steps: steps of the whole training.
+        """
 
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
         """Announce a sequence, before its first token.
