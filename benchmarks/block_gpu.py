@@ -1,7 +1,7 @@
 """Check the fused Mamba block on a GPU against float64, then time stacks of it as captured graphs.
 
     PYTHONPATH=. python benchmarks/block_gpu.py                       as shipped
-    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=2,4 --set warps=1,2   variants of how a batch is cut
+    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=2,4 --set warps=1,2   cut up in other ways
 
 Prints a table last, and writes every number as JSON into the folder of --out (default: $OUT, else nowhere).
 """
@@ -38,10 +38,14 @@ NUM_LAYERS = 8
 def main() -> None:
     """Run the checks and the timings that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--set", action="append", default=[], help="FIELD=V1,V2: values of a field of the plan")
+    parser.add_argument(
+        "--set", action="append", default=[], help="FIELD=V1,V2: values of a field of the plan"
+    )
     parser.add_argument("--skip-checks", action="store_true")
     parser.add_argument("--few-checks", action="store_true", help="only the shapes with 8 states")
-    parser.add_argument("--length", type=int, action="append", help="time these lengths (default 1537 and 2049)")
+    parser.add_argument(
+        "--length", type=int, action="append", help="time these lengths (default 1537 and 2049)"
+    )
     parser.add_argument("--profile", action="store_true", help="also the time of each kernel in one step")
     parser.add_argument("--out", default=os.environ.get("OUT", ""))
     arguments = parser.parse_args()
@@ -90,11 +94,14 @@ def main() -> None:
 
 def variants(arguments: argparse.Namespace, default):
     """Yield a name and a plan for each combination of --set flags; the shipped plan if there are none."""
-    axes = [[(name, int(v)) for v in values.split(",")] for name, values in (flag.split("=") for flag in arguments.set)]
+    axes = [
+        [(name, int(v)) for v in values.split(",")]
+        for name, values in (flag.split("=") for flag in arguments.set)
+    ]
     for changes in itertools.product(*axes):
 
-        def cut(batch: int, length: int, states: int, changes=dict(changes)):
-            plan = default(batch, length, states)._replace(**changes)
+        def cut(batch: int, length: int, states: int, changes=changes):
+            plan = default(batch, length, states)._replace(**dict(changes))
             chunks = -(-length // (plan.tile * plan.num_tiles))
             return plan._replace(num_chunks=chunks, total_chunks=batch * chunks)
 
@@ -124,7 +131,7 @@ def random_weights(
 
 
 def check(batch: int, length: int, d_state: int, masked: bool) -> dict[str, float | bool]:
-    """Largest relative error over results and over gradients, against float64; whether a second run is equal."""
+    """Largest relative errors of results and gradients, against float64; whether a second run is equal."""
     generator = torch.Generator().manual_seed(length * 7 + d_state)
     weights = random_weights(d_state, generator)
     tokens = torch.randn(batch, length, 16, generator=generator, dtype=torch.float64)
@@ -221,7 +228,9 @@ def profile_step(batch: int, length: int) -> dict[str, float]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
         both()
         torch.cuda.synchronize()
-    return {event.key[:40]: round(event.device_time, 1) for event in profiler.key_averages() if event.device_time}
+    return {
+        event.key[:40]: round(event.device_time, 1) for event in profiler.key_averages() if event.device_time
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Mamba block of small models as one operation: norm, projections, scan, gate and residual without a detour.
+"""The Mamba block of small models as one operation: norm, projections, scan, gate and residual.
 
     u = RMSNorm(x);  [a ; z] = W_in u;  s = SiLU(a);  [τ ; B ; C] = W_x s;  Δ = softplus(W_dt τ + b_dt)
     h_t = exp(Δ A) ∘ h_{t-1} + (Δ s) ⊗ B;  x ← x + W_out ((h_t C + D ∘ s) ∘ SiLU(z))
@@ -33,10 +33,11 @@ def mamba_block(
     h0: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add one Mamba block to a residual stream; fused on a GPU where `supports` says so, plain PyTorch elsewhere.
+    """Add one Mamba block to a residual stream: fused where `supports` says so, plain PyTorch elsewhere.
 
-    The fused path computes in float32 throughout (no TF32), repeats bit for bit, can be captured in a CUDA graph, and
-    shares nothing between calls. First derivatives only.
+    The fused path computes in float32 throughout (no TF32), repeats bit for bit, can be captured in a CUDA
+    graph, and shares nothing between calls. It has first derivatives only. For its backward it keeps, in
+    bytes a token, 4 (3 E + 2 d_model + 2 N + 4 + E N / 4): 848 with d_model 16, E 32 and N 8.
 
     Args:
         tokens: the residual stream `(B, L, d_model)`.
@@ -50,11 +51,12 @@ def mamba_block(
         out_proj: `(d_model, E)`.
         eps: of the norm.
         h0: state before the first token `(B, E, N)`; None is zero.
-        mask: bool `(L,)` or `(B, L)`, True for a real token. The others pass through unchanged and leave the state
-            alone: their Δ is exactly 0.
+        mask: bool `(L,)` or `(B, L)`, True for a real token. The others pass through unchanged and leave the
+            state alone: their Δ is exactly 0.
 
     Returns:
-        the new residual stream `(B, L, d_model)` and the state after the last token `(B, E, N)`, both with gradients.
+        the new residual stream `(B, L, d_model)` and the state after the last token `(B, E, N)`, both with
+        gradients.
 
     Raises:
         ValueError: shapes that do not fit together.
@@ -71,7 +73,7 @@ def mamba_block(
 def supports(
     d_model: int, d_inner: int, d_state: int, dt_rank: int, dtype: torch.dtype, device: torch.device | str
 ) -> bool:
-    """Say whether the fused path serves this size: small float32 models on a GPU, with sizes that are powers of two."""
+    """Say whether the fused path serves this size: float32 on a GPU, few channels and states."""
     small = d_model in (16, 32) and d_inner in (32, 64) and d_state in (2, 4, 8, 16) and dt_rank in (1, 2)
     if not small or d_inner * d_state > 512 or dtype != torch.float32:
         return False
@@ -83,7 +85,7 @@ def supports(
 def plain_block(
     tokens: Tensor, weights: tuple[Tensor, ...], eps: float, h0: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The definition in PyTorch operations, for any size, type and device; the arguments are those of `mamba_block`."""
+    """The definition in PyTorch operations, for any size, type and device; arguments as in `mamba_block`."""
     norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj = weights
     d_state, dt_rank = A_log.shape[1], dt_weight.shape[1]
     scale = torch.rsqrt(tokens.square().mean(-1, keepdim=True) + eps)
@@ -141,8 +143,8 @@ class _FusedBlock(torch.autograd.Function):
 def _check(tokens: Tensor, weights: tuple[Tensor, ...], h0: Tensor | None, mask: Tensor | None) -> None:
     if tokens.dim() != 3 or weights[5].dim() != 2 or weights[3].dim() != 2:
         raise ValueError(
-            "mamba_block: tokens must be (batch, length, d_model), A_log (d_inner, d_state) and dt_weight "
-            f"(d_inner, dt_rank), got {tuple(tokens.shape)}, {tuple(weights[5].shape)} and {tuple(weights[3].shape)}"
+            "mamba_block: tokens must be (batch, length, d_model), A_log (d_inner, d_state), dt_weight "
+            f"(d_inner, dt_rank), got {[tuple(t.shape) for t in (tokens, weights[5], weights[3])]}"
         )
     batch, length, d_model = tokens.shape
     (d_inner, d_state), dt_rank = weights[5].shape, weights[3].shape[1]
@@ -167,5 +169,6 @@ def _check(tokens: Tensor, weights: tuple[Tensor, ...], h0: Tensor | None, mask:
         mask.dtype != torch.bool or tuple(mask.shape) not in ((length,), (batch, length))
     ):
         raise ValueError(
-            f"mamba_block: mask is {mask.dtype} {tuple(mask.shape)}, must be bool {(length,)} or {(batch, length)}"
+            f"mamba_block: mask is {mask.dtype} {tuple(mask.shape)}, "
+            f"must be bool {(length,)} or {(batch, length)}"
         )

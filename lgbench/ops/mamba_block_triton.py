@@ -1,22 +1,24 @@
-"""Triton kernels of the fused Mamba block: nothing wider than a token's own numbers goes through memory.
+"""Triton kernels of the fused Mamba block: projected once, then scanned in pieces that fill the chip.
 
-A sequence is cut into chunks, worked through in tiles of `T` tokens; a warp takes a chunk, a program `W` chunks.
+A sequence is cut into chunks, and these into tiles of `T` tokens. A warp takes a chunk, a program `W`.
 
-    forward    prepare          per token: u, B, C, whether it is real, τ (a "row")
+    forward    prepare          per token a row: a, z, raw Δ, u, B, C, τ
                chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
                carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
-               outputs          the rest of the block, from the true start
+               outputs          scan from the true start, gate, projection back, residual
     backward   chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks
                carry            the same recurrence, from the last chunk to the first
-               gradients        gradient of the tokens, and one partial sum of each weight's gradient per program
+               gradients        gradient of the tokens; of each weight, one partial sum per program
+               add_rows         the sum of the partial sums
 
-What is spread over the channels (a, z, s, Δ, y and their gradients) is computed again in each pass. The state at the
-start of each tile is kept for the backward. Partial sums are added in a fixed order: a result repeats bit for bit.
+States are never written per token: the one at the start of each tile is kept for the backward, the others are
+computed again. Partial sums are added in a fixed order, without atomics: a result repeats bit for bit.
 
-Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). Tiles are `[E, W, T]` or
-`[E, W, T, K / Q, Q]`: channels lie across the lanes of a warp, everything else inside a thread, so that a step of the
-recurrence, a projection onto the channels and the sum over states exchange nothing between threads. All memory accesses
-are shaped so that the compiler chooses this layout everywhere; an axis order that looks odd is there for that.
+Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). Tiles are `[E, W, T]`
+or `[E, W, T, K / Q, Q]`: channels lie across the lanes of a warp, everything else inside a thread, so that a
+step of the recurrence and the sum over states exchange nothing between threads. All accesses to memory are shaped
+so that the compiler chooses this layout everywhere: an odd order of axes serves that, and so does a hint that
+denies wide accesses where they would give a thread several channels.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 
@@ -53,7 +55,7 @@ def _dot(a, b):
 
 @triton.jit
 def _at(tile, t: tl.constexpr, T: tl.constexpr):
-    """Time step `t` of a tile. Time lies inside a thread and whole numbers add 0 for nothing: this names registers."""
+    """Time step `t` of a tile. Time lies inside a thread and whole zeros add for free: nothing moves."""
     bits = tl.where(tl.arange(0, T)[None, None, :, None, None] == t, tile.to(tl.int32, bitcast=True), 0)
     return tl.sum(bits, axis=2).to(tl.float32, bitcast=True)
 
@@ -67,7 +69,7 @@ def _pick(tail, j: tl.constexpr):
 
 @triton.jit
 def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
-    """Tokens of a tile, `[W, T]`: their place among all tokens (that of the last one if beyond), and which exist."""
+    """Places of a tile's tokens among all, `[W, T]` (beyond the end that of the last), and which exist."""
     chunk = tl.program_id(0) * W + tl.arange(0, W)
     exists = chunk < total_chunks
     chunk = tl.minimum(chunk, total_chunks - 1)
@@ -86,17 +88,6 @@ def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, AGAIN: tl.
     where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
     where += tl.zeros((E,), tl.int32)[:, None, None, None, None]
     return tl.load(where, cache_modifier=".ca" if AGAIN else "")
-
-
-@triton.jit
-def _weights(ptr, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
-    """Weights between all channels and `K` other things, with their strides: `[E, W, 1, K // Q, Q]`, alike in W."""
-    k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
-    e = tl.arange(0, E)[:, None, None, None, None] * SE + tl.zeros((W,), tl.int32)[None, :, None, None, None]
-    where = e + k[None, None, None, :, :] * SK
-    if SE == 1:  # the hint denies wide accesses along the channels, which would not leave one to a lane
-        where = tl.multiple_of(where, [1, 1, 1, 1, 1])
-    return tl.load(ptr + where)
 
 
 @triton.jit
@@ -129,7 +120,7 @@ def _inner(tile):
 
 @triton.jit
 def _slot(ptr, slot, slots, total_chunks, N: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
-    """Pointers `[E, W, N // Q, Q]` to slot `slot` (of `slots`) of the states of this program's chunks; which exist."""
+    """Pointers `[E, W, N // Q, Q]` to one of the `slots` states of each chunk, and which chunks exist."""
     chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
     n = tl.arange(0, N // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
     where = ptr + ((chunk * slots + slot) * (N * E))[None, :, None, None] + n[None, None, :, :]
@@ -144,8 +135,10 @@ def _channel(ptr, E: tl.constexpr, STRIDE: tl.constexpr):
 
 @triton.jit
 def _rates(A_log, N: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
-    """A · log2(e), `[E, W, 1, N // Q, Q]`: `exp2` of it times Δ is the decay."""
-    return -tl.exp2(_weights(A_log, 1, N, N, Q, E, W) * LOG2E) * LOG2E
+    """A · log2(e), `[E, W, 1, N // Q, Q]`, alike in W: `exp2` of it times Δ is the decay."""
+    n = tl.arange(0, N // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
+    e = tl.arange(0, E)[:, None, None, None, None] * N + tl.zeros((W,), tl.int32)[None, :, None, None, None]
+    return -tl.exp2(tl.load(A_log + e + n[None, None, None, :, :]) * LOG2E) * LOG2E
 
 
 @triton.jit
@@ -165,12 +158,12 @@ def _flat(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
 def prepare(
     tokens, rows, packed, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
     length, num_tokens, mask_stride,
-    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, HAS_MASK: tl.constexpr,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    M: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
     """Write for each token a row: a, z, Δ before the softplus (`[E]` each), u, B, C, and τ.
 
     A token that is not real gets z and Δ so far below zero that gate, Δ and their derivatives are exactly 0.
-
     Also copy W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
     """
     ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
@@ -247,10 +240,10 @@ def carry(
     E: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
     REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """Replace each chunk's own contribution by what comes into the chunk, from `first` on; write what leaves as `last`.
+    """Replace each chunk's own contribution by what comes into it, from `first` to `last`.
 
-    `first` and `last` are `(B, E, N)`; the chunks' states are `(B, chunks, N / Q, E, Q)`. Forward, `locals_` are ends
-    from zero and become starts. Backward, they are adjoints of the starts and become adjoints of the ends.
+    `first` and `last` are `(B, E, N)`, the chunks' states `(B, chunks, N / Q, E, Q)`. Forward, `locals_` are
+    ends from zero and become starts. Backward, they are adjoints of starts and become adjoints of ends.
     """
     item = tl.program_id(0).to(tl.int64)
     state = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -327,7 +320,7 @@ def chunk_adjoints(
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Write the adjoint of the state at the start of each chunk, as far as it comes from the chunk's own outputs."""
+    """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone."""
     ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
@@ -356,7 +349,7 @@ def gradients(
 ):  # fmt: skip
     """Write the gradient of the tokens and this program's share of each weight's gradient.
 
-    A row of `partials` holds, flat and in this order: norm_weight, in_proj, x_proj, dt_weight, dt_bias, A_log, D, out_proj.
+    A row of `partials` holds the weights flat, in the order of `Weights`.
     """
     ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
     KD: tl.constexpr = DM // 4
@@ -533,7 +526,7 @@ class Plan(NamedTuple):
     total_chunks: int
     """Chunks in the batch."""
     warps: int
-    """Chunks, and warps, in one program of `gradients`, where more of them mean fewer partial sums; 1 elsewhere."""
+    """Chunks, and warps, in one program of `gradients`: more of them mean fewer partial sums. 1 elsewhere."""
     registers_scan: int
     """In `chunk_ends` and `chunk_adjoints`."""
     registers_outputs: int
@@ -541,15 +534,16 @@ class Plan(NamedTuple):
 
 
 def plan(batch: int, length: int, states: int) -> Plan:
-    """Cut a batch so that one chunk a warp fills the chip: 4,224 chunks are two rounds of 16 warps on 132 processors.
+    """Cut a batch so that one chunk a warp fills the chip once: 16 warps on each of 132 processors.
 
-    Short sequences get chunks of at least 4 tiles. From 8 tiles on their number is a power of two, so that few kernels
-    need compiling. `states` is d_inner times d_state; more than 256 leave room for only half as many tokens in a tile.
+    Short batches get chunks of at least 4 tiles. The longer the chunks, the coarser the choice, so that few
+    kernels need compiling. `states` is d_inner times d_state; more than 256 leave room for only half as many
+    tokens in a tile.
     """
     small = states <= 256
     tile, num_tiles = 4 if small else 2, 4
-    while batch * triton.cdiv(length, num_tiles * tile) > 4224:
-        num_tiles = num_tiles + 1 if num_tiles < 8 else num_tiles * 2
+    while num_tiles * tile < length and batch * triton.cdiv(length, num_tiles * tile) > 16 * 132:
+        num_tiles += 1 if num_tiles < 8 else 2 if num_tiles < 16 else num_tiles // 4
     num_chunks = triton.cdiv(length, num_tiles * tile)
     registers = (64, 128, 255) if small else (128, 255, 255)
     return Plan(tile, num_tiles, num_chunks, batch * num_chunks, 4, *registers)
@@ -586,7 +580,8 @@ def forward(
     """
     batch, length, d_model = tokens.shape
     d_inner, d_state = weights.A_log.shape
-    w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
+    w, new = weights, tokens.new_empty
+    cut = plan(batch, length, d_inner * d_state)
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     tape = Tape(
         new(d_inner * (d_model + 2 * d_state)),
@@ -594,11 +589,14 @@ def forward(
         new(cut.total_chunks, d_inner),
         new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
     )
-    states, last, out = new(cut.total_chunks, d_inner * d_state), new(batch, d_inner, d_state), torch.empty_like(tokens)
-    sizes_mask = {"mask_stride": length if mask is not None and mask.dim() == 2 else 0, "HAS_MASK": mask is not None}
+    states = new(cut.total_chunks, d_inner * d_state)
+    last, out = new(batch, d_inner, d_state), torch.empty_like(tokens)
+    flags = tokens if mask is None else mask.view(torch.uint8)
     prepare[(triton.cdiv(batch * length, 64),)](
-        tokens, tape.rows, tape.packed, w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj,
-        tokens if mask is None else mask.view(torch.uint8), eps, length, batch * length, **sizes, **sizes_mask, Q=min(4, d_state), M=64, num_warps=4, num_stages=1, maxnreg=128,
+        tokens, tape.rows, tape.packed,
+        w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj, flags, eps,
+        length, batch * length, length if flags.shape == (batch, length) else 0,
+        **sizes, Q=min(4, d_state), M=64, HAS_MASK=mask is not None, num_warps=4, num_stages=1, maxnreg=128,
     )  # fmt: skip
     grid, shape = _launch(w, cut, 1)
     chunk_ends[grid](
@@ -606,8 +604,8 @@ def forward(
     )
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     outputs[grid](
-        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj, *places, **sizes, **shape, HAS_TAPE=keep,
-        maxnreg=cut.registers_outputs,
+        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj,
+        *places, **sizes, **shape, HAS_TAPE=keep, maxnreg=cut.registers_outputs,
     )  # fmt: skip
     return out, last, tape
 
@@ -624,9 +622,10 @@ def backward(
         grad_last: gradient of the last state `(B, E, N)`, contiguous.
     """
     batch, length, _ = tokens.shape
-    w, cut, new = weights, plan(batch, length, weights.A_log.numel()), tokens.new_empty
+    w, new = weights, tokens.new_empty
+    cut = plan(batch, length, w.A_log.numel())
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
-    adjoints, grad_h0, grad_tokens = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last), torch.empty_like(tokens)
+    adjoints, grad_h0 = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last)
     grid, shape = _launch(w, cut, 1)
     chunk_adjoints[grid](
         tape.rows, tape.packed, grad_out, adjoints, w.A_log, *places, **sizes, **shape,
@@ -634,6 +633,7 @@ def backward(
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
     grid, shape = _launch(w, cut, cut.warps)
+    grad_tokens = torch.empty_like(tokens)
     partials = new(grid[0], sum(weight.numel() for weight in w))
     gradients[grid](
         tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
@@ -645,7 +645,8 @@ def backward(
         partials, total, *partials.shape, ROWS=128, COLUMNS=32, num_warps=8, num_stages=1
     )
     flat = total.split([weight.numel() for weight in w])
-    return grad_tokens, Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True))), grad_h0
+    grads = Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True)))
+    return grad_tokens, grads, grad_h0
 
 
 def _sizes(w: Weights) -> dict[str, int]:
