@@ -16,9 +16,9 @@ computed again. Partial sums are added in a fixed order, without atomics: a resu
 
 Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). Tiles are `[E, W, T]`
 or `[E, W, T, K / Q, Q]`: channels lie across the lanes of a warp, everything else inside a thread, so that a
-step of the recurrence and the sum over states exchange nothing between threads. All accesses to memory are shaped
-so that the compiler chooses this layout everywhere: an odd order of axes serves that, and so does a hint that
-denies wide accesses where they would give a thread several channels.
+step of the recurrence and the sum over states exchange nothing between threads. All accesses to memory are
+shaped so that the compiler chooses this layout everywhere: an odd order of axes serves that, and so does a
+hint that denies wide accesses where they would give a thread several channels.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 

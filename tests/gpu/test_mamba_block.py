@@ -105,7 +105,7 @@ def test_a_million_tokens_in_one_call_are_the_same_tokens_in_pieces():
 
 
 def test_a_captured_graph_replays_the_block_on_new_inputs():
-    tokens, h0, values = (make_inputs(4, 100)[i] for i in range(3))
+    tokens, h0, values = make_inputs(4, 100)
     weights = {name: value.float().requires_grad_() for name, value in zip(WEIGHTS, values, strict=True)}
     static = tokens.float().requires_grad_()
 
