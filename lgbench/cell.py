@@ -83,9 +83,7 @@ def run_cell(
                 file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
             )
     common = (
-        _common(cell, task, method, store)
-        | _trained(model, facts, task.device, cell)
-        | _references(task, items)
+        _common(cell, task, method, store) | _trained(model, facts, task.device) | _references(task, items)
     )
     return [
         common | _assumed(method, cell, m, fits.get(m.eval_length, Fit())) | _measured(m)
@@ -150,10 +148,9 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     }
 
 
-def _trained(model: Model, facts: dict[str, Any], device: torch.device, cell: Cell) -> Row:
+def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
-        "scan_backend": model.backend_name(device, cell.recipe.d_model),
         "device": provenance.device_name(device),
         "apply_in_decode": model.intervention.apply_in_decode,
         "train_loss": facts["train_loss"],
@@ -199,6 +196,7 @@ def _measured(m: Measurement) -> Row:
         "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
         "item_values": m.values.tolist(),
         "shared_prefix": m.shared_prefix,
+        "scan_backend": m.scan_backend,
         "eval_wall_s": m.wall_s,
         "eval_tokens_per_s": m.tokens / m.wall_s,
         "peak_bytes": m.peak_bytes,

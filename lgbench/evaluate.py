@@ -41,8 +41,10 @@ class Measurement:
     values: np.ndarray
     """float32 `(num_items,)`."""
     shared_prefix: bool
-    kept_tokens: tuple[int, ...] = ()
+    kept_tokens: tuple[int, ...]
     """Tokens that each layer processed, queries included; empty for methods that drop none."""
+    scan_backend: str
+    """What computed scan or attention; a method that rests at this length may leave it to a faster one."""
     wall_s: float
     tokens: int
     peak_bytes: int
@@ -92,7 +94,7 @@ def evaluate(
 
 
 def can_stream(model: Model) -> bool:
-    """Whether a context can be read in pieces: the backbone is causal and no method chooses among all tokens."""
+    """Whether a context can be read in pieces: it is causal, and no method chooses among all tokens."""
     return model.causal and "keep" not in overridden_hooks(model.intervention)
 
 
@@ -163,10 +165,12 @@ def _measure(
     tokens = items.num_items * (grid[-1] + len(grid) * num_queries)
     wall_s, peak = clock.stop()
     kept = (grid[0] - first + num_queries,) * recipe.num_layers if first else ()
+    backend = model.backend_name(task.device, recipe.d_model)
     return [
         Measurement(
             axis="context", eval_length=length, num_queries=num_queries, values=values[length],
-            shared_prefix=shared, kept_tokens=kept, wall_s=wall_s, tokens=tokens, peak_bytes=peak,
+            shared_prefix=shared, kept_tokens=kept, scan_backend=backend, wall_s=wall_s, tokens=tokens,
+            peak_bytes=peak,
         )
         for length in grid
     ]  # fmt: skip
@@ -190,8 +194,8 @@ def _measure_whole(
     return [
         Measurement(
             axis="context", eval_length=length, num_queries=num_queries, values=values, shared_prefix=False,
-            kept_tokens=_kept(model), wall_s=wall_s, tokens=items.num_items * (length + num_queries),
-            peak_bytes=peak,
+            kept_tokens=_kept(model), scan_backend=model.backend_name(task.device, recipe.d_model),
+            wall_s=wall_s, tokens=items.num_items * (length + num_queries), peak_bytes=peak,
         )
     ]  # fmt: skip
 
@@ -229,6 +233,7 @@ def _query_axis(
             Measurement(
                 axis="queries", eval_length=length, num_queries=num_queries,
                 values=values.float().cpu().numpy(), shared_prefix=streamed, kept_tokens=kept,
+                scan_backend=model.backend_name(task.device, recipe.d_model),
                 wall_s=wall_s, tokens=tokens, peak_bytes=peak,
             )
         )  # fmt: skip
@@ -263,7 +268,7 @@ def _read(
     length: int,
     first: int = 0,
 ) -> list:
-    """Stream context tokens `start` to `stop` of a sequence of `length`, read from `first` on, into the state."""
+    """Stream context tokens `start` to `stop` of `length`, of which those from `first` on are read."""
     while start < stop:
         end = min(stop, start + PIECE)
         state = model.read_context(items.context(chosen, start, end, length), state, length - first)

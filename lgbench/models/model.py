@@ -86,7 +86,7 @@ class Model(nn.Module):
         return self.interface.read(hidden[:, -num_queries:])
 
     def backend_name(self, device: torch.device, d_model: int) -> str:
-        """What computes scan or attention in evaluation on this device."""
+        """What computes scan or attention on this device, for the sequence that was announced last."""
         probe = torch.empty(1, 1, d_model, device=device)
         return self.backbone.backend_name(probe, active_hooks(self.intervention, "prefill"))
 

@@ -39,7 +39,7 @@ def watched(bench, length):
     advance = bench.model.backbone.advance
 
     def listen(tokens, **options):
-        seen["out"] = advance(tokens, **options)
+        seen["out"] = advance(tokens, **options | {"read": None})
         return seen["out"]
 
     bench.model.backbone.advance = listen
