@@ -63,7 +63,7 @@ def compare(case: Case, backend: str, setting: Setting) -> dict[str, Row]:
     for name, measured in first.items():
         if any(point.shared_prefix != (name == "shared") for point in measured):
             raise RuntimeError(f"the evaluation called {name} was not")
-    error = checked(_difference(first["shared"], first["separate"]), LIMIT, case.lengths[-1])
+    error = checked(_difference(first["shared"], first["separate"]), LIMIT, case.lengths[-1], "each other")
     calls: dict[str, Callable[[], Any]] = {
         name: lambda plugin=plugin: evaluate(model, task, plugin, recipe, items)
         for name, plugin in plugins.items()

@@ -109,14 +109,14 @@ def traffic(bytes_moved: int, copy_rate: float, median_ms: float) -> Row:
     return {"bytes_moved": bytes_moved, "floor_ms": floor_ms, "copy_share": floor_ms / median_ms}
 
 
-def checked(error: float, limit: float, length: int) -> Row:
+def checked(error: float, limit: float, length: int, against: str = "float64") -> Row:
     """The error of a contender, and the status that it deserves."""
     facts = {"relative_error": error, "error_length": length}
     if error <= limit:  # NaN is not
         return facts
     return facts | {
         "status": "wrong",
-        "reason": f"relative error {error:.1e} against float64, allowed {limit:.0e}",
+        "reason": f"relative error {error:.1e} against {against}, allowed {limit:.0e}",
     }
 
 

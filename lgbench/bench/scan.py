@@ -75,7 +75,7 @@ def measure(setting: Setting) -> list[Row]:
 
 
 def measure_case(case: Case, names: list[str], setting: Setting) -> list[Row]:
-    """Rows of one shape: per contender one for each part and mode."""
+    """Rows of one shape: for each part one per contender and mode."""
     inputs = draw(case, setting.device)
     wanted = float64_results(inputs)
     entries = [entry for name in names for entry in _entries(name, case, inputs, wanted, setting.device)]
@@ -84,7 +84,7 @@ def measure_case(case: Case, names: list[str], setting: Setting) -> list[Row]:
         calls = {k: e.call for k, e in enumerate(entries) if e.call is not None and e.row["part"] == part}
         for k, samples in interleave(calls, clock, setting.repeats, setting.budget_s).items():
             entries[k].row.update(_numbers(samples, case, part, setting))
-    return [entry.row for entry in entries]
+    return sorted((entry.row for entry in entries), key=lambda one: one["part"])
 
 
 def draw(case: Case, device: torch.device) -> ScanInputs:
