@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from lgbench import checkpoint
-from lgbench.errors import UserError
 from lgbench.evaluate import PIECE, can_stream
 from lgbench.method import Method
 from lgbench.models.model import Model
@@ -163,7 +162,6 @@ def fit_lengths(
         "format": CALIBRATION_FORMAT,
         "weights": _weights_digest(model),
         "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
-        "parts": [[n, p.params.model_dump(mode="json", exclude=set(p.calibration_free))] for n, p in parts],
         "queries": recipe.train_queries[1],
         "train_length": recipe.train_length,
         "seed": seed,
@@ -175,7 +173,7 @@ def fit_lengths(
             if at is None:
                 continue
             on_progress(f"calibration of {part_name} at {at}")
-            path = folder / f"fit-{_hash(settings | {'fitted_at': plan[: k + 1]})}.safetensors"
+            path = folder / f"fit-{_hash(settings | _asked(parts, k, plan))}.safetensors"
             data = CalibrationData(task, method, recipe, seed, fit.values)
             fit = fit + _load_or_fit(path, part, model, data, at)
         fits[plan] = fit
@@ -186,7 +184,7 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet) -> None:
     """Compare calibration items with evaluation items of the same length.
 
     Raises:
-        UserError: an item is in both sets.
+        ValueError: an item is in both sets.
     """
     for length, digests in {n: d for fit in fits.values() for n, d in fit.digests.items()}.items():
         for start in range(0, items.num_items, 16):
@@ -197,10 +195,22 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet) -> None:
             wholes = _digests(items.context(chosen, 0, length, length), length)
             shared = set(wholes) & {whole for _, whole in digests}
             if shared:
-                raise UserError(
+                raise ValueError(
                     f"calibration and evaluation share {len(shared)} items of {length} context tokens: their "
                     "scores would not be honest. The task's sample must draw items that eval_set never has."
                 )
+
+
+def _asked(parts: list[tuple[str, Method]], current: int, plan: tuple[int | None, ...]) -> dict[str, object]:
+    """What decides the fit of one part: the lengths so far, and the parameters that matter to it."""
+    params = [
+        [
+            name,
+            part.params.model_dump(mode="json", exclude=set(part.calibration_free) if k == current else None),
+        ]
+        for k, (name, part) in enumerate(parts)
+    ]
+    return {"part": current, "parts": params, "fitted_at": plan[: current + 1]}
 
 
 def _load_or_fit(path: Path, part: Method, model: Model, data: CalibrationData, length: int) -> Fit:

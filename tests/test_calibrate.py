@@ -10,7 +10,6 @@ import torch
 from lgbench.calibrate import CalibrationData, Fit, check_disjoint, fit_lengths
 from lgbench.calibrators import adamw, spsa
 from lgbench.cell import make_items, run_cell
-from lgbench.errors import UserError
 from lgbench.method import Method, ScanIntervention
 from lgbench.models.model import build_model
 from lgbench.store import read
@@ -189,7 +188,7 @@ def test_an_overlap_with_the_evaluation_items_is_refused(toy_task):
         toy_task.sample(n, length, q, g) if length != 32 else _steal(items)
     )
     stolen.draw("calibration", 4, 32)
-    with pytest.raises(UserError, match="share 6 items of 32 context tokens"):
+    with pytest.raises(ValueError, match="share 6 items of 32 context tokens"):
         check_disjoint({32: Fit(digests=stolen.digests)}, items)
 
 

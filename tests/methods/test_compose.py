@@ -84,6 +84,22 @@ def test_later_parts_are_fitted_with_earlier_ones_in_place(bench, toy_task, tmp_
     assert both.num_fitted == 4 and both.tokens == extend.tokens + modulation.tokens
 
 
+def test_a_fit_is_used_again_only_where_all_that_it_depends_on_is_equal(bench, toy_task, tmp_path):
+    def fit(**changes):
+        given = {"l_base": 8, "fit_at": 1, "num_layers": 1} | changes
+        text = (
+            "decimamba[items=2,min_seq_len=2,l_base={l_base},num_layers={num_layers}]"
+            "+mambamodulation[steps=1,items=2,fit_at={fit_at}]"
+        ).format(**given)
+        made = bench(text, num_layers=2, eval_lengths=(48,))
+        fit_lengths(made.model, toy_task, made.method, made.recipe, name="both", seed=0, folder=tmp_path)
+        return len(list(tmp_path.iterdir()))
+
+    assert fit() == 2 and fit() == 2
+    assert fit(l_base=12) == 3, "layers are chosen as before, but scales see other tokens"
+    assert fit(fit_at=2) == 5, "another length of the second part is part of the question to both"
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
