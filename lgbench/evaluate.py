@@ -164,7 +164,7 @@ def _measure(
     values = {length: torch.cat(parts).float().cpu().numpy() for length, parts in scores.items()}
     tokens = items.num_items * (grid[-1] + len(grid) * num_queries)
     wall_s, peak = clock.stop()
-    kept = (grid[0] - first + num_queries,) * recipe.num_layers if first else ()
+    kept = tuple(grid[0] - first + asked for asked in model.backbone.processed) if first else ()
     backend = model.backend_name(task.device, recipe.d_model)
     return [
         Measurement(
