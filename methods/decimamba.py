@@ -66,17 +66,18 @@ class DeciMamba(Method):
     prefix_exact = False
     needs_length = True
     train_eagerly = True
+    eval_only = frozenset({"num_layers", "items"})
     calibration_free = frozenset({"l_base", "beta", "min_seq_len", "score", "count", "percent"})
+
+    def __init__(self, params: Params | None = None) -> None:
+        super().__init__(params)
+        if self.params.train_l_base is not None:  # then L_base may change after training
+            self.eval_only = type(self).eval_only | {"l_base"}
 
     @property
     def trains_like(self) -> str | None:
         """Vanilla, unless trained with decimation."""
         return None if self.params.train_with else "vanilla"
-
-    @property
-    def eval_only(self) -> frozenset[str]:
-        """L_base may change after training."""
-        return frozenset({"num_layers", "items"} | ({"l_base"} if self.params.train_l_base else set()))
 
     def check(self, recipe: Recipe) -> None:
         """Refuse layers that are not there, and an L_base below what is protected."""

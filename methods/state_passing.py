@@ -81,7 +81,9 @@ class _Schedule(ScanIntervention):
 
     def __init__(self, params: StatePassing.Params) -> None:
         self.params = params
+        self.resting = True
         self.begun = self.passing = False
+        self.share: Tensor | None = None
 
     def begin_training(self, backbone: nn.Module, batch_size: int, generator: Generator) -> dict[str, Tensor]:
         """Make room for states of all layers."""
@@ -99,8 +101,8 @@ class _Schedule(ScanIntervention):
         self.share.fill_(float(self.passing))
 
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
-        """Rest in evaluation."""
-        self.resting = mode != "train"
+        """Rest in evaluation, and until a training has made room."""
+        self.resting = mode != "train" or self.share is None
 
 
 class _Passed(_Schedule):
