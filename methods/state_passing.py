@@ -7,7 +7,8 @@
 
 Trained so, or only in the last steps; evaluated like vanilla, from the zero state, which is the point.
 Source: Ruiz and Gu, arXiv:2507.02782. They post-train official checkpoints for 500 steps (`last_steps`);
-optimiser, sigma, reset and the update of the statistics (here: a moving average) are not published.
+optimiser, sigma, reset and the update of the statistics (here: a moving average) are not published. A final
+state is that after all drawn queries, also of those that a captured step leaves out of its loss.
 """
 
 from typing import Literal
