@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lgbench.models import backbone_class
 from lgbench.models.model import Model, build_model
 from lgbench.plan import Cell, checkpoint_folder, load_method
 from lgbench.store import SCHEMA, Store, atomic_file
-from lgbench.task import EvalSet, Task
+from lgbench.task import Task
 
 EVAL_SEED = 0
 """Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
@@ -31,18 +31,23 @@ NUM_RESAMPLES = 1000
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
 class Items:
-    """The evaluation items of a task with the scores of answers that ignore the context."""
+    """The fixed evaluation items of a task, with the scores of answers that ignore the context.
 
-    items: EvalSet
-    references: dict[str, float]
+    Args:
+        task: prepared.
+        num_items: how many.
+    """
 
+    def __init__(self, task: Task, num_items: int) -> None:
+        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
+        self._references: dict[int, dict[str, float]] = {}
 
-def make_items(task: Task, num_items: int) -> Items:
-    """The fixed items and their reference scores."""
-    items = task.eval_set(num_items, EVAL_SEED)
-    return Items(items, dict(task.references(items)))
+    def references(self, num_queries: int) -> dict[str, float]:
+        """Reference scores on the first queries of each item, computed once."""
+        if num_queries not in self._references:
+            self._references[num_queries] = dict(self.task.references(self.items, num_queries))
+        return self._references[num_queries]
 
 
 def run_cell(
@@ -82,11 +87,12 @@ def run_cell(
             np.savez_compressed(
                 file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
             )
-    common = (
-        _common(cell, task, method, store) | _trained(model, facts, task.device) | _references(task, items)
-    )
+    common = _common(cell, task, method, store) | _trained(model, facts, task.device)
     return [
-        common | _assumed(method, cell, m, fits.get(m.eval_length, Fit())) | _measured(m)
+        common
+        | _references(items, m.num_queries)
+        | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
+        | _measured(m)
         for m in measurements
     ]
 
@@ -128,6 +134,7 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "label": cell.label,
         "backbone": method.backbone,
         "preset": cell.preset,
+        "recipe": json.dumps(asdict(recipe), sort_keys=True),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
         "d_state": recipe.d_state if causal else 0,
@@ -153,19 +160,21 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
         "num_parameters": model.num_parameters,
         "device": provenance.device_name(device),
         "apply_in_decode": model.intervention.apply_in_decode,
+        "train_scan_backend": facts["scan_backend"],
         "train_loss": facts["train_loss"],
         "train_wall_s": facts["train_wall_s"],
         "train_tokens_per_s": facts["train_tokens_per_s"],
     }
 
 
-def _references(task: Task, items: Items) -> Row:
+def _references(items: Items, num_queries: int) -> Row:
+    metric, references = items.task.metric, items.references(num_queries)
     return {
-        "metric": task.metric.name,
-        "higher_is_better": task.metric.higher_is_better,
-        "best": task.metric.best,
-        "chance": items.references["chance"],
-        "references": json.dumps(items.references, sort_keys=True),
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "best": metric.best,
+        "chance": references["chance"],
+        "references": json.dumps(references, sort_keys=True),
         "items_hash": items.items.fingerprint,
         "num_items": items.items.num_items,
     }

@@ -1,7 +1,6 @@
 """Trained weights and resumable training states on disk, each file whole or not there.
 
-CHECKPOINTS/TRAINING/training.json                  the settings, in words
-CHECKPOINTS/TRAINING/step-000001000.safetensors     weights after 1,000 steps; its metadata hold loss and time
+CHECKPOINTS/TRAINING/step-000001000.safetensors     weights after 1,000 steps, with settings, loss and time
 CHECKPOINTS/TRAINING/resume.safetensors             weights, optimiser, random state; gone once finished
 """
 

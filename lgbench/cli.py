@@ -69,6 +69,7 @@ def run(
     num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
     d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
     eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
+    train_queries: Annotated[Ints, typer.Option(help="Queries in training: N, or LOW,HIGH to draw.")] = None,
     eval_lengths: Annotated[Ints, typer.Option(help="Context lengths of the evaluation.")] = None,
     eval_queries: Annotated[int | None, typer.Option(help="Queries after each context.")] = None,
     query_grid: Annotated[Ints, typer.Option(help="Numbers of queries of the second axis.")] = None,
@@ -96,7 +97,7 @@ def run(
 
     console = _console()
     settings = load_config(config, options)
-    prepared = runner.prepare(settings, console)
+    prepared = runner.prepare(settings, console, dry=dry_run)
     if dry_run:
         runner.dry_run(prepared, console)
         return
@@ -107,6 +108,7 @@ def run(
     typer.echo(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
     if outcome.failed:
         console.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
+    if outcome.failed or prepared.broken:
         raise typer.Exit(1)
 
 

@@ -34,6 +34,9 @@ class RunConfig(BaseModel):
     eval_at_steps: tuple[int, ...] | None = Field(
         None, description="also evaluate after these training steps"
     )
+    train_queries: tuple[int, ...] | None = Field(
+        None, min_length=1, max_length=2, description="queries in training: one number, or lowest and highest"
+    )
     eval_lengths: tuple[int, ...] | None = Field(None, description="context lengths of the evaluation")
     eval_queries: int | None = Field(None, description="queries after each context")
     query_grid: tuple[int, ...] | None = Field(None, description="numbers of queries of the second axis")
@@ -85,7 +88,10 @@ class RunConfig(BaseModel):
 
     def recipe_overrides(self) -> dict[str, Any]:
         """Fields of `Recipe` that replace the preset's numbers."""
-        return {name: value for name in RECIPE_FIELDS if (value := getattr(self, name)) is not None}
+        found = {name: value for name in RECIPE_FIELDS if (value := getattr(self, name)) is not None}
+        if self.train_queries is not None:
+            found["train_queries"] = (self.train_queries[0], self.train_queries[-1])
+        return found
 
     def axes(self) -> dict[str, Sequence[int] | None]:
         """Fields of `plan.Axes`."""
@@ -147,4 +153,6 @@ def _explain(problem: Mapping[str, Any]) -> str:
     option = "--" + field.replace("_", "-")
     if problem["type"] == "extra_forbidden":
         return f"no option '{field}'. There are: {', '.join(RunConfig.model_fields)}"
+    if problem["type"] == "int_parsing":
+        return f"{option}: takes whole numbers, got {problem['input']!r}"
     return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

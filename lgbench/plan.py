@@ -104,6 +104,8 @@ def resolve_cells(
     Raises:
         UserError: an unknown preset, parameter or plugin; lengths that are not positive and increasing.
     """
+    if axes.train_length is not None and any(a >= b for a, b in pairwise(axes.train_length)):
+        raise UserError(f"--train-length must be increasing, got {','.join(map(str, axes.train_length))}")
     cells = []
     for (task_name, task), method_request in product(tasks, methods):
         method_class = METHODS.load(method_request.name)
@@ -142,7 +144,7 @@ def resolve_cells(
                 cells.append(
                     Cell(
                         task=task_name,
-                        task_params=params_json(task.params),
+                        task_params=_without(task.params, task.data_params),
                         method=method_request.name,
                         method_params=params_json(method.params),
                         label=label(method_request.name, method.params),
@@ -163,6 +165,16 @@ def load_task(request: PluginRequest) -> Task:
     """
     task_class = TASKS.load(request.name)
     return task_class(resolve(task_class, request.params, "task", request.name))
+
+
+def task_key(cell: Cell) -> str:
+    """Identity of the prepared task that a cell runs on."""
+    return f"{cell.task} {cell.task_params} {cell.training.data_fingerprint}"
+
+
+def identify(name: str, task: Task) -> str:
+    """Identity of a prepared task, equal to `task_key` of its cells."""
+    return f"{name} {_without(task.params, task.data_params)} {task.data_fingerprint}"
 
 
 def load_method(name: str, params: str) -> Method:
@@ -188,7 +200,7 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
     low, high = method.train_lengths(recipe.train_length)
     return Training(
         task=task_name,
-        task_params=_without(task.params, task.eval_only),
+        task_params=_without(task.params, task.eval_only | task.data_params),
         data_fingerprint=task.data_fingerprint,
         method=name,
         method_params=_without(params, method.eval_only),
@@ -220,6 +232,9 @@ def _check(recipe: Recipe) -> None:
     ):
         if getattr(recipe, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(recipe, name)}")
+    low, high = recipe.train_queries
+    if not 1 <= low <= high:
+        raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")
     if not recipe.learning_rate > 0:
         raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
 

@@ -12,10 +12,20 @@ from rich.table import Table
 from lgbench import checkpoint, registry
 from lgbench.config import RunConfig
 from lgbench.errors import UserError
-from lgbench.launch.local import Outcome, run_plan, task_key
+from lgbench.launch.local import Outcome, run_plan
 from lgbench.ops.selective_scan import resolve_backend
-from lgbench.params import params_json, resolve
-from lgbench.plan import Axes, Cell, Training, checkpoint_folder, load_method, load_task, resolve_cells
+from lgbench.params import PluginRequest, resolve
+from lgbench.plan import (
+    Axes,
+    Cell,
+    Training,
+    checkpoint_folder,
+    identify,
+    load_method,
+    load_task,
+    resolve_cells,
+    task_key,
+)  # fmt: skip
 from lgbench.progress import Progress
 from lgbench.store import Store
 from lgbench.task import Task
@@ -33,10 +43,17 @@ class Prepared:
     tasks: dict[str, Task]
     store: Store
     device: torch.device
+    broken: list[str]
+    """Methods that were asked for and cannot be imported."""
 
 
-def prepare(config: RunConfig, console: Console) -> Prepared:
+def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepared:
     """Everything that can go wrong before the first step, in the order in which it is cheap to find out.
+
+    Args:
+        config: what was asked for.
+        console: told of plugins that cannot be used and of stand-in data.
+        dry: nothing will be written.
 
     Raises:
         UserError: a plugin, parameter, device, folder or data set that cannot be had.
@@ -44,35 +61,62 @@ def prepare(config: RunConfig, console: Console) -> Prepared:
     for path in config.plugin:
         registry.add_file(path)
     task_requests, method_requests = config.requests()
-    for request in method_requests:
-        method = registry.METHODS.load(request.name)
-        resolve(method, request.params, "method", request.name)
+    method_requests, broken = _usable(method_requests, console)
     device = choose_device(config.device)
-    if config.scan_backend not in ("auto", "block"):
-        try:
-            resolve_backend(config.scan_backend, device)
-        except ValueError as error:
-            raise UserError(f"--scan-backend {config.scan_backend}: {error}") from None
+    _check_backend(config.scan_backend, device)
+    named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
+
+    def resolve_plan() -> list[Cell]:
+        return resolve_cells(
+            named,
+            method_requests,
+            seeds=range(config.first_seed, config.first_seed + config.seeds),
+            preset=config.preset,
+            axes=Axes(**config.axes()),
+            overrides=config.recipe_overrides(),
+        )
+
+    resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
-    store.check_writable()
-    tasks, named = {}, []
-    for request in task_requests:
-        task = load_task(request)
-        name = registry.TASKS.canonical(request.name)
+    if not dry:
+        store.check_writable()
+    for _, task in named:
         task.prepare(device, config.data_dir)
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
-        tasks[f"{name} {params_json(task.params)}"] = task
-        named.append((name, task))
-    cells = resolve_cells(
-        named,
-        method_requests,
-        seeds=range(config.first_seed, config.first_seed + config.seeds),
-        preset=config.preset,
-        axes=Axes(**config.axes()),
-        overrides=config.recipe_overrides(),
-    )
-    return Prepared(cells, tasks, store, device)
+    return Prepared(resolve_plan(), {identify(*pair): pair[1] for pair in named}, store, device, broken)
+
+
+def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
+    """Methods that load, with valid parameters; those that cannot be imported are reported and left out."""
+    usable, broken = [], []
+    for request in requests:
+        try:
+            method = registry.METHODS.load(request.name)
+        except UserError as error:
+            name = registry.METHODS.canonical(request.name)
+            if registry.METHODS.problem(name) is None:
+                raise
+            if name not in broken:
+                console.print(f"[red]Left out:[/red] {error}", soft_wrap=True)
+                broken.append(name)
+            continue
+        resolve(method, request.params, "method", request.name)
+        usable.append(request)
+    if not usable:
+        raise UserError("nothing to run: none of the methods can be used")
+    return usable, broken
+
+
+def _check_backend(name: str, device: torch.device) -> None:
+    if name == "block":
+        if device.type != "cuda":
+            raise UserError("--scan-backend block: the fused block needs CUDA. Use auto or torch here")
+    elif name != "auto":
+        try:
+            resolve_backend(name, device)
+        except ValueError as error:
+            raise UserError(f"--scan-backend {name}: {error}") from None
 
 
 def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:

@@ -105,6 +105,8 @@ class Task:
     metric: ClassVar[Metric]
     eval_only: ClassVar[frozenset[str]] = frozenset()
     """Names of parameters that do not influence training."""
+    data_params: ClassVar[frozenset[str]] = frozenset()
+    """Names of parameters that only choose the data; in a cell `data_fingerprint` stands for them."""
     nested: ClassVar[bool] = False
     """Shorter contexts of an item are prefixes of longer ones, so one pass serves a grid of lengths."""
     min_length: ClassVar[int] = 1
@@ -159,8 +161,8 @@ class Task:
         """The metric of each query, `(batch, num_queries)`; an item's score is the mean of its queries."""
         raise NotImplementedError
 
-    def references(self, eval_set: EvalSet) -> Mapping[str, float]:
-        """Scores of answers that ignore the context, on the evaluation items; one is named "chance"."""
+    def references(self, eval_set: EvalSet, num_queries: int) -> Mapping[str, float]:
+        """Scores of answers that ignore the context, on these items' first queries; one is named "chance"."""
         raise NotImplementedError
 
 

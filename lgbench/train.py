@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,8 @@ class Trainer:
     def save_weights(self) -> None:
         """Keep the weights of this step, with loss, time and speed."""
         facts = {
+            "training": asdict(self.training),
+            "scan_backend": self.model.backend_name(self.device, self.recipe.d_model),
             "step": self.step,
             "train_loss": self.history[-1][1],
             "train_wall_s": self.wall_s,

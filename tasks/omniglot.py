@@ -35,7 +35,7 @@ _MAMBA = dict(d_model=16, num_layers=8, d_state=8, batch_size=64)
 _SMALL = dict(_MAMBA, learning_rate=2e-3, warmup_steps=200, decay_from=0.5, train_steps=20_000,
               eval_queries=256, eval_items=512, eval_batch=64)  # fmt: skip
 _SMOKE = dict(_MAMBA, num_layers=2, batch_size=16, learning_rate=3e-3, warmup_steps=50, decay_from=0.5,
-              train_length=64, train_queries=(64, 64), train_steps=1_200, eval_queries=64, eval_items=64,
+              train_length=64, train_queries=(64, 64), train_steps=1_200, eval_queries=64, eval_items=128,
               eval_batch=64)  # fmt: skip
 _PAPER = dict(_MAMBA, learning_rate=3e-4, train_steps=4_816_000, eval_items=5_000, eval_batch=50)
 
@@ -81,6 +81,7 @@ class Omniglot(Task):
     metric = Metric(name="MSE", best=0.0, higher_is_better=False)
     nested = True
     exchangeable = True
+    data_params = frozenset({"data", "held_out"})
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is the published recipe, `small` takes minutes on a GPU."""
@@ -129,16 +130,16 @@ class Omniglot(Task):
 
     score = loss
 
-    def references(self, eval_set: ReconstructionItems) -> Mapping[str, float]:
-        """Errors of the best image-independent answers on the evaluation items.
+    def references(self, eval_set: ReconstructionItems, num_queries: int) -> Mapping[str, float]:
+        """Errors of the best image-independent answers to the first `num_queries` queries of the items.
 
         "chance" is the per-location mean image; the others are weaker. A curve is worse than chance without
         qualification only above all three.
         """
         mean_image = eval_set.images.mean(dim=0, keepdim=True)
-        constant = eval_set.weighted_mean()
+        constant = eval_set.mean_pixel(num_queries)
         answers = {"chance": mean_image, "best constant": constant, "all white": torch.ones_like(mean_image)}
-        return {name: eval_set.error_of(answer) for name, answer in answers.items()}
+        return {name: eval_set.error_of(answer, num_queries) for name, answer in answers.items()}
 
     def _views(self, indices: Tensor, affine: Affine) -> Tensor:
         """Images `(batch, 128, 128)` in [-1, 1]."""

@@ -9,7 +9,7 @@ import torch
 
 from lgbench.calibrate import CalibrationData, Fit, check_disjoint, fit_lengths
 from lgbench.calibrators import adamw, spsa
-from lgbench.cell import make_items, run_cell
+from lgbench.cell import Items, run_cell
 from lgbench.method import Method, ScanIntervention
 from lgbench.models.model import build_model
 from lgbench.store import read
@@ -142,7 +142,7 @@ def test_a_calibrator_cannot_reach_the_evaluation_items(toy_cells, run_toy, toy_
     methods = ["mambaextend[steps=1]", "mambamodulation[steps=1,calibrator=spsa]", "longmamba", "decimamba"]
     cells = toy_cells(*methods, train_steps=[2], eval_lengths=(8, 32), query_grid=())
     _, store = run_toy(toy_cells("vanilla", train_steps=[2], eval_lengths=(8, 32), query_grid=()))
-    items = make_items(toy_task, 6)
+    items = Items(toy_task, 6)
 
     def unreachable(*args, **kwargs):
         raise AssertionError("a calibrator asked for evaluation items")

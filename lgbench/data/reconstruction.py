@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -72,22 +73,23 @@ class ReconstructionItems:
         """The images themselves `(batch, 127, 127)`: pixel row and column 127 are never seen nor asked."""
         return self.images[items, :127, :127].cpu().numpy()
 
-    def weighted_mean(self) -> Tensor:
-        """Mean pixel over the queried patches, as an image."""
-        total = torch.stack(
-            [self.queries(slice(k, k + 1), 0, BLOCK)[1].mean() for k in range(self.num_items)]
-        )
-        return total.mean().expand(1, SIDE, SIDE)
+    def mean_pixel(self, num_queries: int) -> Tensor:
+        """Mean pixel over the patches of the first queries, as an image `(1, 128, 128)`."""
+        total = [self.queries(chosen, 0, num_queries)[1].sum(dim=(1, 2)) for chosen in self._parts()]
+        return (torch.cat(total).sum() / (self.num_items * num_queries * PATCH**2)).expand(1, SIDE, SIDE)
 
-    def error_of(self, answer: Tensor) -> float:
-        """MSE of one fixed image `(1, 128, 128)` as the answer to the first block of queries of each item."""
+    def error_of(self, answer: Tensor, num_queries: int) -> float:
+        """MSE of one fixed image `(1, 128, 128)` as the answer to the first queries of each item."""
         errors = []
-        for start in range(0, self.num_items, 64):
-            centres = self._range("queries", slice(start, start + 64), 0, BLOCK)
-            truth = cut_patches(self.images[start : start + 64], centres, PATCH)
+        for chosen in self._parts():
+            centres = self._range("queries", chosen, 0, num_queries)
+            truth = cut_patches(self.images[chosen], centres, PATCH)
             guess = cut_patches(answer.expand(len(truth), -1, -1), centres, PATCH)
             errors.append((guess - truth).square().mean(dim=(1, 2)))
         return torch.cat(errors).mean().item()
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(k, min(k + 64, self.num_items)) for k in range(0, self.num_items, 64))
 
     def _range(self, part: str, items: slice, start: int, stop: int) -> Tensor:
         first, last = start // BLOCK, max(start, stop - 1) // BLOCK

@@ -17,9 +17,9 @@ from itertools import groupby
 import torch
 
 from lgbench import checkpoint
-from lgbench.cell import Items, failure_path, make_items, run_cell, unmeasured_row
+from lgbench.cell import Items, failure_path, run_cell, unmeasured_row
 from lgbench.errors import UserError
-from lgbench.plan import Cell, Training, checkpoint_folder, load_method
+from lgbench.plan import Cell, Training, checkpoint_folder, load_method, task_key
 from lgbench.progress import Progress
 from lgbench.store import Store, atomic_file
 from lgbench.task import Task
@@ -61,7 +61,7 @@ def run_plan(
 
     Args:
         cells: the plan.
-        tasks: prepared tasks by `cell.task_params` and name, see `task_key`.
+        tasks: prepared tasks by their `plan.task_key`.
         store: where rows and checkpoints go.
         progress: told what happens.
         force: train and evaluate again what is finished.
@@ -95,11 +95,6 @@ def run_plan(
                         if should_stop():
                             raise KeyboardInterrupt
     return outcome
-
-
-def task_key(cell: Cell) -> str:
-    """Identity of a prepared task."""
-    return f"{cell.task} {cell.task_params}"
 
 
 def _runnable(
@@ -191,7 +186,7 @@ def _evaluate(
     key = (task_key(cell), cell.recipe.eval_items)
     try:
         if key not in items:
-            items[key] = make_items(task, cell.recipe.eval_items)
+            items[key] = Items(task, cell.recipe.eval_items)
         rows = run_cell(cell, task, items[key], store, scan_backend, progress.evaluation)
     except UserError:
         raise

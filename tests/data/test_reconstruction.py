@@ -89,5 +89,5 @@ def test_the_error_of_a_fixed_answer_is_its_mean_over_items_and_queries():
     errors = [
         (cut_patches(answer, centres[n : n + 1], 4) - targets[n]).square().mean().item() for n in range(70)
     ]
-    assert abs(fixed.error_of(answer) - np.mean(errors)) < 1e-5
-    assert abs(fixed.weighted_mean()[0, 0, 0].item() - targets.mean().item()) < 1e-5
+    assert abs(fixed.error_of(answer, 1024) - np.mean(errors)) < 1e-5
+    assert abs(fixed.mean_pixel(1024)[0, 0, 0].item() - targets.mean().item()) < 1e-5
