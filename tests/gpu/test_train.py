@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from lgbench import checkpoint
 from lgbench.methods.prepended import Prepended
 from lgbench.methods.transformer import Transformer
 from lgbench.methods.vanilla import Vanilla
-from lgbench.plan import Training
 from lgbench.tasks.omniglot import Omniglot
+
+from lgbench import checkpoint
+from lgbench.plan import Training
 from lgbench.train import Trainer, train_all
 
 if not torch.cuda.is_available():
