@@ -36,15 +36,17 @@ class Progress:
         """A plan starts."""
         self.total, self.number = total, 0
         if done_before:
-            self._say(f"{done_before} cells are finished already and are not run again (--force does).")
+            self._say(f"Finished already and not run again (--force does): {done_before} of the cells.")
 
     def training_begins(self, trainers: Sequence[Trainer]) -> None:
         """Some trainings start, side by side."""
         if self.live:
+            tasks = {f"{t.training.task} L_train={t.training.high}" for t in trainers}
+            self._say(f"training {', '.join(sorted(tasks))}: methods and seeds below")
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(),
-                TextColumn("{task.completed:,}/{task.total:,} steps"),
-                TextColumn("loss {task.fields[loss]}  {task.fields[speed]}"), TimeRemainingColumn(),
+                TextColumn("{task.description}"), BarColumn(bar_width=8),
+                TextColumn("{task.completed:,}/{task.total:,} loss {task.fields[loss]} {task.fields[speed]}"),
+                TimeRemainingColumn(compact=True),
                 console=self.console, transient=True,
             )  # fmt: skip
             self._bar.start()
@@ -53,7 +55,11 @@ class Progress:
             total = trainer.recipe.train_steps
             if self._bar is not None:
                 self._rows[id(trainer)] = self._bar.add_task(
-                    name, total=total, completed=trainer.step, loss="-", speed=""
+                    f"{trainer.training.method} s{trainer.training.seed}",
+                    total=total,
+                    completed=trainer.step,
+                    loss="-",
+                    speed="",
                 )
             else:
                 start = f" from step {trainer.step:,}" if trainer.step else ""

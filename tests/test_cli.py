@@ -61,10 +61,10 @@ def test_finished_cells_are_skipped_unless_forced(toy):
     toy("--method", "vanilla")
     before = {path: Path(path).stat().st_mtime_ns for path in written("runs/rows")}
     again = toy("--method", "vanilla", "--resume")
-    assert again.exit_code == 0 and "1 cells are finished already" in again.stdout
+    assert again.exit_code == 0 and "Finished already" in again.stdout
     assert {path: Path(path).stat().st_mtime_ns for path in written("runs/rows")} == before
     forced = toy("--method", "vanilla", "--force")
-    assert "training toy_average vanilla" in forced.stdout and "finished already" not in forced.stdout
+    assert "training toy_average vanilla" in forced.stdout and "Finished already" not in forced.stdout
 
 
 def test_hyphens_in_names_count_as_underscores(toy):

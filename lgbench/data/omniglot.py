@@ -99,8 +99,9 @@ def load(
     except fetch.DownloadError as error:
         if data == "omniglot":
             raise
+        why = error.reason.partition(": ")[2].split(", ")[0]  # without the address, which no figure needs
         notice = (
-            f"No Omniglot on this machine ({error.reason}). Procedural glyphs are used instead; "
+            f"No Omniglot on this machine ({why}). Procedural glyphs are used instead; "
             "their numbers are not comparable with those of real Omniglot."
         )
         return _procedural(held_out, notice)

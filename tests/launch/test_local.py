@@ -283,5 +283,5 @@ def test_a_terminal_gets_a_bar_with_step_loss_and_speed(toy_cells, toy_task, tmp
     progress = Progress(Console(file=screen, width=200, force_terminal=True))
     run_plan(cells, {task_key(c): toy_task for c in cells}, Store(tmp_path), progress)
     text = screen.getvalue()
-    assert "6/6 steps" in text and "tokens/s" in text
+    assert "6/6 loss" in text and "tokens/s" in text
     assert re.search(r"loss \d\.\d{4}", text)

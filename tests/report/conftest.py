@@ -73,6 +73,8 @@ def row(**changes):
         "shared_prefix": True,
         "scan_backend": "torch",
         "device": "CPU",
+        "recipe": "{}",
+        "train_scan_backend": "torch",
         "train_loss": 0.2,
         "train_wall_s": 120.0,
         "train_tokens_per_s": 1e6,
