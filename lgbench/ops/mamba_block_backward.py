@@ -1,0 +1,228 @@
+"""Triton kernels of the fused Mamba block, backward: adjoints of the chunks, then all gradients.
+
+    chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks
+    gradients        gradient of the tokens; of each weight, one partial sum per program
+    add_rows         the sum of the partial sums
+
+Between the first two runs `carry` of `mamba_block_forward`, from the last chunk to the first. The forward
+kept the state at the start of each tile; the others are computed again.
+
+Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). A warp takes a chunk of
+a sequence, a program `W`; a chunk is `TILES` tiles of `T` tokens, laid out as `mamba_block_tiles` says.
+"""
+
+import triton
+import triton.language as tl
+
+from lgbench.ops.mamba_block_tiles import (
+    FAR_BELOW,
+    LOG2E,
+    _at,
+    _channel,
+    _dot,
+    _flat,
+    _inner,
+    _own,
+    _packed,
+    _places,
+    _rates,
+    _same,
+    _sigmoid,
+    _slot,
+    _softplus,
+    _sum_inner,
+)
+
+
+@triton.jit
+def _pick(tail, j: tl.constexpr):
+    """Entry `j` of the four in the last axis, which lies inside a thread."""
+    bits = tl.where(tl.arange(0, 4)[None, None, None, :] == j, tail.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, axis=3).to(tl.float32, bitcast=True)
+
+
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+def chunk_adjoints(
+    rows, packed, grad_out, adjoints, A_log, length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone."""
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    g = tl.zeros((E, W, N // Q, Q), tl.float32)
+    for back in range(TILES):
+        tile = TILES - 1 - back
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
+        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
+        decay = tl.exp2(_inner(delta) * rates)
+        pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 3 * E + DM + N, at, N, Q, E)
+        for back_t in tl.static_range(T):
+            g = _at(decay, T - 1 - back_t, T) * (g + _at(pushed, T - 1 - back_t, T))
+    where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
+    tl.store(where, g, mask=exists)
+
+
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+def gradients(
+    tokens, rows, packed, grad_out, grad_tokens, tile_starts, adjoints, partials,
+    norm_weight, in_proj, x_proj, dt_weight, A_log, D, eps,
+    length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of the tokens and this program's share of each weight's gradient.
+
+    A row of `partials` holds the weights flat, in the order of `Weights`.
+    """
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    KD: tl.constexpr = DM // 4
+    NQ: tl.constexpr = N // Q
+    rates = _rates(A_log, N, Q, E, W)
+    where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
+    g = tl.load(where, mask=exists, other=0.0)
+    d = tl.arange(0, DM)
+    e = tl.arange(0, E)
+    sum_norm = tl.zeros((W * T, DM), tl.float32)
+    sum_a = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_z = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_out = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_b = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_c = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_rates = tl.zeros((E, W, NQ, Q), tl.float32)
+    sum_bias = tl.zeros((E, W), tl.float32)
+    sum_skip = tl.zeros((E, W), tl.float32)
+    sum_tau1 = tl.zeros((E, W), tl.float32)
+    sum_dt1 = tl.zeros((E, W), tl.float32)
+    sum_tau2 = tl.zeros((E, W), tl.float32)
+    sum_dt2 = tl.zeros((E, W), tl.float32)
+    steps = tl.arange(0, T)[None, None, :, None, None]
+    for back in range(TILES):
+        tile = TILES - 1 - back
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        a = _own(rows, at, E)
+        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
+        sig_a = _sigmoid(a)
+        sig_z = _sigmoid(z)
+        s = a * sig_a
+        gate = z * sig_z
+        pre = tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW)
+        delta = _softplus(pre)
+        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
+        dy = grad_v * gate
+
+        decay = tl.exp2(_inner(delta) * rates)
+        inputs = _inner(delta * s)
+        b = _same(rows + 3 * E + DM, at, N, Q, E)
+        where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
+        h = tl.load(where, mask=exists, other=0.0)
+        decayed = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        after = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        for t in tl.static_range(T):
+            h = _at(decay, t, T) * h
+            decayed = tl.where(steps == t, h[:, :, None, :, :], decayed)
+            h += _at(inputs, t, T) * _at(b, t, T)
+            after = tl.where(steps == t, h[:, :, None, :, :], after)
+        c = _same(rows + 3 * E + DM + N, at, N, Q, E)
+        y = _sum_inner(after * c)
+        grad_c = tl.sum(after * _inner(dy), axis=0)[None, :, :, :, :]
+        pushed = _inner(dy) * c
+        adjoint = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        for back_t in tl.static_range(T):
+            g += _at(pushed, T - 1 - back_t, T)
+            adjoint = tl.where(steps == T - 1 - back_t, g[:, :, None, :, :], adjoint)
+            g = _at(decay, T - 1 - back_t, T) * g
+        grad_b = tl.sum(adjoint * inputs, axis=0)[None, :, :, :, :]
+        grad_input = _sum_inner(adjoint * b)
+        through = adjoint * decayed
+        sum_rates += tl.sum(through * _inner(delta), axis=2)
+        grad_delta = _sum_inner(through * rates) / LOG2E + s * grad_input
+        sum_b += tl.sum(grad_b * _inner(s), axis=2)
+        sum_c += tl.sum(grad_c * _inner(s), axis=2)
+        grad_s = delta * grad_input
+        grad_s += _sum_inner(grad_b * _packed(packed + E * DM, N, Q, E, W))
+        grad_s += _sum_inner(grad_c * _packed(packed + E * DM + N * E, N, Q, E, W))
+
+        skip = _channel(D, E, 1)
+        y += skip * s
+        grad_s += skip * dy
+        sum_skip += tl.sum(dy * s, axis=2)
+        grad_pre = grad_delta * _sigmoid(pre)
+        tail = tl.sum(_same(rows + 3 * E + DM + 2 * N, at, 4, 4, E), axis=3)
+        sum_bias += tl.sum(grad_pre, axis=2)
+        grad_tau = tl.sum(grad_pre * _channel(dt_weight, E, R), axis=0)[None, :, :]
+        grad_s += grad_tau * _channel(x_proj, E, 1)
+        sum_tau1 += tl.sum(grad_tau * s, axis=2)
+        sum_dt1 += tl.sum(grad_pre * _pick(tail, 0), axis=2)
+        if R == 2:
+            grad_tau = tl.sum(grad_pre * _channel(dt_weight + 1, E, R), axis=0)[None, :, :]
+            grad_s += grad_tau * _channel(x_proj + E, E, 1)
+            sum_tau2 += tl.sum(grad_tau * s, axis=2)
+            sum_dt2 += tl.sum(grad_pre * _pick(tail, 1), axis=2)
+        grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
+        grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
+        sum_out += tl.sum(_inner(y * gate) * _same(grad_out, places * DM, DM, 4, E, AGAIN=True), axis=2)
+        u = _same(rows + 3 * E, at, DM, 4, E)
+        sum_a += tl.sum(_inner(grad_a) * u, axis=2)
+        sum_z += tl.sum(_inner(grad_z) * u, axis=2)
+
+        wide = tl.load(in_proj + e[:, None] * DM + d[None, :])
+        grad_u = _dot(_flat(grad_a, T, W, E), wide)
+        grad_u += _dot(_flat(grad_z, T, W, E), tl.load(in_proj + E * DM + e[:, None] * DM + d[None, :]))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
+        x = tl.load(tokens + place)
+        scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None]
+        unit = x * scale
+        sum_norm += grad_u * unit
+        grad_unit = grad_u * tl.load(norm_weight + d)[None, :]
+        mean = tl.sum(grad_unit * unit, axis=1)[:, None] / DM
+        grad_x = tl.load(grad_out + place) + scale * (grad_unit - unit * mean)
+        tl.store(grad_tokens + place, grad_x, mask=tl.reshape(inside, (W * T,))[:, None])
+
+    row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
+    tl.store(row + d, tl.sum(sum_norm, axis=0))
+    row += DM
+    by_k = e[:, None, None] * DM + tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    tl.store(row + by_k, tl.sum(sum_a, axis=1))
+    tl.store(row + E * DM + by_k, tl.sum(sum_z, axis=1))
+    row += 2 * E * DM
+    by_n = tl.arange(0, NQ)[None, :, None] * Q + tl.arange(0, Q)[None, None, :]
+    tl.store(row + e, tl.sum(sum_tau1, axis=1))
+    if R == 2:
+        tl.store(row + E + e, tl.sum(sum_tau2, axis=1))
+    tl.store(row + R * E + by_n * E + e[:, None, None], tl.sum(sum_b, axis=1))
+    tl.store(row + (R + N) * E + by_n * E + e[:, None, None], tl.sum(sum_c, axis=1))
+    row += (R + 2 * N) * E
+    tl.store(row + e * R, tl.sum(sum_dt1, axis=1))
+    if R == 2:
+        tl.store(row + e * R + 1, tl.sum(sum_dt2, axis=1))
+    row += R * E
+    tl.store(row + e, tl.sum(sum_bias, axis=1))
+    row += E
+    rates3 = tl.sum(tl.sum(_rates(A_log, N, Q, E, 1), axis=1), axis=1) / LOG2E
+    tl.store(row + e[:, None, None] * N + by_n, tl.sum(sum_rates, axis=1) * rates3)
+    row += E * N
+    tl.store(row + e, tl.sum(sum_skip, axis=1))
+    row += E
+    by_d = (tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]) * E + e[:, None, None]
+    by_d = tl.multiple_of(by_d, [1, 1, 1])
+    tl.store(row + by_d, tl.sum(sum_out, axis=1))
+
+
+@triton.jit(do_not_specialize=["num_rows", "num_columns"])
+def add_rows(partials, total, num_rows, num_columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Add the rows of `partials`, always in the same order."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    exists = column < num_columns
+    sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    begin = 0
+    while begin < num_rows:
+        row = begin + tl.arange(0, ROWS)
+        where = partials + row.to(tl.int64)[:, None] * num_columns + column[None, :]
+        sums += tl.load(where, mask=(row < num_rows)[:, None] & exists[None, :], other=0.0)
+        begin += ROWS
+    tl.store(total + column, tl.sum(sums, axis=0), mask=exists)

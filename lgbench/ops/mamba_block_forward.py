@@ -1,0 +1,193 @@
+"""Triton kernels of the fused Mamba block, forward: rows of the tokens, states of the chunks, and outputs.
+
+    prepare          per token a row: a, z, raw Δ, u, B, C, τ
+    chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
+    carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
+    outputs          scan from the true start, gate, projection back, residual
+
+Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). A warp takes a chunk of
+a sequence, a program `W`; a chunk is `TILES` tiles of `T` tokens, laid out as `mamba_block_tiles` says.
+The backward uses `carry` too, from the last chunk to the first.
+"""
+
+import triton
+import triton.language as tl
+
+from lgbench.ops.mamba_block_tiles import (
+    FAR_BELOW,
+    LOG2E,
+    _at,
+    _channel,
+    _dot,
+    _flat,
+    _inner,
+    _own,
+    _pack,
+    _places,
+    _rates,
+    _same,
+    _sigmoid,
+    _slot,
+    _softplus,
+    _sum_inner,
+)
+
+
+@triton.jit(do_not_specialize=["length", "num_tokens", "mask_stride"])
+def prepare(
+    tokens, rows, packed, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
+    length, num_tokens, mask_stride,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    M: tl.constexpr, HAS_MASK: tl.constexpr,
+):  # fmt: skip
+    """Write for each token a row: a, z, Δ before the softplus (`[E]` each), u, B, C, and τ.
+
+    A token that is not real gets z and Δ so far below zero that gate, Δ and their derivatives are exactly 0.
+    Also copy W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
+    """
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    if tl.program_id(0) == 0:
+        _pack(out_proj, packed, E, 1, DM, 4, E)
+        _pack(x_proj + R * E, packed + E * DM, E, 1, N, Q, E)
+        _pack(x_proj + (R + N) * E, packed + E * DM + N * E, E, 1, N, Q, E)
+    token = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
+    inside = token < num_tokens
+    d = tl.arange(0, DM)
+    e = tl.arange(0, E)
+    n = tl.arange(0, 2 * N)
+    x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
+    u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * tl.load(norm_weight + d)[None, :]
+    # the hints make the compiler keep the matrices with outputs along the banks of shared memory
+    w_in = tl.load(in_proj + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
+    w_bc = tl.load(x_proj + R * E + tl.max_contiguous(n[:, None] * E + e[None, :], [1, 1]))
+    w_z = tl.load(in_proj + E * DM + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
+    a = _dot(u, tl.trans(w_in))
+    z = _dot(u, tl.trans(w_z))
+    s = a * _sigmoid(a)
+    bc = _dot(s, tl.trans(w_bc))
+    real = inside
+    if HAS_MASK:
+        flags = mask + (token // length) * mask_stride + token % length
+        real = tl.load(flags, mask=inside, other=0) != 0
+    j = tl.arange(0, 4)[None, :]
+    tail = tl.zeros((M, 4), tl.float32)
+    pre = tl.zeros_like(s) + tl.load(dt_bias + e)[None, :]
+    for r in tl.static_range(R):
+        tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
+        tail = tl.where(j == r, tau[:, None], tail)
+        pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
+    row = rows + token[:, None] * ROW
+    tl.store(row + e[None, :], a, mask=inside[:, None])
+    tl.store(row + E + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=inside[:, None])
+    tl.store(row + 2 * E + e[None, :], tl.where(real[:, None], pre, FAR_BELOW), mask=inside[:, None])
+    tl.store(row + 3 * E + d[None, :], u, mask=inside[:, None])
+    tl.store(row + 3 * E + DM + n[None, :], bc, mask=inside[:, None])
+    tl.store(row + 3 * E + DM + 2 * N + j, tail, mask=inside[:, None])
+
+
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+def chunk_ends(
+    rows, ends, sums, A_log, length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    h = tl.zeros((E, W, N // Q, Q), tl.float32)
+    total = tl.zeros((E, W), tl.float32)
+    for tile in range(TILES):
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        a = _own(rows, at, E)
+        s = a * _sigmoid(a)
+        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
+        total += tl.sum(delta, axis=2)
+        decay = tl.exp2(_inner(delta) * rates)
+        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
+        for t in tl.static_range(T):
+            h = _at(decay, t, T) * h + _at(new, t, T)
+    where, exists = _slot(ends, 0, 1, total_chunks, N, Q, W, E)
+    tl.store(where, h, mask=exists)
+    chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)[None, :]
+    tl.store(sums + chunk * E + tl.arange(0, E)[:, None], total, mask=chunk < total_chunks)
+
+
+@triton.jit(do_not_specialize=["num_chunks"])
+def carry(
+    locals_, sums, A_log, first, last, num_chunks,
+    E: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
+    REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Replace each chunk's own contribution by what comes into it, from `first` to `last`.
+
+    `first` and `last` are `(B, E, N)`, the chunks' states `(B, chunks, N / Q, E, Q)`. Forward, `locals_` are
+    ends from zero and become starts. Backward, they are adjoints of starts and become adjoints of ends.
+    """
+    item = tl.program_id(0).to(tl.int64)
+    state = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    e = (state // Q) % E
+    n = state // (E * Q) * Q + state % Q
+    outside = (item * E + e) * N + n
+    rate = -tl.exp2(tl.load(A_log + e * N + n) * LOG2E) * LOG2E
+    h = tl.zeros((BLOCK,), tl.float32)
+    if HAS_FIRST:
+        h = tl.load(first + outside)
+    steps = tl.arange(0, T)
+    begin = 0
+    while begin < num_chunks:
+        order = begin + steps
+        chunk = order
+        if REVERSE:
+            chunk = num_chunks - 1 - order
+        exists = (order < num_chunks)[None, :]
+        at = (item * num_chunks + chunk)[None, :]
+        where = locals_ + at * (N * E) + state[:, None]
+        local = tl.load(where, mask=exists, other=0.0)
+        decay = tl.exp2(tl.load(sums + at * E + e[:, None], mask=exists, other=0.0) * rate[:, None])
+        incoming = tl.zeros_like(local)
+        for t in tl.static_range(T):
+            here = (steps == t)[None, :]
+            incoming = tl.where(here, h[:, None], incoming)
+            h = tl.sum(tl.where(here, decay, 0.0), axis=1) * h + tl.sum(tl.where(here, local, 0.0), axis=1)
+        tl.store(where, incoming, mask=exists)
+        begin += T
+    tl.store(last + outside, h)
+
+
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+def outputs(
+    tokens, rows, out, starts, tile_starts, A_log, D, out_proj,
+    length, num_chunks, total_chunks,
+    DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
+):  # fmt: skip
+    """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
+    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    rates = _rates(A_log, N, Q, E, W)
+    where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
+    h = tl.load(where, mask=exists, other=0.0)
+    d = tl.arange(0, DM)[None, :]
+    for tile in range(TILES):
+        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        at = places * ROW
+        a = _own(rows, at, E)
+        z = _own(rows + E, at, E)
+        s = a * _sigmoid(a)
+        delta = _softplus(_own(rows + 2 * E, at, E))
+        decay = tl.exp2(_inner(delta) * rates)
+        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
+        if HAS_TAPE:
+            where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
+            tl.store(where, h, mask=exists)
+        states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
+        steps = tl.arange(0, T)[None, None, :, None, None]
+        for t in tl.static_range(T):
+            h = _at(decay, t, T) * h + _at(new, t, T)
+            states = tl.where(steps == t, h[:, :, None, :, :], states)
+        y = _sum_inner(states * _same(rows + 3 * E + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
+        v = _flat(y * z * _sigmoid(z), T, W, E)
+        block = _dot(v, tl.load(out_proj + tl.arange(0, E)[:, None] + d * E))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d
+        x = tl.load(tokens + place)
+        tl.store(out + place, x + block, mask=tl.reshape(inside, (W * T,))[:, None])

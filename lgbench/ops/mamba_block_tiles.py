@@ -1,0 +1,128 @@
+"""What the kernels of the fused Mamba block share: a tile of tokens in registers, its loads, its arithmetic.
+
+Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). Tiles are `[E, W, T]`
+or `[E, W, T, K / Q, Q]`: channels lie across the lanes of a warp, everything else inside a thread, so that a
+step of the recurrence and the sum over states exchange nothing between threads. All accesses to memory are
+shaped so that the compiler chooses this layout everywhere: an odd order of axes serves that, and so does a
+hint that denies wide accesses where they would give a thread several channels.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+FAR_BELOW = tl.constexpr(-1e30)
+
+
+@triton.jit
+def _sigmoid(x):
+    root = tl.rsqrt(1.0 + tl.exp2(-x * LOG2E))
+    return root * root
+
+
+@triton.jit
+def _softplus(x):
+    """log(1 + exp(x)) to 2e-7 of itself for every x; the polynomial is log(1 + u) / u on [0, 1]."""
+    u = tl.exp2(-tl.abs(x) * LOG2E)
+    p = -0.13663246 + u * (0.07822595 + u * (-0.02950523 + u * 0.00523269))
+    p = 0.99999994 + u * (-0.49999493 + u * (0.33319098 + u * (-0.24842982 + u * (0.19106008 + u * p))))
+    return tl.maximum(x, 0.0) + u * p
+
+
+@triton.jit
+def _dot(a, b):
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def _at(tile, t: tl.constexpr, T: tl.constexpr):
+    """Time step `t` of a tile. Time lies inside a thread and whole zeros add for free: nothing moves."""
+    bits = tl.where(tl.arange(0, T)[None, None, :, None, None] == t, tile.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, axis=2).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
+    """Places of a tile's tokens among all, `[W, T]` (beyond the end that of the last), and which exist."""
+    chunk = tl.program_id(0) * W + tl.arange(0, W)
+    exists = chunk < total_chunks
+    chunk = tl.minimum(chunk, total_chunks - 1)
+    step = ((chunk % num_chunks) * TILES + tile)[:, None] * T + tl.arange(0, T)[None, :]
+    place = (chunk // num_chunks).to(tl.int64)[:, None] * length + tl.minimum(step, length - 1)
+    return place, (step < length) & exists[:, None]
+
+
+@triton.jit
+def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, AGAIN: tl.constexpr = False):
+    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`.
+
+    `AGAIN` loads anew what was loaded before in the same tile, which is cheaper than registers to keep it in.
+    """
+    k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
+    where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
+    where += tl.zeros((E,), tl.int32)[:, None, None, None, None]
+    return tl.load(where, cache_modifier=".ca" if AGAIN else "")
+
+
+@triton.jit
+def _packed(ptr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
+    """Weights that `prepare` has laid out `[K // Q, E, Q]`, as `[E, W, 1, K // Q, Q]`, alike in W."""
+    k = tl.arange(0, K // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
+    e = tl.arange(0, E)[:, None, None, None, None] * Q + tl.zeros((W,), tl.int32)[None, :, None, None, None]
+    return tl.load(ptr + e + k[None, None, None, :, :])
+
+
+@triton.jit
+def _pack(ptr, packed, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
+    """Lay weights out for `_packed`."""
+    k = tl.arange(0, K)[None, :]
+    e = tl.arange(0, E)[:, None]
+    tl.store(packed + k // Q * (E * Q) + e * Q + k % Q, tl.load(ptr + k * SK + e * SE))
+
+
+@triton.jit
+def _sum_inner(tile):
+    """Sum over the last two axes: `[E, W, T]`."""
+    return tl.sum(tl.sum(tile, axis=4), axis=3)
+
+
+@triton.jit
+def _inner(tile):
+    """`[E, W, T]` → `[E, W, T, 1, 1]`."""
+    return tile[:, :, :, None, None]
+
+
+@triton.jit
+def _slot(ptr, slot, slots, total_chunks, N: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    """Pointers `[E, W, N // Q, Q]` to one of the `slots` states of each chunk, and which chunks exist."""
+    chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)
+    n = tl.arange(0, N // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
+    where = ptr + ((chunk * slots + slot) * (N * E))[None, :, None, None] + n[None, None, :, :]
+    where += (tl.arange(0, E) * Q)[:, None, None, None]
+    return where, tl.broadcast_to((chunk < total_chunks)[None, :, None, None], where.shape)
+
+
+@triton.jit
+def _channel(ptr, E: tl.constexpr, STRIDE: tl.constexpr):
+    return tl.load(ptr + tl.arange(0, E) * STRIDE)[:, None, None]
+
+
+@triton.jit
+def _rates(A_log, N: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
+    """A · log2(e), `[E, W, 1, N // Q, Q]`, alike in W: `exp2` of it times Δ is the decay."""
+    n = tl.arange(0, N // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
+    e = tl.arange(0, E)[:, None, None, None, None] * N + tl.zeros((W,), tl.int32)[None, :, None, None, None]
+    return -tl.exp2(tl.load(A_log + e + n[None, None, None, :, :]) * LOG2E) * LOG2E
+
+
+@triton.jit
+def _own(ptr, at, E: tl.constexpr):
+    """A number of each token and channel: `[E, W, T]`."""
+    where = at[None, :, :] + tl.arange(0, E)[:, None, None]
+    return tl.load(ptr + tl.multiple_of(where, [1, 1, 1]))
+
+
+@triton.jit
+def _flat(tile, T: tl.constexpr, W: tl.constexpr, E: tl.constexpr):
+    """`[E, W, T]` → `[W * T, E]`."""
+    return tl.reshape(tl.permute(tile, (1, 2, 0)), (W * T, E))
