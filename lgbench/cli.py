@@ -26,7 +26,9 @@ class _Commands(TyperGroup):
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             typer.echo(
-                "\nlgbench: interrupted. Trainings are saved; the same command goes on from there.", err=True
+                "\nlgbench: interrupted. Trainings are saved; "
+                "the same command, without --force, goes on from there.",
+                err=True,
             )
             raise SystemExit(130) from None
 
@@ -100,7 +102,7 @@ def run(
     prepared = runner.prepare(settings, console, dry=dry_run)
     if dry_run:
         runner.dry_run(prepared, console)
-        return
+        raise typer.Exit(1 if prepared.broken else 0)
     outcome = runner.launch(settings, prepared, console)
     if outcome.finished + outcome.skipped_as_done:
         for table in summary_table([settings.results]):

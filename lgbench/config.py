@@ -125,7 +125,10 @@ def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(problem) for problem in error.errors())) from None
+        first = {
+            problem["loc"][0]: problem for problem in reversed(error.errors())
+        }  # one a field says enough
+        raise UserError("; ".join(_explain(problem) for problem in reversed(first.values()))) from None
 
 
 def _plugin_texts(value: Any) -> list[str]:
@@ -153,6 +156,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     option = "--" + field.replace("_", "-")
     if problem["type"] == "extra_forbidden":
         return f"no option '{field}'. There are: {', '.join(RunConfig.model_fields)}"
+    if problem["type"] in ("too_long", "too_short") and problem["ctx"].get("actual_length"):
+        return f"{option}: at most {problem['ctx'].get('max_length')} numbers, got {len(problem['input'])}"
     if problem["type"] == "int_parsing":
         return f"{option}: takes whole numbers, got {problem['input']!r}"
     return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

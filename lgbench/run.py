@@ -78,12 +78,12 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
 
     resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
-    if not dry:
-        store.check_writable()
     for _, task in named:
         task.prepare(device, config.data_dir)
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
+    if not dry:
+        store.check_writable()
     return Prepared(resolve_plan(), {identify(*pair): pair[1] for pair in named}, store, device, broken)
 
 

@@ -309,7 +309,8 @@ def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(
         _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (
-        complaint.strip() == "lgbench: interrupted. Trainings are saved; the same command goes on from there."
+        complaint.strip() == "lgbench: interrupted. Trainings are saved; "
+        "the same command, without --force, goes on from there."
     )
     assert len(list((tmp_path / "runs").rglob("resume.safetensors"))) == 1
     assert not list((tmp_path / "runs").rglob("*.parquet"))
