@@ -244,7 +244,7 @@ def test_what_a_method_promises_about_prefixes_holds(name, task_name):
     """One pass over the longest context must answer like separate passes where `prefix_exact` says so."""
     task, method = prepared(task_name), METHODS.load(name)()
     if method.unsupported(task) or not method.prefix_exact or not task.nested:
-        pytest.skip("nothing is promised")
+        pytest.skip("this method or task does not promise that prefixes are exact")
     model = build_model(task, method, tiny(task, "causal"), seed=0).eval()
     items = task.eval_set(2, 0)
     both, state, start = slice(0, 2), None, 0
