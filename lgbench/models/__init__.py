@@ -13,6 +13,8 @@ from typing import Any
 
 BACKBONES = {
     "mamba": "lgbench.models.mamba:Mamba",
+    "mamba2": "lgbench.models.mamba2:Mamba2",
+    "decoder": "lgbench.models.decoder:Decoder",
     "encoder_decoder": "lgbench.models.transformer:EncoderDecoder",
 }
 
