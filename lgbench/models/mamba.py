@@ -181,6 +181,7 @@ class MambaBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
+        self.num_channels, self.state_shape = d_inner, (d_inner, d_state)
         self.norm = nn.RMSNorm(d_model, eps=1e-5)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv = nn.Conv1d(d_inner, d_inner, conv_width, groups=d_inner) if conv_width else None
@@ -210,7 +211,7 @@ class MambaBlock(nn.Module):
         a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
         x, conv_state = self._convolve(a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = F.softplus(self.dt_proj(tau))
+        delta = drop_masked(F.softplus(self.dt_proj(tau)), mask, hooks)
         A = -torch.exp(self.A_log.float())
         if "timestep" in hooks:
             delta = intervention.timestep(layer, delta)
@@ -266,6 +267,13 @@ class MambaBlock(nn.Module):
 
     def _taps(self, a: Tensor) -> Tensor:
         return self.conv(a.transpose(1, 2)).transpose(1, 2)
+
+
+def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Tensor:
+    """Δ `(batch, length, …)` as hooks that look at tokens see it: 0 where a token is masked, so not there."""
+    if mask is None or not hooks & {"keep", "record"}:
+        return delta
+    return delta.masked_fill(~mask.expand(delta.shape[:2]).unsqueeze(-1), 0.0)
 
 
 def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int) -> Tensor | None:

@@ -1,0 +1,127 @@
+"""Mamba-2: blocks with one decay a head, a scan that is mostly matrix products, and the seam of `Mamba`.
+
+    [z; a; τ] = W_in RMSNorm(r);  [x; B; C] = SiLU(conv(a));  Δ = softplus(τ + b_dt)     Δ: a number a head
+    y = ssd(Δ, A, B, C, x) + D x;  r ← r + W_out RMSNorm(y ∘ SiLU(z))
+
+What hooks see is as in `Mamba`, with heads in place of channels: Δ `(batch, length, heads)`, A `(heads,)`,
+states `(batch, heads, head_dim, d_state)`; x is `(batch, length, d_inner)`. B and C are shared by all heads.
+Source: Dao and Gu, arXiv:2405.21060, §7, sizes and start as released (one group, norm after the gate).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lgbench.models.intervention import ScanIntervention
+from lgbench.models.mamba import LayerState, Mamba, MambaBlock, _gather, drop_masked
+from lgbench.ops.ssd import resolve_ssd_backend, ssd
+
+
+class Mamba2(Mamba):
+    """Mamba-2 backbone: `Mamba` with other blocks.
+
+    Args:
+        d_model: width of the residual stream.
+        num_layers: number of blocks.
+        d_state: state size N of each element of a head.
+        expand: d_inner / d_model.
+        head_dim: width of a head; None is the largest power of two up to 64 that makes at least four heads.
+        conv_width: taps of the causal depthwise convolution of x, B and C; 0 leaves it out.
+        scan_backend: implementation of the scan, see `lgbench.ops.ssd`.
+
+    Raises:
+        ValueError: heads of this width do not make up d_inner.
+    """
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        num_layers: int,
+        d_state: int,
+        expand: int = 2,
+        head_dim: int | None = None,
+        conv_width: int = 0,
+        scan_backend: str = "auto",
+    ) -> None:
+        nn.Module.__init__(self)
+        d_inner = expand * d_model
+        head_dim = head_dim or math.gcd(64, max(1, d_inner // 4))
+        if d_inner % head_dim:
+            raise ValueError(f"head_dim must divide d_inner={d_inner}, got {head_dim}")
+        self.blocks = nn.ModuleList(
+            Mamba2Block(d_model, d_inner, d_state, head_dim, conv_width) for _ in range(num_layers)
+        )
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.scan_backend = scan_backend
+        self.processed: tuple[int, ...] = ()
+
+    def fused(self, tokens: Tensor) -> bool:
+        """There is no fused block for it."""
+        return False
+
+    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
+        """What computes the scan; stored in rows."""
+        return resolve_ssd_backend(self.scan_backend, tokens.device)
+
+
+class Mamba2Block(nn.Module):
+    """One pre-norm residual block; see the module's docstring for the formulas."""
+
+    def __init__(self, d_model: int, d_inner: int, d_state: int, head_dim: int, conv_width: int) -> None:
+        super().__init__()
+        heads = d_inner // head_dim
+        self.d_inner, self.d_state, self.head_dim = d_inner, d_state, head_dim
+        self.num_channels, self.state_shape = heads, (heads, head_dim, d_state)
+        width = d_inner + 2 * d_state
+        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.in_proj = nn.Linear(d_model, d_inner + width + heads, bias=False)
+        self.conv = nn.Conv1d(width, width, conv_width, groups=width) if conv_width else None
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(heads))
+        self.gated_norm = nn.RMSNorm(d_inner, eps=1e-5)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        dt = torch.exp(torch.rand(heads) * math.log(0.1 / 0.001) + math.log(0.001)).clamp(min=1e-4)
+        self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+
+    def forward(
+        self,
+        residual: Tensor,
+        start: LayerState,
+        mask: Tensor | None,
+        layer: int,
+        hooks: frozenset[str],
+        intervention: ScanIntervention,
+        scan_backend: str,
+    ) -> tuple[Tensor, Tensor | None, LayerState]:
+        """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, state after the piece."""
+        d_inner, d_state = self.d_inner, self.d_state
+        z, a, tau = self.in_proj(self.norm(residual)).split(
+            [d_inner, d_inner + 2 * d_state, self.num_channels], dim=-1
+        )
+        mixed, conv_state = self._convolve(a, start.conv, mask)
+        x, B, C = mixed.split([d_inner, d_state, d_state], dim=-1)
+        delta = drop_masked(F.softplus(tau + self.dt_bias), mask, hooks)
+        A = -torch.exp(self.A_log.float())
+        if "timestep" in hooks:
+            delta = intervention.timestep(layer, delta)
+        if "transition" in hooks:
+            A = intervention.transition(layer, A)
+        kept = intervention.keep(layer, delta, x) if "keep" in hooks else None
+        if kept is not None:
+            residual, x, z, delta, B, C = (_gather(t, kept) for t in (residual, x, z, delta, B, C))
+            mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
+        y, state = ssd(
+            x.unflatten(-1, (-1, self.head_dim)), delta, A, B, C, self.D,
+            h0=start.scan, mask=mask, backend=scan_backend,
+        )  # fmt: skip
+        if "record" in hooks:
+            intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
+        y = self.gated_norm(y.flatten(-2) * F.silu(z))
+        return residual + self.out_proj(y), kept, LayerState(state, conv_state)
+
+    _convolve, _taps = MambaBlock._convolve, MambaBlock._taps
