@@ -9,6 +9,7 @@ publisher. Without a network the attempt ends within seconds, so that a caller c
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -148,20 +149,28 @@ def verify(data_dir: str | Path | None = None) -> list[FileCheck]:
     return rows
 
 
-def _locate(entry: DataSet, file: DataFile, data_dir: str | Path | None) -> tuple[Path | None, str]:
-    """Path and origin of the first match in the look-up order, or `(None, "")`."""
+def folders(data_dir: str | Path | None = None) -> Iterator[tuple[Path, str]]:
+    """Each folder that is looked into and its origin, in order; the cache, which need not exist, is last.
+
+    Raises:
+        UserError: a folder that was named does not exist.
+    """
     for origin, named in (("--data-dir", data_dir), ("LGBENCH_DATA", os.environ.get("LGBENCH_DATA"))):
         if not named:
             continue
         folder = Path(named).expanduser()
         if not folder.is_dir():
             raise UserError(f"{origin} names {folder}, which is not a folder")
+        yield folder, origin
+    yield cache_dir(), "cache"
+
+
+def _locate(entry: DataSet, file: DataFile, data_dir: str | Path | None) -> tuple[Path | None, str]:
+    """Path and origin of the first match in the look-up order, or `(None, "")`."""
+    for folder, origin in folders(data_dir):
         for path in (folder / entry.folder / file.name, folder / file.name):
             if path.is_file():
                 return path, origin
-    for path in (cache_dir() / entry.folder / file.name, cache_dir() / file.name):
-        if path.is_file():
-            return path, "cache"
     return None, ""
 
 

@@ -53,6 +53,17 @@ def _omniglot_file(name: str, sha256: str, size_bytes: int) -> DataFile:
     )
 
 
+_SQUAD_URL = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
+
+
+def _squad_file(name: str, sha256: str, size_bytes: int) -> DataFile:
+    return DataFile(name=name, url=f"{_SQUAD_URL}/{name}", checksum=f"sha256:{sha256}", size_bytes=size_bytes)
+
+
+_WIKITEXT_URL = "https://huggingface.co/datasets/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9"
+"""A public copy of the archive, whose first address (s3.amazonaws.com/research.metamind.io) is gone."""
+
+
 DATA_SETS = (
     DataSet(
         name="omniglot",
@@ -91,6 +102,46 @@ DATA_SETS = (
         licence="MIT",
         citation=_OMNIGLOT_CITATION,
         purpose="image reconstruction in little: 242 characters of 8 alphabets, some of them held out",
+    ),
+    DataSet(
+        name="squad",
+        folder="squad",
+        files=(
+            _squad_file(
+                "train-v2.0.json",
+                "68dcfbb971bd3e96d5b46c7177b16c1a4e7d4bdef19fb204502738552dede002",
+                42_123_633,
+            ),
+            _squad_file(
+                "dev-v2.0.json",
+                "80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8",
+                4_370_528,
+            ),
+        ),
+        licence="CC BY-SA 4.0",
+        citation=(
+            "Rajpurkar, Jia and Liang (2018), Know What You Don't Know: Unanswerable Questions for SQuAD, "
+            "ACL 2018, arXiv:1806.03822"
+        ),
+        purpose="document retrieval and question answering: 20,239 paragraphs of Wikipedia with questions",
+    ),
+    DataSet(
+        name="wikitext",
+        folder="wikitext-2-raw",
+        files=(
+            DataFile(
+                name="wikitext-2-raw-v1.zip",
+                url=f"{_WIKITEXT_URL}/wikitext-2-raw-v1.zip",
+                checksum="sha256:ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11",
+                size_bytes=4_721_645,
+            ),
+        ),
+        licence="CC BY-SA 3.0",
+        citation=(
+            "Merity, Xiong, Bradbury and Socher (2017), Pointer Sentinel Mixture Models, ICLR 2017, "
+            "arXiv:1609.07843"
+        ),
+        purpose="text around a passkey, perplexity: 720 articles of Wikipedia",
     ),
 )
 

@@ -10,7 +10,7 @@ from lgbench.errors import UserError
 
 def test_file_names_are_unique_so_that_a_name_is_enough_to_find_a_file():
     names = [file.name for entry in sources.DATA_SETS for file in entry.files]
-    assert len(names) == len(set(names)) == 4
+    assert len(names) == len(set(names)) == 7
 
 
 @pytest.mark.parametrize("entry", sources.DATA_SETS, ids=lambda entry: entry.name)
