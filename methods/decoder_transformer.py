@@ -16,7 +16,7 @@ from lgbench.method import Method
 
 
 class DecoderTransformer(Method):
-    """Keys and values of the whole context are kept, so one pass serves every prefix; its cost is quadratic."""
+    """Keys and values of the whole context are kept: one pass serves every prefix, at quadratic cost."""
 
     class Params(Method.Params):
         position: Literal["rope", "alibi", "nope", "sinusoidal"] = Field(
