@@ -55,7 +55,7 @@ class MarkedRecall(Task):
         """1 where the likeliest symbol is right, else 0."""
         return (predictions.argmax(dim=-1) == targets).float()
 
-    def references(self, eval_set: object, num_queries: int) -> dict[str, float]:
+    def references(self, eval_set: object, num_queries: int, metric: Metric) -> dict[str, float]:
         """Accuracy of a constant answer."""
         return {"chance": 1 / self.params.num_symbols}
 

@@ -17,11 +17,11 @@ from lgbench import checkpoint, provenance
 from lgbench.calibrate import Fit, check_disjoint, fit_lengths
 from lgbench.evaluate import Measurement, evaluate, gallery
 from lgbench.method import Method
-from lgbench.models import backbone_class
+from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
 from lgbench.plan import Cell, checkpoint_folder, load_method
 from lgbench.store import SCHEMA, Store, atomic_file
-from lgbench.task import Task
+from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
 """Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
@@ -41,13 +41,14 @@ class Items:
 
     def __init__(self, task: Task, num_items: int) -> None:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
-        self._references: dict[int, dict[str, float]] = {}
+        self._references: dict[tuple[int, str], dict[str, float]] = {}
 
-    def references(self, num_queries: int) -> dict[str, float]:
+    def references(self, num_queries: int, metric: Metric) -> dict[str, float]:
         """Reference scores on the first queries of each item, computed once."""
-        if num_queries not in self._references:
-            self._references[num_queries] = dict(self.task.references(self.items, num_queries))
-        return self._references[num_queries]
+        key = num_queries, metric.name
+        if key not in self._references:
+            self._references[key] = dict(self.task.references(self.items, num_queries, metric))
+        return self._references[key]
 
 
 def run_cell(
@@ -90,7 +91,7 @@ def run_cell(
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
     return [
         common
-        | _references(items, m.num_queries)
+        | _references(items, m.num_queries, m.metric)
         | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
         | _measured(m)
         for m in measurements
@@ -106,6 +107,7 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
         "metric": metric.name,
         "higher_is_better": metric.higher_is_better,
         "best": metric.best,
+        "combine": metric.combine,
         "axis": "context",
     }
     return row | known | {"status": status, "reason": reason, "device": provenance.device_name(task.device)}
@@ -118,9 +120,16 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def wilson_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % score interval of a proportion, from values that are 0 or 1 (Wilson, JASA 22, 1927)."""
+    n, share, z = len(values), float(np.mean(values)), 1.959964
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
+
+
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     recipe, training = cell.recipe, cell.training
-    causal = backbone_class(method.backbone).layout == "causal"
     return {
         "cell": cell.key,
         "training": training.key,
@@ -132,17 +141,19 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "method": cell.method,
         "method_params": cell.method_params,
         "label": cell.label,
-        "backbone": method.backbone,
+        "backbone": recipe.backbone,
         "preset": cell.preset,
         "recipe": json.dumps(asdict(recipe), sort_keys=True),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
-        "d_state": recipe.d_state if causal else 0,
+        "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
         "seed": cell.seed,
         "train_length": recipe.train_length,
         "train_low": training.low,
         "train_high": training.high,
         "train_steps": recipe.train_steps,
+        "lm_weight": recipe.lm_weight,
+        "length_unit": task.length_unit,
         "step": cell.step,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
@@ -167,16 +178,16 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     }
 
 
-def _references(items: Items, num_queries: int) -> Row:
-    metric, references = items.task.metric, items.references(num_queries)
+def _references(items: Items, num_queries: int, metric: Metric) -> Row:
+    references = items.references(num_queries, metric)
     return {
         "metric": metric.name,
         "higher_is_better": metric.higher_is_better,
         "best": metric.best,
+        "combine": metric.combine,
         "chance": references["chance"],
         "references": json.dumps(references, sort_keys=True),
         "items_hash": items.items.fingerprint,
-        "num_items": items.items.num_items,
     }
 
 
@@ -192,18 +203,23 @@ def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
 
 def _measured(m: Measurement) -> Row:
     finite = bool(np.isfinite(m.values).all())
-    low, high = bootstrap_interval(m.values) if finite else (None, None)
+    interval = wilson_interval if m.metric.interval == "wilson" else bootstrap_interval
+    combine = np.exp if m.metric.combine == "exp_mean" else float
+    low, high = map(float, map(combine, interval(m.values))) if finite else (None, None)
     return {
         "status": "ok" if finite else "diverged",
         "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
         "axis": m.axis,
         "eval_length": m.eval_length,
         "num_queries": m.num_queries,
-        "value": float(m.values.mean()) if finite else None,
+        "value": float(combine(m.values.mean())) if finite else None,
         "ci_low": low,
         "ci_high": high,
         "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
         "item_values": m.values.tolist(),
+        "num_items": len(m.values),
+        "item_facts": json.dumps(m.facts) if m.facts else "",
+        "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,
         "scan_backend": m.scan_backend,
         "eval_wall_s": m.wall_s,

@@ -70,6 +70,17 @@ def run(
     train_steps: Annotated[Ints, typer.Option(help="Training steps, e.g. 1000,10000.")] = None,
     num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
     d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
+    d_model: Annotated[int | None, typer.Option(help="Width of the backbone.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="mamba,mamba2.")] = None,
+    lm_weight: Annotated[
+        str | None, typer.Option(help="Weights of the language-model loss, e.g. 0,0.1.")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe, or a tokenizers file.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Hugging Face Mamba checkpoint to start from.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, in training.")] = None,
+    eval_precision: Annotated[str | None, typer.Option(help="Likewise in evaluation.")] = None,
     eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
     train_queries: Annotated[Ints, typer.Option(help="Queries in training: N, or LOW,HIGH to draw.")] = None,
     eval_lengths: Annotated[Ints, typer.Option(help="Context lengths of the evaluation.")] = None,

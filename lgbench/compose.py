@@ -64,7 +64,7 @@ class _Combined(Method):
             own = {key: getattr(self.params, f"{name}.{key}") for key in part.Params.model_fields}
             self._parts.append((name, part(part.Params.model_validate(own))))
         methods = [part for _, part in self._parts]
-        self.backbone = methods[0].backbone
+        self.backbones = tuple(b for b in methods[0].backbones if all(b in part.backbones for part in methods))
         self.prefix_exact = all(part.prefix_exact for part in methods)
         self.needs_length = any(part.needs_length for part in methods)
         released = any(part.protocol == "as_released" for part in methods)
@@ -119,7 +119,7 @@ class _Combined(Method):
     def _check_training(self) -> None:
         first_name, first = self._parts[0]
         for name, part in self._parts:
-            if part.backbone != first.backbone:
+            if not {*part.backbones} & {*first.backbones}:
                 self._refuse(f"{first_name} runs on the backbone {first.backbone}, {name} on {part.backbone}")
         own = [name for name, part in self._parts if part.trains_like is None]
         if len(own) > 1:

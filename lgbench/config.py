@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lgbench.errors import UserError
 from lgbench.params import PluginRequest, expand, merge, parse_plugins
+from lgbench.registry import TASKS
 
 RECIPE_FIELDS = ("eval_lengths", "eval_queries", "query_grid", "eval_items", "batch_size", "learning_rate")
-AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "eval_at_steps")
+RECIPE_FIELDS += ("d_model", "precision", "eval_precision")
+AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "backbone", "lm_weight", "eval_at_steps")
 
 
 class RunConfig(BaseModel):
@@ -31,6 +33,23 @@ class RunConfig(BaseModel):
     train_steps: tuple[int, ...] | None = Field(None, description="training steps, a grid axis")
     num_layers: tuple[int, ...] | None = Field(None, description="depths, a grid axis")
     d_state: tuple[int, ...] | None = Field(None, description="state sizes, a grid axis")
+    backbone: tuple[str, ...] | None = Field(None, description="mamba or mamba2, a grid axis")
+    lm_weight: tuple[float, ...] | None = Field(
+        None, description="weight of the language-model loss beside the answer's, a grid axis"
+    )
+    d_model: int | None = Field(None, ge=1, description="width of the backbone")
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None, description="of matrix products in training"
+    )
+    eval_precision: Literal["float32", "bfloat16"] | None = Field(
+        None, description="of matrix products in calibration and evaluation"
+    )
+    tokenizer: str | None = Field(
+        None, description="of the language tasks: bytes, bpe, or a tokenizers file or folder"
+    )
+    pretrained: str | None = Field(
+        None, description="Mamba checkpoint in the Hugging Face format, folder or hub name, to start from"
+    )
     eval_at_steps: tuple[int, ...] | None = Field(
         None, description="also evaluate after these training steps"
     )
@@ -62,7 +81,7 @@ class RunConfig(BaseModel):
             return value
         if info.field_name in ("task", "method"):
             return _plugin_texts(value)
-        if isinstance(value, str) and "int" in kind:
+        if isinstance(value, str) and info.field_name not in ("param", "plugin"):
             return [part.strip() for part in value.split(",")]
         return value if isinstance(value, (list, tuple)) else [value]
 
@@ -81,10 +100,23 @@ class RunConfig(BaseModel):
         ):
             if not group:
                 raise UserError(f"nothing to run: give {option}, e.g. {option} {example}")
-        if self.data is not None:
-            tasks = [PluginRequest(t.name, {"data": self.data, **t.params}) for t in tasks]
+        for parameter in ("data", "tokenizer"):
+            tasks = self._with(tasks, parameter, getattr(self, parameter))
         tasks, methods = merge(self.param, tasks, methods)
         return [p for t in tasks for p in expand(t)], [p for m in methods for p in expand(m)]
+
+    def _with(self, tasks: list[PluginRequest], parameter: str, value: str | None) -> list[PluginRequest]:
+        """The tasks that have this parameter get the value; it is an error if none has it."""
+        if value is None:
+            return tasks
+        takers = {t.name for t in tasks if parameter in TASKS.load(t.name).Params.model_fields}
+        if not takers:
+            names = ", ".join(t.name for t in tasks)
+            raise UserError(f"--{parameter} {value}: has no effect on {names}")
+        return [
+            PluginRequest(t.name, {parameter: value, **t.params} if t.name in takers else t.params)
+            for t in tasks
+        ]
 
     def recipe_overrides(self) -> dict[str, Any]:
         """Fields of `Recipe` that replace the preset's numbers."""

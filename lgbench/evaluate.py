@@ -2,7 +2,8 @@
 possible.
 
     nested items, causal backbone, prefix-exact method     one pass; the state at every grid length answers
-    the queries causal backbone otherwise                              one streamed pass a length
+                                                           the queries
+    causal backbone otherwise                              one streamed pass a length
     a method that must see the whole prompt, a transformer one pass a length, in one piece
 
 Streaming keeps memory constant in the length. Answering does not touch the kept state.
@@ -14,9 +15,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor
 from lgbench.method import Method
 from lgbench.models.intervention import overridden_hooks
 from lgbench.models.model import Model
-from lgbench.task import Batch, EvalSet, Recipe, Task
+from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
 
 PIECE = 4096
 """Context tokens that are embedded and scanned at a time."""
@@ -33,13 +34,17 @@ PIECE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """The metric of every item at one point of one axis."""
+    """A metric of every item at one point of one axis."""
 
-    axis: Literal["context", "queries"]
+    metric: Metric
+    axis: Literal["context", "queries", "position"]
     eval_length: int
+    context_tokens: int
     num_queries: int
     values: np.ndarray
-    """float32 `(num_items,)`."""
+    """float32 `(num_items,)`, of the items that the metric applies to."""
+    facts: Mapping[str, list] = field(default_factory=dict)
+    """What the task keeps of each of these items."""
     shared_prefix: bool
     kept_tokens: tuple[int, ...]
     """Tokens that each layer processed, queries included; empty for methods that drop none."""
@@ -60,7 +65,7 @@ def evaluate(
     on_progress: Callable[[str], None] = lambda what: None,
     fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> list[Measurement]:
-    """All points of both axes.
+    """All points of all axes.
 
     Args:
         model: trained; put into evaluation mode here.
@@ -72,25 +77,34 @@ def evaluate(
         fitted: parameters of a calibrated method by context length; see `ScanIntervention.use`.
     """
     model.eval()
-    grid, num_queries = recipe.eval_lengths, recipe.eval_queries
-    streamed = can_stream(model)
-    shared = streamed and task.nested and method.prefix_exact
+    run = _Evaluation(model, task, method, recipe, items)
+    grid = recipe.eval_lengths
     found: list[Measurement] = []
-    on_progress(f"context {grid[0]} to {grid[-1]}" if shared else f"context {grid[0]}")
-    if shared:
-        model.intervention.use(fitted.get(grid[-1], {}))
-        found += _measure(model, task, method, recipe, items, list(grid), num_queries, shared=True)
-    else:
-        for length in grid:
-            on_progress(f"context {length}")
-            model.intervention.use(fitted.get(length, {}))
-            run = _measure if streamed else _measure_whole
-            found += run(model, task, method, recipe, items, [length], num_queries)
-    if recipe.query_grid:
-        on_progress(f"queries {recipe.query_grid[0]} to {recipe.query_grid[-1]}")
-        model.intervention.use(fitted.get(recipe.train_length, {}))
-        found += _query_axis(model, task, method, recipe, items, streamed)
+    with autocast(task.device, recipe):
+        if run.streamed and task.nested and method.prefix_exact:
+            on_progress(f"context {grid[0]} to {grid[-1]}")
+            model.intervention.use(fitted.get(grid[-1], {}))
+            found += run.streamed_grid(grid, shared=True)
+        else:
+            for length in grid:
+                on_progress(f"context {length}")
+                model.intervention.use(fitted.get(length, {}))
+                found += run.streamed_grid((length,)) if run.streamed else run.whole(length)
+        if recipe.query_grid:
+            on_progress(f"queries {recipe.query_grid[0]} to {recipe.query_grid[-1]}")
+            model.intervention.use(fitted.get(recipe.train_length, {}))
+            found += run.query_axis()
     return found
+
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """The precision of evaluation and calibration."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.eval_precision == "bfloat16")
+
+
+def num_tokens(items: EvalSet, length: int) -> int:
+    """Context tokens of the items at this length, padding included."""
+    return items.num_tokens(length) if hasattr(items, "num_tokens") else length
 
 
 def can_stream(model: Model) -> bool:
@@ -119,18 +133,21 @@ def gallery(
     queries = items.gallery_queries(chosen)
     num_queries = next(iter(queries.values())).shape[1]
     pictures = []
-    with torch.no_grad():
+    with torch.no_grad(), autocast(next(model.parameters()).device, recipe):
         for length in recipe.eval_lengths:
             model.intervention.use(fitted.get(length, {}))
             first = method.first_token(length, recipe.train_length)
             if can_stream(model):
-                state = _read(model, items, chosen, None, first, length, length, first)
+                state = None
+                for start in range(first, length, PIECE):
+                    context = items.context(chosen, start, min(length, start + PIECE), length)
+                    state = model.read_context(context, state, length - first)
                 answer = model.answer_from(state, queries, num_queries, length - first)
             else:
                 context = items.context(chosen, first, length, length)
                 _, targets = items.queries(chosen, length, num_queries)
                 answer = model.answer(Batch(context, queries, targets), mode="score", length=length - first)
-            pictures.append(items.gallery_images(answer))
+            pictures.append(items.gallery_images(answer.float()))
     return {
         "truth": items.gallery_truth(chosen),
         "reconstructions": np.stack(pictures, axis=1),
@@ -138,147 +155,186 @@ def gallery(
     }
 
 
-def _measure(
-    model: Model,
-    task: Task,
-    method: Method,
-    recipe: Recipe,
-    items: EvalSet,
-    grid: list[int],
-    num_queries: int,
-    shared: bool = False,
-) -> list[Measurement]:
-    """Stream each batch of items once through the grid; answer at every grid length from the kept state."""
-    scores: dict[int, list[Tensor]] = {length: [] for length in grid}
-    clock = _Clock(task.device)
-    first = 0 if shared else method.first_token(grid[0], recipe.train_length)
-    for chosen in _batches(items.num_items, recipe.eval_batch):
-        state, start = None, first
-        for length in grid:
-            total = grid[-1] if shared else length
-            state = _read(model, items, chosen, state, start, length, total, first)
-            start = length
+class _Evaluation:
+    """One model on one set of items. Methods give the measurements of a part of the grid."""
+
+    def __init__(self, model: Model, task: Task, method: Method, recipe: Recipe, items: EvalSet) -> None:
+        self.model, self.task, self.method, self.recipe, self.items = model, task, method, recipe, items
+        self.streamed = can_stream(model)
+        self.train_tokens = task.context_tokens(recipe.train_length)
+
+    def streamed_grid(self, grid: tuple[int, ...], shared: bool = False) -> list[Measurement]:
+        """Stream each batch of items once through the grid; answer at every length from the kept state.
+
+        Without `shared` the grid is a single length.
+        """
+        task, items, num_queries = self.task, self.items, self.recipe.eval_queries
+        scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
+        losses: list[list[Tensor]] = []
+        clock, last = _Clock(task.device), num_tokens(items, grid[-1])
+        first = 0 if shared else self._first(last)
+        for chosen in _batches(items.num_items, self.recipe.eval_batch):
+            state, start, summed = None, first, []
+            for length in grid:
+                stop = num_tokens(items, length)
+                state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length, first)
+                summed.append(loss)
+                start = stop
+                scores[length].append(self._scores_from(state, chosen, length, stop - first))
+            losses.append(summed)
+        taken = self._taken(clock, items.num_items * (last + len(grid) * num_queries))
+        kept = tuple(last - first + asked for asked in self.model.backbone.processed) if first else ()
+        found = [
+            m
+            for length in grid
+            for m in self._points(length, scores[length], shared_prefix=shared, kept_tokens=kept, **taken)
+        ]
+        if task.lm_metric is not None and first == 0:
+            found += self._token_losses(grid, losses, shared_prefix=shared, kept_tokens=kept, **taken)
+        return found
+
+    def whole(self, length: int) -> list[Measurement]:
+        """Context and queries in one piece, at one length."""
+        num_queries = self.recipe.eval_queries
+        clock = _Clock(self.task.device)
+        scores = list(self._whole_scores(length, num_queries))
+        tokens = self.items.num_items * (num_tokens(self.items, length) + num_queries)
+        taken = self._taken(clock, tokens)
+        return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
+
+    def query_axis(self) -> list[Measurement]:
+        """Errors over the first k queries at a context of the training length.
+
+        Where queries are causal one pass of the longest serves all k; otherwise each k needs its own.
+        """
+        task, items, grid, length = self.task, self.items, self.recipe.query_grid, self.recipe.train_length
+        found: list[Measurement] = []
+        tokens_in, kept = num_tokens(items, length), ()
+        first = self._first(tokens_in)
+        clock = _Clock(task.device)
+        if self.streamed:
+            parts = []
+            for chosen in _batches(items.num_items, self.recipe.eval_batch):
+                state, _ = self._read(chosen, None, first, tokens_in, length, first)
+                queries, targets = items.queries(chosen, length, grid[-1])
+                predictions = self.model.answer_from(state, queries, grid[-1], tokens_in - first)
+                parts.append(task.score(predictions, targets))
+            by_query = torch.cat(parts)
+            taken = self._taken(clock, items.num_items * (tokens_in + grid[-1]))
+        for num_queries in grid:
+            if self.streamed:
+                scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
+            else:
+                clock = _Clock(task.device)
+                scores, kept = list(self._whole_scores(length, num_queries)), self._kept()
+                taken = self._taken(clock, items.num_items * (tokens_in + num_queries))
+            points = self._points(length, scores, shared_prefix=self.streamed, kept_tokens=kept, **taken)
+            found += [replace(m, axis="queries", num_queries=num_queries) for m in points]
+        return found
+
+    def _scores_from(self, state: list, chosen: slice, length: int, read: int) -> dict[str, Tensor]:
+        """Scores `(batch,)` by metric, answered from a kept state."""
+        queries, targets = self.items.queries(chosen, length, self.recipe.eval_queries)
+        num_targets = targets.shape[1]
+        if self.task.generates:
+            prompt = _prompt(queries, num_targets)
+            answers = self.model.generate_from(state, prompt, num_targets, read)
+            return self.items.grade(chosen, length, answers)
+        predictions = self.model.answer_from(state, queries, num_targets, read)
+        return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+
+    def _whole_scores(self, length: int, num_queries: int) -> Iterator[dict[str, Tensor]]:
+        """The same for context and queries in one piece; longer sequences go in smaller batches."""
+        items, model, tokens = self.items, self.model, num_tokens(self.items, length)
+        first = self._first(tokens)
+        size = self.recipe.eval_batch
+        size = max(1, min(size, size * PIECE // (tokens + num_queries)))
+        for chosen in _batches(items.num_items, size):
             queries, targets = items.queries(chosen, length, num_queries)
-            predictions = model.answer_from(state, queries, num_queries, length - first)
-            scores[length].append(task.score(predictions, targets).mean(dim=1))
-    values = {length: torch.cat(parts).float().cpu().numpy() for length, parts in scores.items()}
-    tokens = items.num_items * (grid[-1] + len(grid) * num_queries)
-    wall_s, peak = clock.stop()
-    kept = tuple(grid[0] - first + asked for asked in model.backbone.processed) if first else ()
-    backend = model.backend_name(task.device, recipe.d_model)
-    return [
-        Measurement(
-            axis="context", eval_length=length, num_queries=num_queries, values=values[length],
-            shared_prefix=shared, kept_tokens=kept, scan_backend=backend, wall_s=wall_s, tokens=tokens,
-            peak_bytes=peak,
-        )
-        for length in grid
-    ]  # fmt: skip
+            context = items.context(chosen, first, tokens, length)
+            if self.task.generates:
+                prompt, count = _prompt(queries, targets.shape[1]), targets.shape[1]
+                yield items.grade(chosen, length, model.generate(context, prompt, count, tokens - first))
+                continue
+            predictions = model.answer(Batch(context, queries, targets), mode="score", length=tokens - first)
+            yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
 
+    def _read(
+        self, chosen: slice, state: list | None, start: int, stop: int, length: int, first: int
+    ) -> tuple[list, Tensor | None]:
+        """Stream context tokens `start` to `stop` of items of `length`; those from `first` on are read at all.
 
-def _measure_whole(
-    model: Model,
-    task: Task,
-    method: Method,
-    recipe: Recipe,
-    items: EvalSet,
-    grid: list[int],
-    num_queries: int,
-) -> list[Measurement]:
-    """Context and queries in one piece, at one length."""
-    (length,) = grid
-    clock = _Clock(task.device)
-    scores = list(_whole_scores(model, task, method, recipe, items, length, num_queries))
-    values = torch.cat([s.mean(dim=1) for s in scores]).float().cpu().numpy()
-    wall_s, peak = clock.stop()
-    return [
-        Measurement(
-            axis="context", eval_length=length, num_queries=num_queries, values=values, shared_prefix=False,
-            kept_tokens=_kept(model), scan_backend=model.backend_name(task.device, recipe.d_model),
-            wall_s=wall_s, tokens=items.num_items * (length + num_queries), peak_bytes=peak,
-        )
-    ]  # fmt: skip
+        Also the sum of the losses of the tokens after them, `(batch,)` float64, where the task has a metric
+        for it.
+        """
+        items, model, summed = self.items, self.model, None
+        read = num_tokens(items, length) - first
+        while start < stop:
+            end = min(stop, start + PIECE)
+            if self.task.lm_metric is None:
+                state = model.read_context(items.context(chosen, start, end, length), state, read)
+            else:
+                tokens = items.context(chosen, start, end + 1, length)["tokens"]
+                losses, state = model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], state, read)
+                summed = losses.double().sum(dim=1) + (0 if summed is None else summed)
+            start = end
+        return state, summed
 
+    def _token_losses(
+        self, grid: tuple[int, ...], losses: list[list[Tensor]], **measured: Any
+    ) -> Iterator[Measurement]:
+        """The metric over all tokens up to each length, and over those between two neighbours of the grid."""
+        sums = torch.cat([torch.stack(summed, dim=1) for summed in losses]).cpu().numpy()
+        edges = np.array([num_tokens(self.items, length) for length in grid])
+        common = dict(metric=self.task.lm_metric, num_queries=self.recipe.eval_queries, **measured)
+        for k, length in enumerate(grid):
+            upto, between = sums[:, : k + 1].sum(axis=1) / edges[k], edges[k] - (edges[k - 1] if k else 0)
+            at = dict(eval_length=length, context_tokens=int(edges[k]), **common)
+            yield Measurement(axis="context", values=upto.astype(np.float32), **at)
+            if len(grid) > 1:
+                here = (sums[:, k] / between).astype(np.float32)
+                yield Measurement(axis="position", values=here, **at)
 
-def _query_axis(
-    model: Model, task: Task, method: Method, recipe: Recipe, items: EvalSet, streamed: bool
-) -> list[Measurement]:
-    """Errors over the first k queries at a context of the training length.
+    def _points(self, length: int, scores: list[dict[str, Tensor]], **measured: Any) -> list[Measurement]:
+        """A measurement for each metric that `scores` has, of the items that it applies to."""
+        facts = self.items.facts(length) if hasattr(self.items, "facts") else {}
+        found = []
+        for metric in self.task.metrics:
+            if metric.name not in scores[0]:
+                continue
+            values = torch.cat([part[metric.name] for part in scores]).float().cpu().numpy()
+            applies = ~np.isnan(values) if self.task.generates else np.ones(len(values), dtype=bool)
+            if not applies.any():
+                continue
+            found.append(
+                Measurement(
+                    metric=metric, axis="context", eval_length=length,
+                    context_tokens=num_tokens(self.items, length), num_queries=self.recipe.eval_queries,
+                    values=values[applies],
+                    facts={name: [v for v, on in zip(list_, applies, strict=True) if on]
+                           for name, list_ in facts.items()},
+                    **measured,
+                )
+            )  # fmt: skip
+        return found
 
-    Where queries are causal one pass of the longest serves all k; otherwise each k needs its own.
-    """
-    grid, length = recipe.query_grid, recipe.train_length
-    found: list[Measurement] = []
-    first = method.first_token(length, recipe.train_length)
-    clock, kept = _Clock(task.device), ()
-    if streamed:
-        parts = []
-        for chosen in _batches(items.num_items, recipe.eval_batch):
-            state = _read(model, items, chosen, None, first, length, length, first)
-            queries, targets = items.queries(chosen, length, grid[-1])
-            predictions = model.answer_from(state, queries, grid[-1], length - first)
-            parts.append(task.score(predictions, targets))
-        by_query = torch.cat(parts)
+    def _taken(self, clock: _Clock, tokens: int) -> dict[str, Any]:
+        """Time, memory and back end of what was just measured."""
         wall_s, peak = clock.stop()
-    for num_queries in grid:
-        if streamed:
-            values, tokens = by_query[:, :num_queries].mean(dim=1), items.num_items * (length + grid[-1])
-        else:
-            clock = _Clock(task.device)
-            scores = list(_whole_scores(model, task, method, recipe, items, length, num_queries))
-            values, kept = torch.cat([s.mean(dim=1) for s in scores]), _kept(model)
-            tokens = items.num_items * (length + num_queries)
-            wall_s, peak = clock.stop()
-        found.append(
-            Measurement(
-                axis="queries", eval_length=length, num_queries=num_queries,
-                values=values.float().cpu().numpy(), shared_prefix=streamed, kept_tokens=kept,
-                scan_backend=model.backend_name(task.device, recipe.d_model),
-                wall_s=wall_s, tokens=tokens, peak_bytes=peak,
-            )
-        )  # fmt: skip
-    return found
+        backend = self.model.backend_name(self.task.device, self.recipe.d_model)
+        return {"wall_s": wall_s, "peak_bytes": peak, "tokens": tokens, "scan_backend": backend}
+
+    def _first(self, tokens: int) -> int:
+        return self.method.first_token(tokens, self.train_tokens)
+
+    def _kept(self) -> tuple[int, ...]:
+        """Tokens that each layer processed, for methods that may drop some."""
+        return self.model.backbone.processed if "keep" in overridden_hooks(self.model.intervention) else ()
 
 
-def _whole_scores(
-    model: Model,
-    task: Task,
-    method: Method,
-    recipe: Recipe,
-    items: EvalSet,
-    length: int,
-    num_queries: int,
-) -> Iterator[Tensor]:
-    """Scores `(batch, num_queries)`; longer sequences go in smaller batches."""
-    first = method.first_token(length, recipe.train_length)
-    size = max(1, min(recipe.eval_batch, recipe.eval_batch * PIECE // (length + num_queries)))
-    for chosen in _batches(items.num_items, size):
-        queries, targets = items.queries(chosen, length, num_queries)
-        batch = Batch(items.context(chosen, first, length, length), queries, targets)
-        yield task.score(model.answer(batch, mode="score", length=length - first), targets)
-
-
-def _read(
-    model: Model,
-    items: EvalSet,
-    chosen: slice,
-    state: list | None,
-    start: int,
-    stop: int,
-    length: int,
-    first: int = 0,
-) -> list:
-    """Stream context tokens `start` to `stop` of `length`, of which those from `first` on are read."""
-    while start < stop:
-        end = min(stop, start + PIECE)
-        state = model.read_context(items.context(chosen, start, end, length), state, length - first)
-        start = end
-    return state
-
-
-def _kept(model: Model) -> tuple[int, ...]:
-    """Tokens that each layer processed, for methods that may drop some."""
-    return model.backbone.processed if "keep" in overridden_hooks(model.intervention) else ()
+def _prompt(queries: Tensors, num_targets: int) -> Tensors:
+    """The prompt's end, from queries that go on with the answer."""
+    return {name: values[:, : values.shape[1] - num_targets + 1] for name, values in queries.items()}
 
 
 def _batches(num_items: int, size: int) -> Iterator[slice]:

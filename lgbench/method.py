@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lgbench.calibrate import CalibrationData
-    from lgbench.models.model import Model
+    from lgbench.models.model import Model, TrainingAnswer
 
 __all__ = ["Method", "Mode", "ScanIntervention"]
 
@@ -22,7 +22,7 @@ class Method:
     """Base of every method. Vanilla is this class; a remedy overrides what it changes.
 
     Attributes:
-        backbone: the model it runs on, a name of `lgbench.models.BACKBONES`.
+        backbones: models that it runs on, names of `lgbench.models.BACKBONES`; the first is the default.
         eval_only: names of parameters that do not influence training.
         calibration_free: names of parameters that do not influence `calibrate`.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
@@ -39,7 +39,7 @@ class Method:
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backbone: ClassVar[str] = "mamba"
+    backbones: ClassVar[tuple[str, ...]] = ("mamba", "mamba2")
     eval_only: ClassVar[frozenset[str]] = frozenset()
     calibration_free: ClassVar[frozenset[str]] = frozenset()
     trains_like: ClassVar[str | None] = None
@@ -50,6 +50,15 @@ class Method:
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+
+    @property
+    def backbone(self) -> str:
+        """The default backbone."""
+        return self.backbones[0]
+
+    def backbone_options(self) -> dict[str, Any]:
+        """Keywords of the backbone's constructor that this method decides."""
+        return {}
 
     def unsupported(self, task: Task) -> str | None:
         """Why this method cannot run on this task, or None. A reason becomes a `skipped` row."""
@@ -83,10 +92,15 @@ class Method:
         length: int | Tensor,
         context_mask: Tensor | None,
         query_mask: Tensor | None,
-    ) -> Tensor:
-        """Predictions of a training batch; arguments as in `Model.answer`."""
-        return model.answer(
-            batch, mode="train", length=length, context_mask=context_mask, query_mask=query_mask
+        read_tokens: bool,
+    ) -> TrainingAnswer:
+        """Predictions of a training batch; arguments as in `Model.training_answer`."""
+        return model.training_answer(
+            batch,
+            length=length,
+            context_mask=context_mask,
+            query_mask=query_mask,
+            read_tokens=read_tokens,
         )
 
     def calibration_length(self, length: int, train_length: int) -> int | None:

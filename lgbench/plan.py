@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -30,7 +30,6 @@ class Training:
     data_fingerprint: str
     method: str
     method_params: str
-    backbone: str
     low: int
     """Smallest and largest context in training, tokens, inclusive."""
     high: int
@@ -78,6 +77,9 @@ class Axes:
     train_steps: Sequence[int] | None = None
     num_layers: Sequence[int] | None = None
     d_state: Sequence[int] | None = None
+    backbone: Sequence[str] | None = None
+    """Where a method runs on several; each method must run on all that are named."""
+    lm_weight: Sequence[float] | None = None
     eval_at_steps: Sequence[int] | None = None
     """Evaluate these checkpoints along each training, and its end."""
 
@@ -110,37 +112,15 @@ def resolve_cells(
     for (task_name, task), method_request in product(tasks, methods):
         method_class = METHODS.load(method_request.name)
         method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
-        backbone = backbone_class(method.backbone)
-        try:
-            base = replace(task.recipe(preset, backbone.layout), **overrides)
-        except LookupError as error:
-            raise UserError(str(error)) from None
-        grid = product(
-            axes.train_length or [base.train_length],
-            axes.train_steps or [base.train_steps],
-            axes.num_layers or [base.num_layers],
-            axes.d_state or [base.d_state],
-            seeds,
-        )
-        for train_length, train_steps, num_layers, d_state, seed in grid:
-            recipe = replace(
-                base,
-                train_length=train_length,
-                train_steps=train_steps,
-                num_layers=num_layers,
-                d_state=d_state,
-            )
+        for recipe, seed in _recipes(task, method, method_request.name, seeds, preset, axes, overrides):
             _check(recipe)
-            if num_layers % backbone.layers_multiple_of:
-                raise UserError(
-                    f"method '{method_request.name}': --num-layers must be a multiple of "
-                    f"{backbone.layers_multiple_of} for its backbone {method.backbone}, got {num_layers}"
-                )
             method.check(recipe)
             training = _training(task_name, task, method_request.name, method, recipe, seed)
-            for step in sorted({*(axes.eval_at_steps or ()), train_steps}):
-                if not 0 < step <= train_steps:
-                    raise UserError(f"--eval-at-steps {step} is outside the training of {train_steps} steps")
+            for step in sorted({*(axes.eval_at_steps or ()), recipe.train_steps}):
+                if step != recipe.train_steps and not 0 < step < recipe.train_steps:
+                    raise UserError(
+                        f"--eval-at-steps {step} is outside the training of {recipe.train_steps} steps"
+                    )
                 cells.append(
                     Cell(
                         task=task_name,
@@ -155,6 +135,39 @@ def resolve_cells(
                     )
                 )
     return list(dict.fromkeys(cells))
+
+
+def _recipes(
+    task: Task,
+    method: Method,
+    name: str,
+    seeds: Sequence[int],
+    preset: str,
+    axes: Axes,
+    overrides: Mapping[str, Any],
+) -> Iterator[tuple[Recipe, int]]:
+    """Recipes and seeds of a method on a task, over all axes."""
+    for backbone in axes.backbone or [method.backbone]:
+        if backbone not in method.backbones:
+            raise UserError(
+                f"method '{name}' does not run on the backbone '{backbone}'. "
+                f"It runs on: {', '.join(method.backbones)}"
+            )
+        kind = backbone_class(backbone)
+        try:
+            base = replace(task.recipe(preset, kind.layout), backbone=backbone, **overrides)
+        except LookupError as error:
+            raise UserError(str(error)) from None
+        numbers = ("train_length", "train_steps", "num_layers", "d_state", "lm_weight")
+        grid = product(*(getattr(axes, number) or [getattr(base, number)] for number in numbers), seeds)
+        for *values, seed in grid:
+            recipe = replace(base, **dict(zip(numbers, values, strict=True)))
+            if recipe.num_layers % kind.layers_multiple_of:
+                raise UserError(
+                    f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
+                    f"backbone {backbone}, got {recipe.num_layers}"
+                )
+            yield recipe, seed
 
 
 def load_task(request: PluginRequest) -> Task:
@@ -204,7 +217,6 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
         data_fingerprint=task.data_fingerprint,
         method=name,
         method_params=_without(params, method.eval_only),
-        backbone=method.backbone,
         low=max(low, task.min_length),
         high=high,
         recipe=recipe.training_part(),
@@ -220,9 +232,12 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
     if not recipe.eval_lengths:
         raise UserError("--eval-lengths is empty; give at least one length, e.g. --eval-lengths 64,256,1024")
+    if recipe.train_steps < (0 if recipe.pretrained else 1):
+        raise UserError(f"--train-steps must be at least 1, got {recipe.train_steps}")
+    if recipe.lm_weight < 0:
+        raise UserError(f"--lm-weight must not be negative, got {recipe.lm_weight:g}")
     for name in (
         "train_length",
-        "train_steps",
         "num_layers",
         "d_state",
         "batch_size",

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from lgbench.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("cell", pa.string(), "hash of everything that decides the result"),
@@ -59,19 +59,27 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     (
         "train_length",
         pa.int64(),
-        "nominal training length of the recipe, context tokens; lengths are compared to it",
+        "nominal training length of the recipe, in length_unit; lengths are compared to it",
     ),
-    ("train_low", pa.int64(), "smallest context in training, tokens"),
-    ("train_high", pa.int64(), "largest context in training, tokens"),
+    ("train_low", pa.int64(), "smallest context in training, in length_unit; likewise train_high"),
+    ("train_high", pa.int64(), "largest context in training"),
+    ("length_unit", pa.string(), "what lengths count: tokens, or documents"),
     ("train_steps", pa.int64(), "optimiser steps of the whole training"),
     ("step", pa.int64(), "optimiser steps after which this was measured"),
     ("batch_size", pa.int32(), "sequences a training step"),
+    ("lm_weight", pa.float64(), "weight of the next-token loss of all other tokens beside the answer's"),
     ("learning_rate", pa.float64(), "peak learning rate"),
     ("protocol", pa.string(), "clean, or as_released where a method follows the choices of published code"),
     ("needs_length", pa.bool_(), "whether the length of the context must be known before its first token"),
     ("apply_in_decode", pa.bool_(), "whether the method also acts on queries that follow a kept state"),
-    ("axis", pa.string(), "what was varied: context (eval_length) or queries (num_queries)"),
-    ("eval_length", pa.int64(), "context of the evaluation, tokens"),
+    (
+        "axis",
+        pa.string(),
+        "what was varied: context (eval_length), queries (num_queries), or position (tokens up to eval_length "
+        "from the next smaller one on)",
+    ),
+    ("eval_length", pa.int64(), "context of the evaluation, in length_unit"),
+    ("context_tokens", pa.int64(), "tokens of that context, padding included"),
     ("num_queries", pa.int64(), "queries of the evaluation"),
     (
         "assumed_length",
@@ -91,16 +99,18 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("best", pa.float64(), "best possible value"),
     ("chance", pa.float64(), "value of the best answer that ignores the context, on these items and queries"),
     ("references", pa.string(), "all such reference values by name, JSON"),
-    ("value", pa.float64(), "mean of the metric over items"),
-    ("ci_low", pa.float64(), "lower end of the 95 % bootstrap interval over items"),
+    ("combine", pa.string(), "how values of items become one: mean, or exp_mean, the exponential of it"),
+    ("value", pa.float64(), "the metric, combined over items"),
+    ("ci_low", pa.float64(), "lower end of the 95 % interval over items: Wilson's of proportions, else bootstrap"),
     ("ci_high", pa.float64(), "upper end of it"),
-    ("std", pa.float64(), "standard deviation over items"),
+    ("std", pa.float64(), "standard deviation of item_values"),
     ("num_items", pa.int32(), "number of evaluation items"),
     (
         "item_values",
         pa.list_(pa.float32()),
         "the metric of each item, in the fixed order, for paired comparison",
     ),
+    ("item_facts", pa.string(), "what the task keeps of each item, e.g. its needle's depth: lists by name, JSON"),
     ("items_hash", pa.string(), "hash of the evaluation items; rows with equal hashes are paired"),
     ("shared_prefix", pa.bool_(), "measured in one pass for the whole grid of lengths"),
     ("scan_backend", pa.string(), "implementation of the selective scan, or of attention"),

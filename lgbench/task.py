@@ -22,13 +22,20 @@ from lgbench.errors import UserError
 Tensors = dict[str, Tensor]
 """Named tensors that share their first two dimensions `(batch, length)`."""
 
+IGNORE = -100
+"""Target token that no loss and no metric reads."""
+
 Layout = Literal["causal", "encoder_decoder"]
 """How a backbone takes its input: one sequence `[context, queries]`, or the two apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items of one length: context and queries `(batch, length, …)`, targets `(batch, num_queries, …)`."""
+    """Items of one length: context and queries `(batch, length, …)`, targets `(batch, num_queries, …)`.
+
+    A context with "mask", bool `(batch, length)`, holds items of several lengths: where it is False, on the
+    left, there is no token.
+    """
 
     context: Tensors
     queries: Tensors
@@ -43,19 +50,30 @@ class Metric:
     best: float
     higher_is_better: bool
     unit: str = ""
+    combine: Literal["mean", "exp_mean"] = "mean"
+    """How the values of items become one: their mean, or the exponential of it (perplexity)."""
+    interval: Literal["bootstrap", "wilson"] = "bootstrap"
+    """How its 95 % interval is made; Wilson's is for values that are 0 or 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A preset, resolved: everything about size, training and evaluation that is a number."""
 
+    backbone: str = ""
+    """Name of the backbone, of `lgbench.models.BACKBONES`; filled in by the plan."""
+    pretrained: str = ""
+    """Fingerprint of the checkpoint that training starts from; empty for a fresh model."""
     d_model: int
     num_layers: int
     d_state: int
     conv_width: int = 0
     """Taps of Mamba's causal convolution; 0 leaves it out."""
+    init_std: float = 0.1
+    """Standard deviation of Mamba's in- and x-projections at initialisation."""
     train_length: int
-    """Largest context in training, tokens; a method may narrow or widen the range (truncated, expanded)."""
+    """Largest context in training, in the task's unit of length (tokens, unless it says otherwise); a method
+    may narrow or widen the range (truncated, expanded)."""
     train_queries: tuple[int, int]
     """Smallest and largest number of queries in a training batch, both inclusive."""
     train_steps: int
@@ -66,8 +84,23 @@ class Recipe:
     """Fraction of the training from which the learning rate falls linearly to zero; 1 keeps it constant."""
     grad_clip: float = 1.0
     """Largest global gradient norm."""
+    weight_decay: float = 0.0
+    """Of matrices, decoupled (AdamW)."""
+    lm_weight: float = 0.0
+    """Weight of the mean next-token loss of all other tokens beside that of the answer; the sum is divided by
+    1 + lm_weight. For tasks of tokens."""
+    stages: tuple[tuple[int, ...], ...] = ()
+    """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
+    stage_accuracy: float = 0.9
+    """Share of right training answers above which the next stage comes."""
+    revisit: float = 0.0
+    """Share of steps that are drawn from earlier stages."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products in training; weights, norms, time steps and states stay in float32."""
+    eval_precision: Literal["float32", "bfloat16"] = "float32"
+    """Likewise in calibration and evaluation."""
     eval_lengths: tuple[int, ...]
-    """Context lengths of the evaluation, tokens, increasing."""
+    """Context lengths of the evaluation, increasing."""
     eval_queries: int
     """Queries after each context."""
     query_grid: tuple[int, ...] = ()
@@ -77,7 +110,10 @@ class Recipe:
 
     def training_part(self) -> Recipe:
         """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
-        return replace(self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0)
+        return replace(
+            self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0,
+            eval_precision="float32",
+        )  # fmt: skip
 
 
 class EvalSet(Protocol):
@@ -91,7 +127,16 @@ class EvalSet(Protocol):
         """Context tokens `start` to `stop` (exclusive) of these items at this total length."""
 
     def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """Queries `(batch, num_queries, …)` and their targets. Fewer queries are a prefix of more."""
+        """Queries `(batch, num_queries, …)` and their targets. Fewer queries are a prefix of more.
+
+        Of a task that `generates`: the prompt's end and the answer without its last token, and the answer.
+        """
+
+    # An evaluation set may also have:
+    #   num_tokens(length) -> int                   tokens of a context, where length counts something else
+    #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens `(batch, num_targets)`;
+    #                                               NaN where a metric does not apply to an item
+    #   facts(length) -> {name: list}               what is worth keeping of each item, e.g. its needle's depth
 
 
 class Task:
@@ -103,6 +148,14 @@ class Task:
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: ClassVar[Metric]
+    more_metrics: ClassVar[tuple[Metric, ...]] = ()
+    """Metrics beside the headline; an evaluation set's `grade` gives them, or the core (see `lm_metric`)."""
+    lm_metric: ClassVar[Metric | None] = None
+    """Next-token metric of all context tokens, up to each length and by position; one of `more_metrics`."""
+    generates: ClassVar[bool] = False
+    """Answers are tokens, generated greedily in evaluation; queries are causal."""
+    length_unit: ClassVar[str] = "tokens"
+    """What lengths count."""
     eval_only: ClassVar[frozenset[str]] = frozenset()
     """Names of parameters that do not influence training."""
     data_params: ClassVar[frozenset[str]] = frozenset()
@@ -116,6 +169,15 @@ class Task:
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The headline first."""
+        return (self.metric, *self.more_metrics)
+
+    def context_tokens(self, length: int) -> int:
+        """Tokens that a context of this length has, nominally; differs where length counts something else."""
+        return length
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """The numbers of a preset ("smoke", "small", "paper") for one kind of backbone.
@@ -149,6 +211,12 @@ class Task:
         """Draw a training batch on the generator's device, the generator is the only randomness."""
         raise NotImplementedError
 
+    def sample_stage(
+        self, num_items: int, length: int, num_queries: int, generator: torch.Generator, stage: tuple[int, ...]
+    ) -> Batch:
+        """`sample` within a stage of the recipe's curriculum."""
+        return self.sample(num_items, length, num_queries, generator)
+
     def eval_set(self, num_items: int, seed: int) -> EvalSet:
         """The evaluation items: by default fixed draws of `sample`, for tasks that generate all of theirs."""
         return SampledItems(self, num_items, seed)
@@ -161,7 +229,7 @@ class Task:
         """The metric of each query, `(batch, num_queries)`; an item's score is the mean of its queries."""
         raise NotImplementedError
 
-    def references(self, eval_set: EvalSet, num_queries: int) -> Mapping[str, float]:
+    def references(self, eval_set: EvalSet, num_queries: int, metric: Metric) -> Mapping[str, float]:
         """Scores of answers that ignore the context, on these items' first queries; one is named "chance"."""
         raise NotImplementedError
 

@@ -1,9 +1,7 @@
-"""Train one model: the same numbers whether interrupted or not, one captured CUDA graph per length bucket.
+"""Train one model: the same numbers whether interrupted or not, on a GPU by captured graphs.
 
-The context length of every step is drawn from the training range by (seed, step) alone. On a GPU, where a
-task's context tokens are independent draws, a step runs at the upper end of the length's bucket with the
-surplus masked out on the left, which is exact (Δ = 0 leaves a state untouched) and lets one graph serve the
-whole bucket.
+The context length of every step is drawn from the training range (that of the current stage, where the recipe
+has a curriculum) by (seed, step, stage) alone. See `lgbench.graphs` for how few graphs serve all lengths.
 """
 
 from __future__ import annotations
@@ -19,17 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from lgbench import checkpoint, provenance
+from lgbench.graphs import BatchGraphs, SampledGraphs
 from lgbench.method import Method
 from lgbench.models.model import build_model
 from lgbench.models.transformer import DropPath
 from lgbench.plan import Training
-from lgbench.task import Recipe, Task
+from lgbench.task import Batch, Recipe, Task
 
 LOG_EVERY = 100
-"""Steps between two looks at the loss, the only moments at which the device is waited for."""
+"""Steps between two looks at the loss; without a curriculum the only moments that wait for the device."""
 
-MAX_BUCKETS = 16
-"""Captured graphs a training; more waste less on padding and take longer to capture."""
+STAGE_STEPS = 20
+"""Steps of a stage whose accuracy decides whether the next one comes."""
 
 
 class Diverged(Exception):
@@ -72,13 +71,16 @@ class Trainer:
             self.model.backbone, self.recipe.batch_size, self.generator
         )
         self.parameters = list(self.model.parameters())
-        self.optimizer = _adam(self.parameters, self.recipe.learning_rate, self.device)
+        self.optimizer = _adam(self.model, self.recipe, self.device)
         self.log = torch.zeros(LOG_EVERY, device=self.device)
+        self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
+        self.stage, self.stage_steps = 0, 0
         self.step, self.wall_s, self.tokens = 0, 0.0, 0
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        capture = self.stream is not None and task.exchangeable and not method.train_eagerly
-        self._graphs = _Graphs(self) if capture else None
+        capture = self.stream is not None and not method.train_eagerly
+        kind = SampledGraphs if task.exchangeable else BatchGraphs
+        self._graphs = kind(self) if capture else None
         self._saved_at = time.monotonic()
 
     @property
@@ -119,22 +121,42 @@ class Trainer:
 
     def one_step(self) -> None:
         """One optimiser step, queued on the trainer's stream."""
-        length, num_queries = draw_lengths(self.training, self.step)
+        length, num_queries, stage = draw_lengths(self.training, self.step, self.stage)
         with torch.cuda.stream(self.stream):
             _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
             self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
             if self._graphs is not None:
-                loss = self._graphs.step(length, num_queries)
+                loss, accuracy = self._graphs.step(length, num_queries, stage)
+            elif self.task.exchangeable:
+                loss, accuracy = self.compute(length, num_queries, length, num_queries)
             else:
-                loss = self.compute(length, num_queries, length, num_queries)
+                loss, accuracy = self.update(self.draw(length, num_queries, stage), length)
             self.log[self.step % LOG_EVERY].copy_(loss)
+            if self.recipe.stages and stage == self.stage:
+                self._count(accuracy)
         self.step += 1
-        self.tokens += self.recipe.batch_size * (length + num_queries)
+        self.tokens += self.recipe.batch_size * (self.task.context_tokens(length) + num_queries)
+
+    def _count(self, accuracy: Tensor) -> None:
+        """Take the accuracy of a step of the newest stage; after `STAGE_STEPS` of them maybe go on."""
+        self.accuracy[self.stage_steps % STAGE_STEPS].copy_(accuracy)
+        self.stage_steps += 1
+        last = self.stage == len(self.recipe.stages) - 1
+        if not last and self.stage_steps % STAGE_STEPS == 0:
+            if self.accuracy.mean().item() > self.recipe.stage_accuracy:
+                self.stage, self.stage_steps = self.stage + 1, 0
+
+    def draw(self, length: int, num_queries: int, stage: int) -> Batch:
+        """Training items of a stage, with the trainer's own generator."""
+        asked = (self.recipe.batch_size, length, num_queries, self.generator)
+        if not self.recipe.stages:
+            return self.task.sample(*asked)
+        return self.task.sample_stage(*asked, self.recipe.stages[stage])
 
     def compute(
         self, length: int | Tensor, num_queries: int | Tensor, drawn_length: int, drawn_queries: int
-    ) -> Tensor:
-        """Sample, forward, backward, clip and update; the loss before the update.
+    ) -> tuple[Tensor, Tensor]:
+        """Sample, then `update`.
 
         Args:
             length: context tokens to use.
@@ -149,19 +171,36 @@ class Trainer:
             context_mask = place >= drawn_length - length
         if isinstance(num_queries, Tensor):
             query_mask = torch.arange(drawn_queries, device=self.device) < num_queries
-        predictions = self.method.training_answer(
-            self.model, batch, length=length, context_mask=context_mask, query_mask=query_mask
-        )
-        losses = self.task.loss(predictions, batch.targets)
+        return self.update(batch, length, context_mask, query_mask)
+
+    def update(
+        self,
+        batch: Batch,
+        length: int | Tensor,
+        context_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward, backward, clip and update; the loss before it, and the accuracy where stages ask for it."""
+        recipe = self.recipe
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            answer = self.method.training_answer(
+                self.model, batch, length=length, context_mask=context_mask, query_mask=query_mask,
+                read_tokens=recipe.lm_weight > 0,
+            )  # fmt: skip
+            losses = self.task.loss(answer.predictions, batch.targets)
         if query_mask is None:
             loss = losses.mean()
         else:
-            loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * num_queries)
+            loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * query_mask.sum())
+        if answer.token_loss is not None:
+            loss = (loss + recipe.lm_weight * answer.token_loss) / (1 + recipe.lm_weight)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, self.recipe.grad_clip, foreach=True)
+        nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        with torch.no_grad():
+            accuracy = self.task.score(answer.predictions, batch.targets).mean() if recipe.stages else loss
+        return loss.detach(), accuracy.detach()
 
     def save_weights(self) -> None:
         """Keep the weights of this step, with loss, time and speed."""
@@ -169,7 +208,8 @@ class Trainer:
             "training": asdict(self.training),
             "scan_backend": self.model.backend_name(self.device, self.recipe.d_model),
             "step": self.step,
-            "train_loss": self.history[-1][1],
+            "train_loss": self.history[-1][1] if self.history else None,
+            "stage": self.stage,
             "train_wall_s": self.wall_s,
             "train_tokens_per_s": self.tokens / max(self.wall_s, 1e-9),
             "history": self.history,
@@ -186,8 +226,9 @@ class Trainer:
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{k}.{name}"] = value
         tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
-        tensors |= {"generator": self.generator.get_state(), "log": self.log}
+        tensors |= {"generator": self.generator.get_state(), "log": self.log, "accuracy": self.accuracy}
         facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
+        facts |= {"stage": self.stage, "stage_steps": self.stage_steps}
         checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
         self._saved_at = time.monotonic()
 
@@ -216,67 +257,28 @@ class Trainer:
             value.copy_(tensors[f"carried.{name}"])
         self.generator.set_state(tensors["generator"])
         self.log.copy_(tensors["log"])
+        self.accuracy.copy_(tensors["accuracy"])
+        self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
         self.step, self.wall_s, self.tokens = facts["step"], facts["wall_s"], facts["tokens"]
         self.history = [tuple(pair) for pair in facts["history"]]
         return True
 
 
-class _Graphs:
-    """One captured training step per bucket of context lengths, on a stream of its own."""
+def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:
+    """Context length and number of queries of a step, uniform and inclusive, and the stage they are from.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.pool = torch.cuda.graph_pool_handle()
-        self.length = torch.zeros((), dtype=torch.long, device=trainer.device)
-        self.num_queries = torch.zeros((), dtype=torch.long, device=trainer.device)
-        self.captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        low, high = trainer.training.low, trainer.training.high
-        self.width = max(1, math.ceil((high - low + 1) / MAX_BUCKETS))
-
-    def step(self, length: int, num_queries: int) -> Tensor:
-        """Replay the graph of this length's bucket; returns its static loss."""
-        training = self.trainer.training
-        bucket = min(
-            training.high, training.low - 1 + math.ceil((length - training.low + 1) / self.width) * self.width
-        )
-        if bucket not in self.captured:
-            self.captured[bucket] = self._capture(bucket)
-        self.length.fill_(length)
-        self.num_queries.fill_(num_queries)
-        graph, loss = self.captured[bucket]
-        graph.replay()
-        return loss
-
-    def _capture(self, bucket: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        trainer = self.trainer
-        low, high = trainer.recipe.train_queries
-        length = self.length if bucket > trainer.training.low else bucket
-        num_queries = self.num_queries if high > low else high
-        self.length.fill_(bucket)
-        self.num_queries.fill_(high)
-        moments = (v for s in trainer.optimizer.state.values() for v in s.values())
-        changed = [*trainer.parameters, *moments, *trainer.carried.values()]
-        before = [t.detach().clone() for t in changed]
-        random_state = trainer.generator.get_state()
-        trainer.compute(length, num_queries, bucket, high)  # compiles kernels and warms up libraries
-        with torch.no_grad():
-            for tensor, value in zip(changed, before, strict=True):
-                tensor.copy_(value)
-        trainer.generator.set_state(random_state)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(trainer.generator)
-        with torch.cuda.graph(
-            graph, pool=self.pool, stream=trainer.stream, capture_error_mode="thread_local"
-        ):
-            loss = trainer.compute(length, num_queries, bucket, high)
-        return graph, loss
-
-
-def draw_lengths(training: Training, step: int) -> tuple[int, int]:
-    """Context length and number of queries of a step, uniform and inclusive, by (seed, step) alone."""
+    By (seed, step) alone, given the newest stage. The lengths of the stages are scaled so that the last one
+    ends where the method's training range ends.
+    """
     draw = np.random.default_rng((training.seed, step))
-    low, high = training.recipe.train_queries
-    return int(draw.integers(training.low, training.high + 1)), int(draw.integers(low, high + 1))
+    recipe, low, high, stage = training.recipe, training.low, training.high, newest
+    if recipe.stages:
+        if newest and draw.random() < recipe.revisit:
+            stage = int(draw.integers(newest))
+        high = max(1, round(recipe.stages[stage][0] * high / recipe.stages[-1][0]))
+        low = min(low, high)
+    fewest, most = recipe.train_queries
+    return int(draw.integers(low, high + 1)), int(draw.integers(fewest, most + 1)), stage
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -333,11 +335,24 @@ def train_all(
     return diverged
 
 
-def _adam(parameters: list[nn.Parameter], rate: float, device: torch.device) -> torch.optim.Adam:
-    """Adam as the published recipe has it (ε outside the root, no weight decay), state made in advance."""
+def _adam(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """Adam as the published recipes have it (ε outside the root), state made in advance.
+
+    Weight decay is decoupled and spares vectors and the logarithms of A, as in the released Mamba.
+    """
     cuda = device.type == "cuda"
-    lr = torch.tensor(rate, device=device) if cuda else rate
-    adam = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-6, fused=True, capturable=cuda)
+    lr = torch.tensor(recipe.learning_rate, device=device) if cuda else recipe.learning_rate
+    parameters = list(model.parameters())
+    groups: list[dict] = [{"params": parameters}]
+    if recipe.weight_decay:
+        spared = {id(p) for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")}
+        groups = [
+            {"params": [p for p in parameters if id(p) not in spared], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if id(p) in spared]},
+        ]
+    adam = torch.optim.AdamW(
+        groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True, capturable=cuda
+    )
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     adam.step()  # with zero gradients: makes the moments, leaves the weights
@@ -347,7 +362,7 @@ def _adam(parameters: list[nn.Parameter], rate: float, device: torch.device) -> 
     return adam
 
 
-def _set_rate(optimizer: torch.optim.Adam, rate: float) -> None:
+def _set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

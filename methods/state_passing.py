@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from lgbench.method import Method, Mode, ScanIntervention
-from lgbench.models.model import Model
+from lgbench.models.model import Model, TrainingAnswer
 from lgbench.task import Batch
 
 
@@ -63,18 +63,18 @@ class StatePassing(Method):
         length: int | Tensor,
         context_mask: Tensor | None,
         query_mask: Tensor | None,
-    ) -> Tensor:
+        read_tokens: bool,
+    ) -> TrainingAnswer:
         """In one piece, or in two halves without a gradient between them."""
         if self.params.source != "tbptt" or not model.intervention.begun:
             return super().training_answer(
-                model, batch, length=length, context_mask=context_mask, query_mask=query_mask
-            )
-        middle, state = length // 2, None
-        if middle > 0 and model.intervention.passing:
-            with torch.no_grad():
-                state = model.read_context(_span(batch, 0, middle), None, length)
-        state = model.read_context(_span(batch, middle, length), state, length)
-        return model.answer_from(state, batch.queries, batch.targets.shape[1], length)
+                model, batch, length=length, context_mask=context_mask, query_mask=query_mask,
+                read_tokens=read_tokens,
+            )  # fmt: skip
+        middle = length // 2
+        return model.training_answer_in_halves(
+            batch, middle, read_tokens=read_tokens, passing=middle > 0 and model.intervention.passing
+        )
 
 
 class _Schedule(ScanIntervention):
@@ -90,7 +90,7 @@ class _Schedule(ScanIntervention):
         """Make room for states of all layers."""
         block = backbone.blocks[0]
         self.generator, device = generator, block.A_log.device
-        self.shape = (len(backbone.blocks), batch_size, block.d_inner, block.d_state)
+        self.shape = (len(backbone.blocks), batch_size, *block.state_shape)
         self.share = torch.zeros((), device=device)
         return {}
 
@@ -133,8 +133,8 @@ class _Noise(_Schedule):
 class _FittedNoise(_Noise):
     def begin_training(self, backbone: nn.Module, batch_size: int, generator: Generator) -> dict[str, Tensor]:
         super().begin_training(backbone, batch_size, generator)
-        layers, _, d_inner, d_state = self.shape
-        self.mean, self.square = torch.zeros(2, layers, d_inner, d_state, device=self.share.device)
+        layers, _, *state = self.shape
+        self.mean, self.square = torch.zeros(2, layers, *state, device=self.share.device)
         return {"mean": self.mean, "square": self.square}
 
     def initial_state(self, layer: int) -> Tensor:
@@ -147,7 +147,3 @@ class _FittedNoise(_Noise):
         state, weight = state.detach(), 1 - self.params.decay
         self.mean[layer].lerp_(state.mean(dim=0), weight)
         self.square[layer].lerp_(state.square().mean(dim=0), weight)
-
-
-def _span(batch: Batch, start: int, stop: int) -> dict[str, Tensor]:
-    return {name: values[:, start:stop] for name, values in batch.context.items()}

@@ -130,7 +130,9 @@ class Omniglot(Task):
 
     score = loss
 
-    def references(self, eval_set: ReconstructionItems, num_queries: int) -> Mapping[str, float]:
+    def references(
+        self, eval_set: ReconstructionItems, num_queries: int, metric: Metric
+    ) -> Mapping[str, float]:
         """Errors of the best image-independent answers to the first `num_queries` queries of the items.
 
         "chance" is the per-location mean image; the others are weaker. A curve is worse than chance without

@@ -87,8 +87,8 @@ def test_all_methods_and_seeds_answer_the_same_items(trained, toy_task):
 
 def test_chance_is_computed_on_the_items(toy_task):
     few, many = Items(toy_task, 3), Items(toy_task, 400)
-    assert many.references(8)["chance"] == pytest.approx(1, abs=0.15)
-    assert few.references(8)["chance"] != many.references(8)["chance"]
+    assert many.references(8, toy_task.metric)["chance"] == pytest.approx(1, abs=0.15)
+    assert few.references(8, toy_task.metric)["chance"] != many.references(8, toy_task.metric)["chance"]
     assert few.items.fingerprint != many.items.fingerprint
 
 

@@ -87,7 +87,7 @@ def test_parameters_given_apart_win_and_several_values_are_a_grid():
 
 
 def test_data_is_a_parameter_of_every_task_unless_the_task_says_otherwise():
-    options = {"task": ["a,b[data=procedural]"], "method": ["m"], "data": "omniglot"}
+    options = {"task": ["omniglot,omniglot[data=procedural]"], "method": ["m"], "data": "omniglot"}
     tasks, _ = load_config(None, options).requests()
     assert [t.params["data"] for t in tasks] == ["omniglot", "procedural"]
 

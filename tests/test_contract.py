@@ -183,7 +183,7 @@ def test_the_best_constant_predictor_scores_chance(name):
     """The constant is found by gradient descent on the evaluation items themselves."""
     task = prepared(name)
     items = task.eval_set(256, 0)
-    chance = dict(task.references(items, 128))["chance"]
+    chance = dict(task.references(items, 128, task.metric))["chance"]
     _, targets = items.queries(slice(0, 256), 8, 128)
     constant = torch.zeros(targets.shape[2:], requires_grad=True)
     adam = torch.optim.Adam([constant], lr=0.05)

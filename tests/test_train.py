@@ -92,9 +92,9 @@ def test_the_training_loss_is_the_mean_over_the_last_steps_also_at_a_milestone_b
     compute = plain.compute
 
     def watched(*arguments):
-        loss = compute(*arguments)
+        loss, accuracy = compute(*arguments)
         every.append(loss.item())
-        return loss
+        return loss, accuracy
 
     plain.compute = watched
     train_all([plain])
@@ -281,7 +281,7 @@ def test_progress_is_told_at_every_look(make):
 def test_a_step_counts_the_tokens_that_it_reads(make):
     trainer = make(train_steps=[10], batch_size=3)
     train_all([trainer])
-    assert trainer.tokens == 3 * sum(sum(draw_lengths(trainer.training, step)) for step in range(10))
+    assert trainer.tokens == 3 * sum(sum(draw_lengths(trainer.training, step)[:2]) for step in range(10))
 
 
 def test_gradients_are_clipped_to_the_recipes_norm(make):
@@ -320,7 +320,7 @@ def test_the_optimiser_is_adam_without_weight_decay(make):
 def test_context_lengths_are_uniform_with_both_limits_and_depend_on_seed_and_step_alone(toy_cells):
     (cell,) = toy_cells("truncated[low=5]", train_length=[8], train_queries=(2, 3))
     draws = [draw_lengths(cell.training, step) for step in range(4000)]
-    lengths, queries = Counter(n for n, _ in draws), Counter(q for _, q in draws)
+    lengths, queries = Counter(n for n, _, _ in draws), Counter(q for _, q, _ in draws)
     assert set(lengths) == {5, 6, 7, 8} and set(queries) == {2, 3}
     assert max(abs(n - 1000) for n in lengths.values()) < 120  # four standard deviations
     assert max(abs(n - 2000) for n in queries.values()) < 130
@@ -373,7 +373,7 @@ def test_masked_surplus_gives_the_loss_and_gradients_of_the_exact_length(make, m
         trainer.optimizer.step = lambda got=got: got.update(
             {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
         )
-        got["loss"] = trainer.compute(*numbers)
+        got["loss"], _ = trainer.compute(*numbers)
         found.append(got)
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-4)
 

@@ -61,7 +61,7 @@ def make_trainer(
     """A trainer at one context length outside of any plan. It saves nothing: its last step never comes."""
     training = Training(
         task="omniglot", task_params=params_json(task.params), data_fingerprint=task.data_fingerprint,
-        method="vanilla", method_params=params_json(method.params), backbone=method.backbone,
+        method="vanilla", method_params=params_json(method.params),
         low=context, high=context, recipe=replace(recipe, train_steps=10**9), seed=seed,
     )  # fmt: skip
     return Trainer(training, task, method, Path(os.devnull), (), backend)

@@ -9,6 +9,7 @@ A causal one also has `advance(tokens, *, mode, state, mask, intervention) -> Ad
 """
 
 import importlib
+import inspect
 from typing import Any
 
 BACKBONES = {
@@ -29,3 +30,8 @@ def backbone_class(name: str) -> Any:
         raise ValueError(f"no backbone '{name}'. Known: {', '.join(sorted(BACKBONES))}")
     module, attribute = BACKBONES[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def sizes_of(name: str) -> frozenset[str]:
+    """Keywords that the constructor of a backbone takes, such as "d_state"."""
+    return frozenset(inspect.signature(backbone_class(name)).parameters)

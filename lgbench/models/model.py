@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lgbench.method import Method
-from lgbench.models import backbone_class
+from lgbench.models import backbone_class, sizes_of
 from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
-from lgbench.task import Batch, Recipe, Task, Tensors
+from lgbench.models.language import token_losses
+from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
+
+
+class TrainingAnswer(NamedTuple):
+    """What a training step reads."""
+
+    predictions: Tensor
+    """In the shape of the targets (logits have one dimension more)."""
+    token_loss: Tensor | None
+    """Mean next-token loss of all tokens that are no targets, nats; None where it was not asked for."""
 
 
 class Model(nn.Module):
@@ -53,7 +65,8 @@ class Model(nn.Module):
             batch: context and queries.
             mode: "train" or "score".
             length: true number of context tokens, without masked ones; a 0-dimensional tensor in captured
-            graphs. context_mask: bool `(length,)`, False for tokens that are not there.
+                graphs.
+            context_mask: bool `(length,)`, False for tokens that are not there; if None, the batch's own.
             query_mask: bool `(num_queries,)`, likewise.
         """
         context, queries = self.interface.context(batch.context), self.interface.queries(batch.queries)
@@ -62,19 +75,92 @@ class Model(nn.Module):
             context,
             queries,
             mode=mode,
-            context_mask=context_mask,
+            context_mask=_mask(batch.context, context_mask),
             query_mask=query_mask,
             intervention=self.intervention,
         )
         return self.interface.read(hidden[:, -batch.targets.shape[1] :])
 
+    def training_answer(
+        self,
+        batch: Batch,
+        *,
+        length: int | Tensor,
+        context_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        read_tokens: bool = False,
+    ) -> TrainingAnswer:
+        """Predictions of a training batch, and the loss of its other tokens if `read_tokens`; see `answer`."""
+        if not read_tokens:
+            masks = {"context_mask": context_mask, "query_mask": query_mask}
+            return TrainingAnswer(self.answer(batch, mode="train", length=length, **masks), None)
+        context, queries = self.interface.context(batch.context), self.interface.queries(batch.queries)
+        mask = _mask(batch.context, context_mask)
+        whole = None if mask is None else F.pad(mask, (0, queries.shape[1]), value=True)
+        self.intervention.begin("train", length, queries.shape[1])
+        advanced = self.backbone.advance(
+            torch.cat([context, queries], dim=1), mode="train", mask=whole, intervention=self.intervention
+        )
+        logits = self.interface.read(advanced.hidden)
+        num_targets = batch.targets.shape[1]
+        tokens = torch.cat([batch.context["tokens"], batch.queries["tokens"]], dim=1)
+        labels = next_tokens(tokens, whole, num_targets)
+        # Rows of `hidden` after tokens that a method dropped or put in front: the last row is the last token's.
+        place = advanced.positions - advanced.positions[:, -1:] + tokens.shape[1] - 1
+        labels = labels.gather(1, place.clamp(min=0)).masked_fill(place < 0, IGNORE)
+        losses = token_losses(logits, labels)
+        token_loss = losses.sum() / (labels != IGNORE).sum().clamp(min=1)
+        return TrainingAnswer(logits[:, -num_targets:], token_loss)
+
+    def training_answer_in_halves(
+        self, batch: Batch, middle: int, *, read_tokens: bool, passing: bool
+    ) -> TrainingAnswer:
+        """`training_answer` with the context cut at token `middle`; no gradient flows across the cut.
+
+        If not `passing`, the second half starts in the zero state and the first one is not read. Methods that
+        change the sequence in training are not for this.
+        """
+        length = next(iter(batch.context.values())).shape[1]
+        halves = [
+            {name: values[:, span] for name, values in batch.context.items()}
+            for span in (slice(0, middle), slice(middle, length))
+        ]
+        if not read_tokens:
+            state = None
+            if passing:
+                with torch.no_grad():
+                    state = self.read_context(halves[0], None, length)
+            state = self.read_context(halves[1], state, length)
+            answer = self.answer_from(state, batch.queries, batch.targets.shape[1], length)
+            return TrainingAnswer(answer, None)
+        state, losses, logits = None, [], None
+        tokens = torch.cat([batch.context["tokens"], batch.queries["tokens"]], dim=1)
+        mask = batch.context.get("mask")
+        whole = None if mask is None else F.pad(mask, (0, tokens.shape[1] - length), value=True)
+        labels = next_tokens(tokens, whole, batch.targets.shape[1])
+        for start, stop in ((0, middle), (middle, tokens.shape[1]))[0 if passing else 1 :]:
+            self.intervention.begin("prefill", length, 0)
+            piece = {"tokens": tokens[:, start:stop]}
+            advanced = self.backbone.advance(
+                self.interface.context(piece), mode="prefill", state=state,
+                mask=None if whole is None else whole[:, start:stop], intervention=self.intervention,
+            )  # fmt: skip
+            state = _detached(advanced.state)
+            logits = self.interface.read(advanced.hidden)
+            losses.append(token_losses(logits, labels[:, start:stop]).sum())
+        count = (labels[:, 0 if passing else middle :] != IGNORE).sum().clamp(min=1)
+        return TrainingAnswer(logits[:, -batch.targets.shape[1] :], sum(losses) / count)
+
     def read_context(self, context: Tensors, state: list | None, length: int) -> list:
         """Stream a piece of the context into the state; `state` is None before the first piece."""
-        self.intervention.begin("prefill", length, 0)
-        tokens = self.interface.context(context)
-        return self.backbone.advance(
-            tokens, mode="prefill", state=state, read=0, intervention=self.intervention
-        ).state
+        return self._read(context, state, length, read=0).state
+
+    def read_tokens(
+        self, context: Tensors, labels: Tensor, state: list | None, length: int
+    ) -> tuple[Tensor, list]:
+        """`read_context`, and the loss `(batch, length)` in nats of the token after each of this piece."""
+        advanced = self._read(context, state, length, read=labels.shape[1])
+        return token_losses(self.interface.read(advanced.hidden), labels), advanced.state
 
     def answer_from(self, state: list, queries: Tensors, num_queries: int, length: int) -> Tensor:
         """Predictions after a streamed context of `length` tokens. The state is left as it is."""
@@ -85,27 +171,98 @@ class Model(nn.Module):
         ).hidden
         return self.interface.read(hidden[:, -num_queries:])
 
+    def generate_from(self, state: list, prompt: Tensors, num_tokens: int, length: int) -> Tensor:
+        """Greedy answers int64 `(batch, num_tokens)` after a streamed context and the prompt's end."""
+        self.intervention.begin("prefill", length, 0)
+        tokens = self.interface.queries(prompt)
+        advanced = self.backbone.advance(
+            tokens, mode="prefill", state=state, read=1, intervention=self.intervention
+        )
+        return self._decode(advanced, num_tokens, length)
+
+    def generate(self, context: Tensors, prompt: Tensors, num_tokens: int, length: int) -> Tensor:
+        """`generate_from` for methods that must see context and prompt in one piece."""
+        end = self.interface.queries(prompt)
+        self.intervention.begin("prefill", length, end.shape[1])
+        mask = context.get("mask")
+        advanced = self.backbone.advance(
+            torch.cat([self.interface.context(context), end], dim=1),
+            mode="prefill",
+            mask=None if mask is None else F.pad(mask, (0, end.shape[1]), value=True),
+            read=1,
+            intervention=self.intervention,
+        )
+        return self._decode(advanced, num_tokens, length)
+
     def backend_name(self, device: torch.device, d_model: int) -> str:
         """What computes scan or attention on this device, for the sequence that was announced last."""
         probe = torch.empty(1, 1, d_model, device=device)
         return self.backbone.backend_name(probe, active_hooks(self.intervention, "prefill"))
+
+    def _read(self, context: Tensors, state: list | None, length: int, read: int):
+        self.intervention.begin("prefill", length, 0)
+        return self.backbone.advance(
+            self.interface.context(context),
+            mode="prefill",
+            state=state,
+            mask=context.get("mask"),
+            read=read,
+            intervention=self.intervention,
+        )
+
+    def _decode(self, advanced, num_tokens: int, length: int) -> Tensor:
+        self.intervention.begin("decode", length, 1)
+        found = [self.interface.read(advanced.hidden[:, -1:]).argmax(dim=-1)]
+        while len(found) < num_tokens:
+            tokens = self.interface.queries({"tokens": found[-1]})
+            advanced = self.backbone.advance(
+                tokens, mode="decode", state=advanced.state, intervention=self.intervention
+            )
+            found.append(self.interface.read(advanced.hidden).argmax(dim=-1))
+        return torch.cat(found, dim=1)
+
+
+def _detached(state: list) -> list:
+    """The same state without its history."""
+    return [type(layer)(*(None if v is None else v.detach() for v in layer)) for layer in state]
+
+
+def next_tokens(tokens: Tensor, mask: Tensor | None, num_targets: int) -> Tensor:
+    """The token after each of `tokens` `(batch, length)`; IGNORE after masked ones and where targets follow."""
+    labels = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
+    if mask is not None:
+        labels = labels.masked_fill(~mask, IGNORE)
+    labels[:, -num_targets:] = IGNORE
+    return labels
 
 
 def build_model(
     task: Task, method: Method, recipe: Recipe, *, seed: int, scan_backend: str = "auto"
 ) -> Model:
     """A freshly initialised model on the task's device; the same weights for a seed on every device."""
-    backbone = backbone_class(method.backbone)
-    sizes = {"d_model": recipe.d_model, "num_layers": recipe.num_layers}
-    if backbone.layout == "causal":
-        sizes |= {"d_state": recipe.d_state, "conv_width": recipe.conv_width, "scan_backend": scan_backend}
+    name = recipe.backbone or method.backbone
+    backbone = backbone_class(name)
+    sizes = {
+        "d_model": recipe.d_model,
+        "num_layers": recipe.num_layers,
+        "d_state": recipe.d_state,
+        "conv_width": recipe.conv_width,
+        "init_std": recipe.init_std,
+        "scan_backend": scan_backend,
+    }
+    options = {size: value for size, value in sizes.items() if size in sizes_of(name)}
+    options |= method.backbone_options()
     with _seeded(seed):
         model = Model(
             task.interface(recipe.d_model, backbone.layout),
-            backbone(**sizes),
-            method.intervention(recipe.train_length, recipe.d_model),
+            backbone(**options),
+            method.intervention(task.context_tokens(recipe.train_length), recipe.d_model),
         )
     return model.to(task.device)
+
+
+def _mask(context: Tensors, given: Tensor | None) -> Tensor | None:
+    return context.get("mask") if given is None else given
 
 
 @contextmanager

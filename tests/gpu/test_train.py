@@ -34,7 +34,7 @@ def make(task, tmp_path):
         recipe = replace(task.recipe("smoke", layout), train_steps=120, train_queries=(8, 16))
         training = Training(
             task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="test",
-            method_params="{}", backbone=method.backbone, low=1, high=64, recipe=recipe, seed=seed,
+            method_params="{}", low=1, high=64, recipe=recipe, seed=seed,
         )  # fmt: skip
         return Trainer(training, task, method, tmp_path / folder / str(seed))
 

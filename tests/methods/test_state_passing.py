@@ -155,8 +155,8 @@ def test_two_halves_have_the_gradient_of_a_stopped_state_and_not_that_of_the_who
         task.loss(predictions, batch.targets).mean().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    nothing = dict(context_mask=None, query_mask=None)
-    halves = trainer.method.training_answer(model, batch, length=11, **nothing)
+    nothing = dict(context_mask=None, query_mask=None, read_tokens=False)
+    halves = trainer.method.training_answer(model, batch, length=11, **nothing).predictions
     whole = model.answer(batch, mode="train", length=11)
     torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)
     state = model.read_context({"copies": batch.context["copies"][:, :5]}, None, 11)
@@ -171,10 +171,10 @@ def test_a_reset_makes_the_second_half_start_from_nothing(make):
     trainer = make("state_passing[source=tbptt,reset=1]")
     trainer.model.intervention.begin_step(0, 0, 12)
     batch = trainer.task.sample(4, 11, 4, torch.Generator().manual_seed(0))
-    nothing = dict(context_mask=None, query_mask=None)
-    before = trainer.method.training_answer(trainer.model, batch, length=11, **nothing)
+    nothing = dict(context_mask=None, query_mask=None, read_tokens=False)
+    before = trainer.method.training_answer(trainer.model, batch, length=11, **nothing).predictions
     batch.context["copies"][:, :5] += 1
-    assert torch.equal(trainer.method.training_answer(trainer.model, batch, length=11, **nothing), before)
+    assert torch.equal(trainer.method.training_answer(trainer.model, batch, length=11, **nothing).predictions, before)
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -133,7 +133,7 @@ def test_evaluation_images_are_augmented_unless_told_otherwise(task, plain):
 
 def test_chance_is_the_mean_image_of_the_evaluation_items_and_the_best_of_the_references(task):
     items = task.eval_set(64, 0)
-    references = task.references(items, 64)
+    references = task.references(items, 64, task.metric)
     assert references["chance"] < references["best constant"] < references["all white"] < 0.4
     queries, targets = items.queries(slice(None), 1, 64)
     mean_image, total = items.images.mean(0), 0.0

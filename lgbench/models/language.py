@@ -1,0 +1,58 @@
+"""Input and output layers of the language tasks: one embedding, which is also the head.
+
+    token → row of W          logits = W h          Source: Press and Wolf, arXiv:1608.05859 (tied weights).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lgbench.task import Tensors
+
+INIT_STD = 0.02
+"""Of the embedding, as in the released Mamba."""
+
+
+class TokenInterface(nn.Module):
+    """Tokens in, logits out.
+
+    Args:
+        vocabulary: number of different tokens.
+        d_model: width of the backbone.
+    """
+
+    def __init__(self, vocabulary: int, d_model: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, d_model)
+        nn.init.normal_(self.embedding.weight, std=INIT_STD)
+
+    def context(self, context: Tensors) -> Tensor:
+        """Embed `tokens` int64 `(batch, length)`."""
+        return self.embedding(context["tokens"])
+
+    def queries(self, queries: Tensors) -> Tensor:
+        """Embed `tokens` int64 `(batch, num_query_tokens)`."""
+        return self.embedding(queries["tokens"])
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Logits `(batch, length, vocabulary)`."""
+        return F.linear(hidden, self.embedding.weight)
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats, float32, of logits `(…, vocabulary)` and labels `(…)`; 0 where a label is IGNORE."""
+    losses = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
+    return losses.view(labels.shape)
+
+
+def answer_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each target `(batch, num_targets)`, scaled so that its mean is that over targets that exist."""
+    losses, there = token_losses(logits, targets), targets >= 0
+    return losses * (there.numel() / there.sum().clamp(min=1))
+
+
+def all_right(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 where every target of an item is the likeliest token, `(batch, 1)` float32; IGNORE counts as right."""
+    right = (logits.argmax(dim=-1) == targets) | (targets < 0)
+    return right.all(dim=1, keepdim=True).float()
