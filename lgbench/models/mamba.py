@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.ops.causal_conv import causal_conv
 from lgbench.ops.mamba_block import mamba_block, supports
 from lgbench.ops.selective_scan import resolve_backend, selective_scan
 
-NEEDS_INTERMEDIATES = frozenset({"timestep", "transition", "keep", "record"})
+NEEDS_DELTA = frozenset({"timestep", "keep", "record"})
+NEEDS_INTERMEDIATES = NEEDS_DELTA | {"transition"}
 
 
 class LayerState(NamedTuple):
@@ -54,6 +56,7 @@ class Mamba(nn.Module):
         dt_rank: rank of the projection to Δ; None is ceil(d_model / 16).
         conv_width: taps of the causal depthwise convolution; 0 leaves it out.
         init_std: standard deviation of W_in and W_x at initialisation.
+        norm_eps: ε of all RMSNorms.
         scan_backend: implementation of the scan, see `lgbench.ops.selective_scan`; "auto" also admits the
             fused block where it fits and no hook needs what it keeps on chip.
     """
@@ -71,15 +74,16 @@ class Mamba(nn.Module):
         dt_rank: int | None = None,
         conv_width: int = 0,
         init_std: float = 0.1,
+        norm_eps: float = 1e-5,
         scan_backend: str = "auto",
     ) -> None:
         super().__init__()
         dt_rank = dt_rank or math.ceil(d_model / 16)
         self.blocks = nn.ModuleList(
-            MambaBlock(d_model, expand * d_model, d_state, dt_rank, conv_width, init_std)
+            MambaBlock(d_model, expand * d_model, d_state, dt_rank, conv_width, init_std, norm_eps)
             for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.scan_backend = scan_backend
         self.processed: tuple[int, ...] = ()
         """Tokens that each layer processed in the last piece; they differ where a method drops some."""
@@ -177,12 +181,19 @@ class MambaBlock(nn.Module):
     """One pre-norm residual block; see the module's docstring for the formulas."""
 
     def __init__(
-        self, d_model: int, d_inner: int, d_state: int, dt_rank: int, conv_width: int, init_std: float
+        self,
+        d_model: int,
+        d_inner: int,
+        d_state: int,
+        dt_rank: int,
+        conv_width: int,
+        init_std: float,
+        norm_eps: float,
     ) -> None:
         super().__init__()
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.num_channels, self.state_shape = d_inner, (d_inner, d_state)
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv = nn.Conv1d(d_inner, d_inner, conv_width, groups=d_inner) if conv_width else None
         self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
@@ -211,7 +222,10 @@ class MambaBlock(nn.Module):
         a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
         x, conv_state = self._convolve(a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta = drop_masked(F.softplus(self.dt_proj(tau)), mask, hooks)
+        delta, bias = F.linear(tau, self.dt_proj.weight), self.dt_proj.bias
+        if hooks & NEEDS_DELTA:  # otherwise the scan adds the bias and applies softplus as it reads
+            wide = torch.promote_types(delta.dtype, torch.float32)
+            delta, bias = drop_masked(F.softplus(delta.to(wide) + bias.to(wide)), mask, hooks), None
         A = -torch.exp(self.A_log.float())
         if "timestep" in hooks:
             delta = intervention.timestep(layer, delta)
@@ -222,8 +236,8 @@ class MambaBlock(nn.Module):
             residual, x, z, delta, B, C = (_gather(t, kept) for t in (residual, x, z, delta, B, C))
             mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
         y, state = selective_scan(
-            x, delta, A, B, C, self.D, z=z, h0=start.scan, mask=mask,
-            backend="auto" if scan_backend == "block" else scan_backend,
+            x, delta, A, B, C, self.D, z=z, delta_bias=bias, softplus=bias is not None, h0=start.scan,
+            mask=mask, backend="auto" if scan_backend == "block" else scan_backend,
         )  # fmt: skip
         if "record" in hooks:
             intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
@@ -241,7 +255,7 @@ class MambaBlock(nn.Module):
             A_log=self.A_log,
             D=self.D,
             out_proj=self.out_proj.weight,
-            eps=1e-5,
+            eps=self.norm.eps,
             h0=h0,
             mask=mask,
         )
@@ -252,21 +266,16 @@ class MambaBlock(nn.Module):
         """SiLU of the causal convolution `(batch, length, d_inner)`, and the inputs to carry along."""
         if self.conv is None:
             return F.silu(a), None
-        carried = self.conv.kernel_size[0] - 1
-        if before is None:
-            before = a.new_zeros(a.shape[0], carried, a.shape[2])
-        a = torch.cat([before, a], dim=1)
+        weight, bias = self.conv.weight.squeeze(1), self.conv.bias
         if mask is None:
-            return F.silu(self._taps(a)), a[:, a.shape[1] - carried :]
+            return causal_conv(a, weight, bias, before)
         # Real tokens are neighbours whatever was masked between them: masked ones go to the front, as zeros.
+        carried = weight.shape[1] - 1
+        a = F.pad(a, (0, 0, carried, 0)) if before is None else torch.cat([before, a], dim=1)
         real = F.pad(mask, (carried, 0), value=True).expand(a.shape[:2])
         order = real.int().argsort(dim=1, stable=True)
-        a = _gather(a * real.unsqueeze(-1), order)
-        place = (order.argsort(dim=1)[:, carried:] - carried).clamp(min=0)
-        return F.silu(_gather(self._taps(a), place)), a[:, a.shape[1] - carried :]
-
-    def _taps(self, a: Tensor) -> Tensor:
-        return self.conv(a.transpose(1, 2)).transpose(1, 2)
+        x, before = causal_conv(_gather(a * real.unsqueeze(-1), order), weight, bias)
+        return _gather(x, order.argsort(dim=1)[:, carried:]), before
 
 
 def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Tensor:

@@ -124,4 +124,4 @@ class Mamba2Block(nn.Module):
         y = self.gated_norm(y.flatten(-2) * F.silu(z))
         return residual + self.out_proj(y), kept, LayerState(state, conv_state)
 
-    _convolve, _taps = MambaBlock._convolve, MambaBlock._taps
+    _convolve = MambaBlock._convolve
