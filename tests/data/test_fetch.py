@@ -201,7 +201,7 @@ def test_a_damaged_file_in_the_cache_without_network_says_both(original, tmp_pat
 def test_status_tells_where_each_file_is(original, tmp_path):
     path = place(tmp_path / "given")
     rows = {row.file: row for row in fetch.status(tmp_path / "given")}
-    assert len(rows) == 4
+    assert len(rows) == 7
     assert rows[NAME] == fetch.FileStatus(
         data_set="omniglot-small",
         file=NAME,
