@@ -56,7 +56,7 @@ def test_one_pass_over_the_longest_context_is_exact_at_every_shorter_one(bench, 
 def test_each_position_code_is_trained_and_evaluated_as_a_method_of_its_own(toy_cells, run_toy):
     cells = toy_cells("decoder_transformer[position=[rope,nope]]", train_steps=[3], query_grid=())
     outcome, store = run_toy(cells)
-    assert not outcome.failed and len({cell.training.hash for cell in cells}) == 2
+    assert not outcome.failed and len({cell.training for cell in cells}) == 2
     rows = read([store.root]).table.to_pylist()
     assert {json.loads(r["method_params"])["position"] for r in rows} == {"rope", "nope"}
     assert all(math.isfinite(r["value"]) and r["scan_backend"] == "sdpa" for r in rows)
