@@ -188,6 +188,18 @@ def test_decoding_token_by_token_seldom_moves_the_cache():
     close(state[1].past.keys, advance(model, inputs).state[1].past.keys)
 
 
+def test_a_continuation_copies_the_cache_only_while_another_one_is_alive():
+    model, inputs = lively(num_layers=1), tokens()
+    state = advance(model, inputs[:, :20], mode="prefill").state
+    place = state[0].past.keys.data_ptr()
+    answer = advance(model, inputs[:, :3], mode="decode", state=state).state
+    assert answer[0].past.keys.data_ptr() == place
+    other = advance(model, inputs[:, :3], mode="decode", state=state).state
+    assert other[0].past.keys.data_ptr() != place
+    del answer, other
+    assert advance(model, inputs[:, 20:], mode="prefill", state=state).state[0].past.keys.data_ptr() == place
+
+
 def test_gradients_flow_through_pieces_and_reach_every_parameter():
     model, inputs = lively().train(), tokens()
     wanted = model.advance(inputs, mode="train", intervention=VANILLA).hidden.square().mean()
