@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lgbench.bench import float64
 from lgbench.bench.rows import Row, checked, failure, row, timed
 from lgbench.bench.scan import relative_error
 from lgbench.bench.setting import Setting, own_why_not
-from lgbench.bench.timing import interleave, wall_clock
+from lgbench.bench.timing import interleave, synchronise, wall_clock
 from lgbench.models.intervention import ScanIntervention
 from lgbench.models.mamba import Mamba
 
@@ -132,23 +133,22 @@ def stream(model: Mamba, case: Case, device: torch.device, backend: str, length:
 
 @torch.no_grad()
 def float64_end(model: Mamba, case: Case, device: torch.device) -> tuple[int, Tensor]:
-    """The same weights and tokens in float64: the length reached in `REFERENCE_S`, and the last outputs.
+    """Length reached by the formulas in float64 within `REFERENCE_S`, and the last outputs there.
 
-    That length is the whole one or a power of two of pieces.
+    Weights and tokens are those of the stream. The length is the whole one or a power of two of pieces.
     """
     wide = copy.deepcopy(model).double()
-    wide.scan_backend = "torch"
-    pieces, state = case.length // case.piece, None
+    pieces, carried = case.length // case.piece, None
     began = time.perf_counter()
     for index in range(pieces):
-        tokens = _tokens(case, device, index).double()
-        advanced = wide.advance(tokens, mode="prefill", state=state, intervention=ScanIntervention())
-        state, done = advanced.state, index + 1
+        hidden, carried = float64.advance(wide, _tokens(case, device, index).double(), carried)
+        done = index + 1
         if done == pieces or done & (done - 1) == 0:
-            reached, end = done * case.piece, advanced.hidden[:, -LAST:].clone()
+            reached, end = done * case.piece, hidden[:, -LAST:].clone()
+            synchronise(device)
             if 2 * (time.perf_counter() - began) > REFERENCE_S:
                 break
-    del wide, state, advanced
+    del wide, hidden, carried
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
