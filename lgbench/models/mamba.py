@@ -220,7 +220,7 @@ class MambaBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None, LayerState]:
         """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, state after the piece."""
         a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
-        x, conv_state = self._convolve(a, start.conv, mask)
+        x, conv_state = convolve(self.conv, a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta, bias = F.linear(tau, self.dt_proj.weight), self.dt_proj.bias
         if hooks & NEEDS_DELTA:  # otherwise the scan adds the bias and applies softplus as it reads
@@ -233,7 +233,7 @@ class MambaBlock(nn.Module):
             A = intervention.transition(layer, A)
         kept = intervention.keep(layer, delta, x) if "keep" in hooks else None
         if kept is not None:
-            residual, x, z, delta, B, C = (_gather(t, kept) for t in (residual, x, z, delta, B, C))
+            residual, x, z, delta, B, C = (gather(t, kept) for t in (residual, x, z, delta, B, C))
             mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
         y, state = selective_scan(
             x, delta, A, B, C, self.D, z=z, delta_bias=bias, softplus=bias is not None, h0=start.scan,
@@ -260,22 +260,29 @@ class MambaBlock(nn.Module):
             mask=mask,
         )
 
-    def _convolve(
-        self, a: Tensor, before: Tensor | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """SiLU of the causal convolution `(batch, length, d_inner)`, and the inputs to carry along."""
-        if self.conv is None:
-            return F.silu(a), None
-        weight, bias = self.conv.weight.squeeze(1), self.conv.bias
-        if mask is None:
-            return causal_conv(a, weight, bias, before)
-        # Real tokens are neighbours whatever was masked between them: masked ones go to the front, as zeros.
-        carried = weight.shape[1] - 1
-        a = F.pad(a, (0, 0, carried, 0)) if before is None else torch.cat([before, a], dim=1)
-        real = F.pad(mask, (carried, 0), value=True).expand(a.shape[:2])
-        order = real.int().argsort(dim=1, stable=True)
-        x, before = causal_conv(_gather(a * real.unsqueeze(-1), order), weight, bias)
-        return _gather(x, order.argsort(dim=1)[:, carried:]), before
+
+def convolve(
+    conv: nn.Conv1d | None, a: Tensor, before: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """SiLU of the causal convolution `(batch, length, width)`, and the inputs to carry along.
+
+    Args:
+        conv: depthwise; None leaves the SiLU alone.
+        a: `(batch, length, width)`.
+        before: what the previous piece carried along; None at the start.
+        mask: bool `(length,)` or `(batch, length)`. Real tokens are neighbours whatever was masked between.
+    """
+    if conv is None:
+        return F.silu(a), None
+    weight, bias = conv.weight.squeeze(1), conv.bias
+    if mask is None:
+        return causal_conv(a, weight, bias, before)
+    carried = weight.shape[1] - 1  # masked ones go to the front, as zeros
+    a = F.pad(a, (0, 0, carried, 0)) if before is None else torch.cat([before, a], dim=1)
+    real = F.pad(mask, (carried, 0), value=True).expand(a.shape[:2])
+    order = real.int().argsort(dim=1, stable=True)
+    x, before = causal_conv(gather(a * real.unsqueeze(-1), order), weight, bias)
+    return gather(x, order.argsort(dim=1)[:, carried:]), before
 
 
 def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Tensor:
@@ -289,5 +296,6 @@ def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int) ->
     return intervention.initial_state(layer) if "initial_state" in hooks else None
 
 
-def _gather(values: Tensor, index: Tensor) -> Tensor:
+def gather(values: Tensor, index: Tensor) -> Tensor:
+    """Rows `(batch, kept, width)` of values `(batch, length, width)` at indices `(batch, kept)`."""
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lgbench.models.intervention import ScanIntervention
-from lgbench.models.mamba import LayerState, Mamba, MambaBlock, _gather, drop_masked
+from lgbench.models.mamba import LayerState, Mamba, convolve, drop_masked, gather
 from lgbench.ops.ssd import resolve_ssd_backend, ssd
 
 
@@ -103,7 +103,7 @@ class Mamba2Block(nn.Module):
         z, a, tau = self.in_proj(self.norm(residual)).split(
             [d_inner, d_inner + 2 * d_state, self.num_channels], dim=-1
         )
-        mixed, conv_state = self._convolve(a, start.conv, mask)
+        mixed, conv_state = convolve(self.conv, a, start.conv, mask)
         x, B, C = mixed.split([d_inner, d_state, d_state], dim=-1)
         delta = drop_masked(F.softplus(tau + self.dt_bias), mask, hooks)
         A = -torch.exp(self.A_log.float())
@@ -113,7 +113,7 @@ class Mamba2Block(nn.Module):
             A = intervention.transition(layer, A)
         kept = intervention.keep(layer, delta, x) if "keep" in hooks else None
         if kept is not None:
-            residual, x, z, delta, B, C = (_gather(t, kept) for t in (residual, x, z, delta, B, C))
+            residual, x, z, delta, B, C = (gather(t, kept) for t in (residual, x, z, delta, B, C))
             mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
         y, state = ssd(
             x.unflatten(-1, (-1, self.head_dim)), delta, A, B, C, self.D,
@@ -123,5 +123,3 @@ class Mamba2Block(nn.Module):
             intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
         y = self.gated_norm(y.flatten(-2) * F.silu(z))
         return residual + self.out_proj(y), kept, LayerState(state, conv_state)
-
-    _convolve = MambaBlock._convolve

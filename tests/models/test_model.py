@@ -101,5 +101,5 @@ def test_what_a_method_trains_is_part_of_the_model(toy_task):
 
 def test_backbones_are_found_by_name():
     assert {backbone_class(name).layout for name in BACKBONES} == {"causal", "encoder_decoder"}
-    with pytest.raises(ValueError, match=r"no backbone 'rnn'\. Known: encoder_decoder, mamba"):
+    with pytest.raises(ValueError, match=r"no backbone 'rnn'\. Known: decoder, encoder_decoder, mamba"):
         backbone_class("rnn")
