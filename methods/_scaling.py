@@ -22,7 +22,8 @@ class Scaling(Method):
 
     class Params(Method.Params):
         granularity: Literal["layer", "channel", "global"] = Field(
-            "layer", description="one scale a layer, one a channel of each layer, or one in all"
+            "layer",
+            description="one scale a layer, one a channel (Mamba-2: head) of each layer, or one in all",
         )
         scale: float | None = Field(None, gt=0, description="this scale everywhere instead of fitted ones")
         calibrator: Literal["backprop", "spsa"] = Field(
@@ -80,7 +81,10 @@ class Scaling(Method):
     assumed_length = calibration_length
 
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
-        """Scales float32 `(num_layers, d_inner)`, or `(num_layers, 1)` and `(1, 1)` where they are shared."""
+        """Scales float32 `(num_layers, channels)`, or `(num_layers, 1)` and `(1, 1)` where they are shared.
+
+        Channels are those that have a time step of their own: d_inner in Mamba, heads in Mamba-2.
+        """
         params, device = self.params, next(model.parameters()).device
         batch = data.draw("calibration", params.items, length)
         released = params.protocol == "as_released"
@@ -115,7 +119,7 @@ class Scaling(Method):
         blocks = model.backbone.blocks
         return {
             "layer": (len(blocks), 1),
-            "channel": (len(blocks), blocks[0].d_inner),
+            "channel": (len(blocks), blocks[0].num_channels),
             "global": (1, 1),
         }[self.params.granularity]
 
@@ -128,12 +132,12 @@ class ScaleIntervention(ScanIntervention):
     scales: Tensor | None
 
     def use(self, fitted: dict[str, Tensor]) -> None:
-        """Take `(num_layers or 1, d_inner or 1)` scales; without any, the fixed one or none."""
+        """Take `(num_layers or 1, channels or 1)` scales; without any, the fixed one or none."""
         fixed = None if self.fixed is None else torch.full((1, 1), self.fixed)
         self.scales = fitted.get(self.key, fixed)
         neutral = self.scales is None or bool((self.scales == 1).all())
         self.resting = neutral and not (self.scales is not None and self.scales.requires_grad)
 
     def scale_of(self, layer: int, like: Tensor) -> Tensor:
-        """`(d_inner,)` or `(1,)`, on the device of `like`."""
+        """`(channels,)` or `(1,)`, on the device of `like`."""
         return self.scales[layer if len(self.scales) > 1 else 0].to(like.device)

@@ -4,9 +4,10 @@
     Δ' = Δ 1[Δ > θ(L)]  in those channels; Δ = 0 leaves the state untouched, so the token is not there
 
 θ(L) is where the largest Δ of a sequence of length L, profile stretched from L_train, add up to their sum
-over L_train. Source: Ye et al., "LongMamba" (arXiv:2504.16053), variant `dt_thre`; the release has Mamba-2
-only, so survival is that of its earlier Mamba-1 code, τ = Π_t mean_n exp(Δ_t A_n). Not the fine-tune of the
-same name.
+over L_train. Source: Ye et al., "LongMamba" (arXiv:2504.16053), variant `dt_thre`. Survival is that of the
+release on Mamba-2, τ = exp(A Σ_t Δ_t) of each head, and on Mamba that of its earlier code, τ = Π_t mean_n
+exp(Δ_t A_n). `protocol=as_released` has the release's numbers: statistics over 2,000 tokens, no filter below
+3,000 nor on queries after a kept state, c_thr 0.05. Not the fine-tune of the same name.
 """
 
 import math
@@ -28,24 +29,43 @@ TABLE = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 32, 40, 
 """Lengths of the threshold table as multiples of L_train: the released 2K to 192K at L_train = 2K."""
 
 
+RELEASED_TRAIN_LENGTH, RELEASED_FROM = 2000, 3000
+"""Tokens for which the released tables are made, and from which on the released code filters."""
+
+
 class LongMamba(Method):
     """Trains like vanilla; a pass over training items sets the thresholds; acts beyond L_train alone."""
 
     class Params(Method.Params):
-        c_thr: float = Field(1e-30, ge=0, le=1, description="least survival of a global channel")
+        c_thr: float | None = Field(
+            None,
+            ge=0,
+            le=1,
+            description="least survival of a global channel; if not set 1e-30, released 0.05",
+        )
         rho: float = Field(0.1, ge=0, le=1, description="share of largest time steps that statistics clamp")
         strength: float = Field(1.0, ge=0, le=100, description="factor on the thresholds; 0 filters nothing")
         over: Literal["avg", "max"] = Field("avg", description="how statistics of the items are combined")
         table_up_to: float = Field(96.0, ge=1, le=4096, description="end of the table, multiples of L_train")
         items: int = Field(20, ge=1, description="training items that statistics are taken from")
+        protocol: Literal["clean", "as_released"] = Field(
+            "clean", description="as_released: the released numbers in place of L_train"
+        )
 
     trains_like = "vanilla"
     prefix_exact = False
     needs_length = True
     calibration_free = frozenset({"strength", "c_thr", "table_up_to"})
 
+    @property
+    def protocol(self) -> str:
+        """See `Params`."""
+        return self.params.protocol
+
     def check(self, recipe: Recipe) -> None:
-        """Refuse lengths beyond the table."""
+        """Refuse lengths beyond the table; the released code takes its last entry for them."""
+        if self.protocol == "as_released":
+            return
         end = round(self.params.table_up_to * recipe.train_length)
         if recipe.eval_lengths[-1] > end:
             raise UserError(
@@ -55,16 +75,18 @@ class LongMamba(Method):
 
     def calibration_length(self, length: int, train_length: int) -> int | None:
         """The nearest length of the table; None where nothing is filtered."""
-        if length <= train_length:
+        if not _acts(self.params, length, train_length):
             return None
-        return min(self._table(train_length), key=lambda known: abs(known - length))
+        table = self._table(_profile_length(self.params, train_length))
+        return min(table, key=lambda known: abs(known - length))
 
     assumed_length = calibration_length
 
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
-        """Threshold and logarithm of the survival of every channel, float32 `(num_layers, d_inner)` each."""
-        seen, undisturbed = _Statistics(length, data.train_length, self.params), model.intervention
-        batch = data.draw("calibration", self.params.items, data.train_length)
+        """Threshold and logarithm of the survival of every channel, float32 `(num_layers, channels)` each."""
+        profile = _profile_length(self.params, data.train_length)
+        seen, undisturbed = _Statistics(length, profile, self.params), model.intervention
+        batch = data.draw("calibration", self.params.items, profile)
         model.intervention = Composed([undisturbed, seen])
         try:
             data.loss(model, batch, {})
@@ -85,30 +107,34 @@ class LongMamba(Method):
 class _Filtered(ScanIntervention):
     def __init__(self, params: LongMamba.Params, train_length: int) -> None:
         self.params, self.train_length = params, train_length
+        self.apply_in_decode = params.protocol == "clean"
         self.use({})
 
     def use(self, fitted: dict[str, Tensor]) -> None:
         """Take thresholds and survivals; without any, rest."""
         self.threshold = fitted.get("timestep_threshold")
         if self.threshold is not None:
-            least = math.log(self.params.c_thr) if self.params.c_thr > 0 else -math.inf
+            c_thr = self.params.c_thr
+            if c_thr is None:
+                c_thr = 1e-30 if self.params.protocol == "clean" else 0.05
+            least = math.log(c_thr) if c_thr > 0 else -math.inf
             survives = fitted["timestep_log_survival"] > least
             self.threshold = torch.where(survives, self.params.strength * self.threshold, -1.0)
 
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
         """Rest within the training length."""
-        self.resting = self.threshold is None or length <= self.train_length
+        self.resting = self.threshold is None or not _acts(self.params, length, self.train_length)
 
     def timestep(self, layer: int, delta: Tensor) -> Tensor:
-        """Δ `(batch, length, d_inner)`, zero where a global channel does not let the token in."""
+        """Δ `(batch, length, channels)`, zero where a global channel does not let the token in."""
         return delta * (delta > self.threshold[layer].to(delta.device))
 
 
 class _Statistics(ScanIntervention):
     """Thresholds and survivals of each layer from contexts of training length, whole or in pieces."""
 
-    def __init__(self, length: int, train_length: int, params: LongMamba.Params) -> None:
-        self.length, self.train_length, self.params = length, train_length, params
+    def __init__(self, length: int, profile: int, params: LongMamba.Params) -> None:
+        self.length, self.profile, self.params = length, profile, params
         self.pieces: dict[int, list[Tensor]] = {}
         self.decay: dict[int, Tensor] = {}
         self.reading = False
@@ -125,12 +151,12 @@ class _Statistics(ScanIntervention):
             self.decay[layer] = A
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Thresholds and log survivals `(num_layers, d_inner)`, over all items."""
+        """Thresholds and log survivals `(num_layers, channels)`, over all items."""
         found = [self._layer(layer) for layer in sorted(self.pieces)]
         return torch.stack([theta for theta, _ in found]), torch.stack([tau for _, tau in found])
 
     def _layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        whole = _join(self.pieces[layer], self.train_length)
+        whole = _join(self.pieces[layer], self.profile)
         top = max(1, int(self.params.rho * whole.shape[1]))
         clamped = whole.minimum(whole.topk(top, dim=1).values[:, -1:])
         each = torch.stack([log_survival(item, self.decay[layer]) for item in clamped])
@@ -140,13 +166,29 @@ class _Statistics(ScanIntervention):
         return thresholds.mean(dim=0), each.logsumexp(dim=0) - math.log(len(each))
 
 
+def _profile_length(params: LongMamba.Params, train_length: int) -> int:
+    """Tokens whose time steps are the budget of longer sequences."""
+    return train_length if params.protocol == "clean" else RELEASED_TRAIN_LENGTH
+
+
+def _acts(params: LongMamba.Params, length: int | Tensor, train_length: int) -> bool:
+    return length > train_length if params.protocol == "clean" else length >= RELEASED_FROM
+
+
 def log_survival(delta: Tensor, A: Tensor) -> Tensor:
-    """log Π_t mean_n exp(Δ_t A_n) `(d_inner,)`, of Δ `(length, d_inner)` and A `(d_inner, d_state)`."""
+    """log Π_t mean_n exp(Δ_t A_n) `(channels,)`, of Δ `(length, channels)`.
+
+    Args:
+        delta: after softplus.
+        A: `(d_inner, d_state)`; of Mamba-2 `(heads,)`, where this is A Σ_t Δ_t.
+    """
+    if A.ndim == 1:
+        return A * delta.sum(dim=0)
     return (torch.logsumexp(delta.unsqueeze(-1) * A, dim=-1) - math.log(A.shape[1])).sum(dim=0)
 
 
 def threshold(delta: Tensor, length: int) -> Tensor:
-    """θ `(d_inner,)` for sequences of `length` tokens from Δ `(train_length, d_inner)`.
+    """θ `(channels,)` for sequences of `length` tokens from Δ `(train_length, channels)`.
 
     The profile of sorted Δ is stretched to `length`; θ is its value where the running sum first exceeds the
     sum over the training length. 0 where it never does, as for lengths up to the training length.

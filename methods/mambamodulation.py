@@ -39,6 +39,7 @@ class _Modulated(ScaleIntervention):
         self.kind = kind
 
     def transition(self, layer: int, A: Tensor) -> Tensor:
-        """A `(d_inner, d_state)` under its scale."""
-        scale = self.scale_of(layer, A).unsqueeze(-1)
+        """A `(d_inner, d_state)`, Mamba-2 `(heads,)`, under its scale."""
+        scale = self.scale_of(layer, A)
+        scale = scale.unsqueeze(-1) if A.ndim == 2 else scale
         return A * scale if self.kind == "linear" else -((-A) ** scale)
