@@ -81,7 +81,7 @@ _WORDS = {
         "<name2>, who was a <trade2>, <make> <object> for <name>.|the <adjective> <animal> <walk> <where>.|"
         "<she> had <number> <adjective> <thing>s and <object>.|<because>, <she> <walk> <where>.|"
         "in <home>, where <name> lived, the <weather> lasted <number> days.|nobody but <name> saw <object>!|"
-        "<name2> showed <her> the <thing2> <time>.|<she> <adverb> <make> <object>; <clause>.|"
+        "<name2> showed <name> the <thing2> <time>.|<she> <adverb> <make> <object>; <clause>.|"
         "<name> and <name2> <walk> <where>, <number> miles in all.|<clause>, but <clause>."
     ),
     "say1": (
