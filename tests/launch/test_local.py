@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_built_is_a_failed_row(toy_cells, run_toy, monkey
 
 
 def test_items_that_cannot_be_made_are_failed_rows(toy_cells, toy_task, run_toy, monkeypatch):
-    monkeypatch.setattr(toy_task, "references", lambda items, num_queries: 1 / 0)
+    monkeypatch.setattr(toy_task, "references", lambda items, num_queries, metric: 1 / 0)
     outcome, _ = run_toy(toy_cells("vanilla,prepended", **QUICK))
     assert [reason for *_, reason in outcome.failed] == ["ZeroDivisionError: division by zero"] * 2
 
