@@ -57,7 +57,7 @@ def test_facts_are_distinct_paragraphs_of_readable_length():
     assert all(40 <= len(text.split()) <= 120 for text in texts)
 
 
-def test_every_fact_is_in_its_paragraph_once_and_asked_for_by_name():
+def test_every_fact_is_in_its_paragraph_and_asked_for_by_name():
     for article in facts.articles():
         for text, asked in article:
             name = text.split()[0]
