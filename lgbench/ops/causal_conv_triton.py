@@ -20,6 +20,7 @@ from lgbench.ops.causal_conv import plain
 BLOCK = 128
 GROUP = 8
 CHUNK = 64
+_COMPILED = {}
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -31,13 +32,8 @@ class CausalConv(torch.autograd.Function):
         """y `(B, L, E)` in the type of x."""
         x = rows(x)
         weight, before = weight.contiguous(), None if before is None else before.contiguous()
-        _, length, channels = x.shape
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        with torch.cuda.device_of(x):
-            _forward_kernel[_grid(x)](
-                x, weight, bias, before, y, length, channels, x.stride(1),
-                weight.shape[1], BLOCK, GROUP, CHUNK, num_warps=1,
-            )  # fmt: skip
+        _launch(_forward_kernel, x, (x, weight, bias, before, y), (x.stride(1),), weight.shape[1])
         ctx.save_for_backward(x, weight, bias, before)
         return y
 
@@ -52,11 +48,8 @@ class CausalConv(torch.autograd.Function):
         parts = torch.empty(
             batch * triton.cdiv(length, CHUNK), taps + 1, channels, dtype=torch.float32, device=x.device
         )
-        with torch.cuda.device_of(x):
-            _backward_kernel[_grid(x)](
-                x, weight, bias, before, dy, dx, parts, length, channels, x.stride(1), dy.stride(1),
-                taps, BLOCK, GROUP, CHUNK, num_warps=1,
-            )  # fmt: skip
+        tensors = (x, weight, bias, before, dy, dx, parts)
+        _launch(_backward_kernel, x, tensors, (x.stride(1), dy.stride(1)), taps)
         small = parts.sum(0)
         dbias = None if bias is None else small[taps].to(bias.dtype)
         dbefore = _before_gradient(x, weight, bias, before, dy) if ctx.needs_input_grad[3] else None
@@ -78,9 +71,20 @@ def _before_gradient(x: Tensor, weight: Tensor, bias: Tensor | None, before: Ten
     return torch.autograd.grad(y, before, dy[:, : before.shape[1]])[0]
 
 
-def _grid(x: Tensor) -> tuple[int]:
+def _launch(
+    kernel, x: Tensor, tensors: tuple[Tensor | None, ...], strides: tuple[int, ...], taps: int
+) -> None:
+    """Run a kernel; from the second time on without looking it up, which takes longer than a short run."""
     batch, length, channels = x.shape
-    return (batch * triton.cdiv(length, CHUNK) * triton.cdiv(channels, BLOCK),)
+    arguments = (*tensors, length, channels, *strides, taps, BLOCK, GROUP, CHUNK)
+    programs = batch * triton.cdiv(length, CHUNK) * triton.cdiv(channels, BLOCK)
+    traits = tuple(None if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in tensors)
+    key = (kernel.__name__, x.device, traits, channels, strides, taps)
+    with torch.cuda.device_of(x):
+        if _COMPILED.get(key) is None:
+            _COMPILED[key] = kernel[(programs,)](*arguments, num_warps=1)
+        else:
+            _COMPILED[key][(programs, 1, 1)](*arguments)
 
 
 @triton.jit(do_not_specialize=["length"])

@@ -1,4 +1,4 @@
-"""The float64 recurrence of long checks is the definition; in Triton's interpreter, in a process of its own."""
+"""The float64 recurrence of long checks is the definition; tested in the interpreter, in its own process."""
 
 import os
 import subprocess
