@@ -231,6 +231,35 @@ def test_trained_with_it_has_its_own_training_and_rows_say_what_was_kept(toy_cel
     assert row["num_fitted"] == 0
 
 
+def test_as_released_has_the_layer_and_l_base_of_the_released_code_unless_others_are_given(bench):
+    deci = bench("decimamba[protocol=as_released]", num_layers=14)
+    intervention = deci.model.intervention
+    assert deci.method.protocol == "as_released" and deci.method.calibration_length(48, 16) is None
+    assert intervention.layers == (12,) and not intervention.apply_in_decode
+    intervention.begin("score", 2100, 9)
+    delta = torch.rand(1, 2100, 4)
+    assert intervention.keep(11, delta, delta) is None
+    assert intervention.keep(12, delta, delta).shape == (1, 2000 + 9)
+    given = bench("decimamba[protocol=as_released,layers=[[1,3]],l_base=8]").model.intervention
+    plain = bench("decimamba[layers=[[1,3]],l_base=8]").model.intervention
+    for one in (given, plain):
+        one.begin("score", 48, 9)
+        assert one.keep(3, delta[:, :48], delta[:, :48]).shape == (1, 20 + 9)
+    assert bench("decimamba[l_base=8]").method.calibration_length(48, 16) == 16
+    trained = bench("decimamba[protocol=as_released,train_with=true]", num_layers=13)
+    assert trained.method.trains_like is None
+
+
+def test_rows_say_which_protocol_was_followed(toy_cells, run_toy):
+    cells = toy_cells(
+        "decimamba[layers=1,l_base=8,protocol=[as_released,clean]]", train_steps=[1], query_grid=()
+    )
+    outcome, store = run_toy(cells)
+    assert not outcome.failed
+    rows = read([store.root]).table.to_pylist()
+    assert {(r["protocol"], r["apply_in_decode"]) for r in rows} == {("as_released", False), ("clean", True)}
+
+
 def test_l_base_may_change_after_a_training_that_has_its_own(toy_cells):
     one, other = (
         toy_cells(f"decimamba[layers=1,l_base={n},train_with=true,train_l_base=8]")[0] for n in (8, 12)
@@ -249,6 +278,11 @@ def test_l_base_may_change_after_a_training_that_has_its_own(toy_cells):
         ("decimamba[train_with=true]", "train_with=true needs layers"),
         ("decimamba[layers=1,train_l_base=9]", "has no effect without train_with=true"),
         ("decimamba[beta=0]", "beta must be above 0"),
+        ("decimamba[protocol=as_released]", "layers=\\[12\\], but the model has layers 0 to 1"),
+        (
+            "decimamba[protocol=as_released,layers=1,score=mean]",
+            "the released code has score=l2 and count=top_p alone",
+        ),
     ],
 )
 def test_bad_parameters_give_one_clear_line(toy_cells, text, message):

@@ -11,6 +11,7 @@ from lgbench.methods.longmamba import log_survival, threshold
 from lgbench import registry
 from lgbench.calibrate import CalibrationData
 from lgbench.errors import UserError
+from lgbench.models.intervention import active_hooks
 from lgbench.ops.selective_scan import selective_scan
 from lgbench.store import read
 
@@ -137,6 +138,36 @@ def test_statistics_are_those_of_a_recorded_pass_in_pieces_or_not(bench, toy_tas
     survivals = torch.stack([log_survival(item, A).exp() for item in delta]).mean(dim=0).log()
     torch.testing.assert_close(found["timestep_threshold"][2], thresholds, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found["timestep_log_survival"][2], survivals, rtol=1e-4, atol=1e-5)
+
+
+def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_not_while_decoding(bench, toy_task):
+    long = bench("longmamba[protocol=as_released,items=2]", num_layers=1)
+    method, intervention = long.method, long.model.intervention
+    asked = {n: method.calibration_length(n, 16) for n in (17, 2999, 3000, 3600, 11_200, 500_000)}
+    assert asked == {17: None, 2999: None, 3000: 3000, 3600: 4000, 11_200: 12_000, 500_000: 192_000}
+    data = CalibrationData(toy_task, method, long.recipe, 0, {})
+    fitted = method.calibrate(long.model, data, 4000)
+    assert set(data.digests) == {2000} and (fitted[FITTED[0]] > 0).any()
+    intervention.use(fitted)
+    for length, hooks in ((2999, set()), (3000, {"timestep"})):
+        intervention.begin("prefill", length, 0)
+        assert active_hooks(intervention, "prefill") == hooks
+        assert active_hooks(intervention, "decode") == set()
+    assert method.protocol == "as_released"
+    clean = bench("longmamba", num_layers=1).model.intervention
+    clean.use(fitted)
+    clean.begin("decode", 2999, 0)
+    assert active_hooks(clean, "decode") == {"timestep"}
+
+
+def test_the_least_survival_of_a_global_channel_follows_the_protocol(bench):
+    survival = torch.tensor([1e-31, 1e-29, 0.04, 0.06]).repeat(8)
+    delta = torch.full((1, 1, 32), 0.01)
+    filtered = {}
+    for text in ("longmamba", "longmamba[protocol=as_released]", "longmamba[protocol=as_released,c_thr=0]"):
+        made = use(bench, text, 0.05, survival).model.intervention
+        filtered[text] = (made.timestep(0, delta) == 0)[0, 0, :4].tolist()
+    assert list(filtered.values()) == [[False, True, True, True], [False, False, False, True], [True] * 4]
 
 
 def test_a_batch_equals_the_loop_over_its_samples(bench):

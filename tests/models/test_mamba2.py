@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lgbench.models.intervention import HOOKS, ScanIntervention, active_hooks
+from lgbench.models.mamba import Mamba
 from lgbench.models.mamba2 import Mamba2
 
 VANILLA = ScanIntervention()
@@ -251,6 +252,23 @@ def test_tokens_dropped_by_the_first_layer_are_cut_from_everything_after_the_con
         for row in range(2):
             alone = advance(model, inputs[row : row + 1, chosen[row]])
             torch.testing.assert_close(dropped.hidden[row], alone.hidden[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", [Mamba, Mamba2])
+@pytest.mark.parametrize("hook", ["keep", "record"])
+def test_hooks_that_look_at_tokens_see_a_time_step_of_zero_where_one_is_masked(backbone, hook):
+    torch.manual_seed(0)
+    model, seen = backbone(d_model=16, num_layers=2, d_state=4), []
+    looking = type(
+        "Looking",
+        (ScanIntervention,),
+        {hook: lambda self, layer, delta=None, x=None, **more: seen.append(delta)},
+    )
+    mask = torch.arange(10) >= torch.tensor([[0], [4]])
+    advance(model, tokens(length=10), looking(), mask=mask)
+    assert len(seen) == 2
+    for delta in seen:
+        assert torch.equal((delta > 0).all(dim=-1), mask) and not delta[~mask].any()
 
 
 def test_gradients_reach_every_parameter():
