@@ -1,0 +1,430 @@
+"""Passkey: five digits are hidden in a text that has nothing to do with them; name them at its end.
+
+    context   There is an important pass key hidden inside a lot of irrelevant text. Find it and memorize it:
+              … text … The pass key is 04217. Remember it. 04217 is the pass key. … text …
+    queries   \\nAnswer: 0421
+    targets   04217
+
+The context has exactly `length` tokens; the needle stands where a sentence starts. `variant=repeated` hides
+it between copies of one block of short sentences, which is another, easier regime:
+
+    context   There is an important info hidden inside a lot of irrelevant text. Find it and memorize it.
+              The grass is green. … There and back again. The passkey is 04217. … The grass is green. …
+    queries   \\nWhat is the pass key? The passkey is 0421
+
+Source: Mohtashami and Jaggi, arXiv:2305.16300; natural text as in DeciMamba (Ben-Kish et al.,
+arXiv:2406.14528), repeated sentences as in Stuffed Mamba (Chen et al., arXiv:2410.07145). Of the code that
+DeciMamba released, `protocol=as_released` has the codes and the grading: numbers that are not padded with
+zeros, of which some are both trained on and evaluated on; evaluation reads its text in order; an answer is
+right if the code is one of its words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from lgbench.data.haystack import Corpus, Needles, hide, pad, read_corpus
+from lgbench.data.text import load_texts
+from lgbench.data.tokenizer import Tokenizer, make_tokenizer
+from lgbench.errors import UserError
+from lgbench.models.language import TokenInterface, all_right, answer_losses
+from lgbench.task import IGNORE, Batch, Layout, Metric, Recipe, Task, Tensors
+
+QUESTION = {
+    "natural": "There is an important pass key hidden inside a lot of irrelevant text. "
+    "Find it and memorize it:\n",
+    "repeated": "There is an important info hidden inside a lot of irrelevant text. "
+    "Find it and memorize it.\n\n",
+}
+NEEDLE = {
+    "natural": "The pass key is {code}. Remember it. {code} is the pass key. ",
+    "repeated": "The passkey is {code}. Remember it. {code} is the passkey.\n",
+}
+PROMPT = {"natural": "\nAnswer: ", "repeated": "\nWhat is the pass key? The passkey is "}
+BLOCK = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
+
+NUM_CODES = 10_000
+"""Codes of each side as released; drawn from 0 to 99,999 with replacement."""
+MAX_ANSWER = 10
+"""Tokens generated as released."""
+SHORTEST_SENTENCE = 10
+"""Tokens; shorter sentences are left out as released."""
+
+
+def _doubling(low: int, high: int) -> tuple[int, ...]:
+    return tuple(low << k for k in range((high // low).bit_length()))
+
+
+_DIGITS = dict(d_state=16, conv_width=4, init_std=0.036, train_queries=(5, 5), eval_queries=5)
+RECIPES: dict[str, Recipe] = {
+    "smoke": Recipe(
+        **_DIGITS, d_model=64, num_layers=2, train_length=256, train_steps=500, batch_size=16,
+        learning_rate=4e-3, warmup_steps=50, decay_from=0.7, stages=((192,), (256,)),
+        eval_lengths=_doubling(256, 4096), eval_items=25, eval_batch=25,
+    ),
+    "small": Recipe(
+        **_DIGITS, d_model=256, num_layers=4, train_length=2048, train_steps=3000, batch_size=32,
+        learning_rate=1e-3, warmup_steps=200, decay_from=0.7, weight_decay=0.1, lm_weight=0.1,
+        stages=((192,), (256,), (512,), (1024,), (2048,)), precision="bfloat16",
+        eval_lengths=_doubling(256, 1 << 20), eval_items=100, eval_batch=20,
+    ),
+    "paper": Recipe(
+        **_DIGITS, d_model=768, num_layers=24, train_length=2000, train_steps=960, batch_size=32,
+        learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
+        eval_lengths=tuple(1000 * n for n in _doubling(1, 128)), eval_items=100, eval_batch=20,
+    ),
+}  # fmt: skip
+
+
+class Passkey(Task):
+    """One fact to keep through any amount of text, at five depths: where in the context does memory fail?"""
+
+    class Params(Task.Params):
+        variant: Literal["natural", "repeated"] = Field(
+            "natural", description="what the needle is hidden in: real text, or one block again and again"
+        )
+        protocol: Literal["clean", "as_released"] = Field(
+            "clean", description="codes of five digits with disjoint splits, or as in the published code"
+        )
+        depths: tuple[float, ...] = Field(
+            (0.0, 0.25, 0.5, 0.75, 1.0),
+            min_length=1,
+            description="places of the needle in evaluation, 0 to 1",
+        )
+        data: str = Field("auto", description="auto, gutenberg, wikitext, procedural, or a path of text")
+        tokenizer: str = Field("bytes", description="bytes, bpe, or a tokenizers file or folder")
+
+        @field_validator("depths")
+        @classmethod
+        def _fractions(cls, depths: tuple[float, ...]) -> tuple[float, ...]:
+            if not all(0 <= depth <= 1 for depth in depths):
+                raise ValueError("depths are fractions of the context, from 0 to 1")
+            return depths
+
+    metric = Metric(name="accuracy", best=1.0, higher_is_better=True, interval="wilson")
+    generates = True
+    eval_only = frozenset({"depths"})
+    data_params = frozenset({"data", "tokenizer"})
+
+    def recipe(self, preset: str, layout: Layout) -> Recipe:
+        """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""
+        if preset not in RECIPES:
+            raise LookupError(f"passkey has no preset '{preset}'. It has: smoke, small, paper")
+        return RECIPES[preset]
+
+    def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
+        """Put the text, all codes of the training and their needles on the device."""
+        super().prepare(device, data_dir)
+        variant, name = self.params.variant, self.params.tokenizer
+        source, fingerprint, train, evaluation = "one block of sentences", "", (BLOCK,), (BLOCK,)
+        if variant == "natural" or name in ("auto", "bpe"):
+            texts = load_texts(self.params.data, data_dir)
+            fingerprint, self.notice = texts.fingerprint, texts.notice
+            self.tokenizer = make_tokenizer(name, texts.train)
+            if variant == "natural":
+                source, train, evaluation = texts.source, texts.train, texts.eval
+        else:
+            self.tokenizer = make_tokenizer(name, ())
+        self.data_source = f"{source}, {self.tokenizer.name}"
+        self.data_fingerprint = _digest(f"{fingerprint} {self.tokenizer.fingerprint}")
+        shortest = SHORTEST_SENTENCE if self.params.protocol == "as_released" else 1
+        self.train_corpus, self.eval_corpus = (
+            self._corpus(documents, shortest) for documents in (train, evaluation)
+        )
+        self.codes = make_codes(self.params.protocol)
+        self.question = torch.tensor(self.tokenizer.encode(QUESTION[variant]), device=device)
+        self.answers = Answers(self.tokenizer, PROMPT[variant], self.codes, self.params.protocol)
+        self.needles, self.training = self.tables(self.codes["train"])
+        self.min_length = len(self.question) + self.needles.tokens.shape[1]
+
+    def interface(self, d_model: int, layout: Layout) -> nn.Module:
+        """One embedding, tied with the head."""
+        return TokenInterface(self.tokenizer.size, d_model)
+
+    def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
+        """Training items: any code, at any sentence of the text, anywhere in a context of `length` tokens."""
+        self.check_length(length)
+        like = dict(generator=generator, device=self.device)
+        chosen = torch.randint(len(self.needles.sizes), (num_items,), **like)
+        sentence = torch.randint(len(self.train_corpus.starts), (num_items,), **like)
+        needles = Needles(self.needles.tokens[chosen], self.needles.sizes[chosen])
+        room = length - len(self.question) - needles.sizes
+        wanted = (torch.rand(num_items, **like) * (room + 1)).long()
+        text_at, needle_at = self.place(self.train_corpus, self.train_corpus.starts[sentence], wanted)
+        tokens = self.context(self.train_corpus, needles, text_at, needle_at, 0, length)
+        queries, targets = (table[chosen] for table in self.training)
+        return Batch({"tokens": tokens}, {"tokens": queries}, targets)
+
+    def eval_set(self, num_items: int, seed: int) -> PasskeyItems:
+        """Held-out codes in held-out text, each at one of the depths in turn.
+
+        Raises:
+            UserError: the number of items is no multiple of the number of depths.
+        """
+        return PasskeyItems(self, num_items, seed)
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each token of the answer `(batch, num_targets)`, nats."""
+        return answer_losses(predictions, targets)
+
+    def score(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """1 where the likeliest tokens are the whole answer, `(batch, 1)`."""
+        return all_right(predictions, targets)
+
+    def references(self, eval_set: PasskeyItems, num_queries: int, metric: Metric) -> Mapping[str, float]:
+        """Expected accuracy of the best code that does not depend on the context."""
+        codes = self.codes["eval"]
+        return {"chance": max(Counter(codes).values()) / len(codes)}
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids."""
+        return self.tokenizer.decode(tokens)
+
+    def tables(self, codes: Sequence[str]) -> tuple[Needles, tuple[Tensor, Tensor]]:
+        """Needles, and queries with targets, of these codes on the device, a row each."""
+        needle = NEEDLE[self.params.variant]
+        encoded = [self.tokenizer.encode(needle.format(code=code)) for code in codes]
+        sizes = torch.tensor([len(tokens) for tokens in encoded], device=self.device)
+        pairs = self.answers.encode(codes)
+        return Needles(pad(encoded, 0).to(self.device), sizes), tuple(t.to(self.device) for t in pairs)
+
+    def place(self, corpus: Corpus, anchor: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in the corpus the text begins, and where the needle goes, so that it is before a sentence.
+
+        In natural text it goes to the wanted place, and the text is laid so that the sentence at `anchor`
+        follows it. Repeated text begins with a whole block, and the needle goes to the last start of a block
+        at or before that place.
+        """
+        if self.params.variant == "natural":
+            return (anchor - wanted) % len(corpus.tokens), wanted
+        return torch.zeros_like(wanted), wanted - wanted % len(corpus.tokens)
+
+    def context(
+        self, corpus: Corpus, needles: Needles, text_at: Tensor, needle_at: Tensor, start: int, stop: int
+    ) -> Tensor:
+        """Tokens `start` to `stop` of the contexts: the question, then the haystack."""
+        asked = self.question[start:stop].expand(len(text_at), -1)
+        first = len(self.question)
+        if stop <= first:
+            return asked
+        hay = hide(corpus, needles, text_at, needle_at, max(0, start - first), stop - first)
+        return torch.cat([asked, hay], dim=1)
+
+    def check_length(self, length: int) -> None:
+        """Refuse a context without room for question and needle.
+
+        Raises:
+            UserError: says how many tokens it takes.
+        """
+        if length < self.min_length:
+            raise UserError(
+                f"a context of {length} tokens is too short for passkey: question and needle alone take "
+                f"{self.min_length} tokens ({self.tokenizer.name})"
+            )
+
+    def _corpus(self, documents: Sequence[str], shortest: int) -> Corpus:
+        needle = NEEDLE[self.params.variant].partition("{")[0]
+        if any(needle in text for text in documents):
+            raise UserError(
+                f"the text {self.data_source} itself says {needle!r}; passkey needs one without it"
+            )
+        if self.params.variant == "natural":
+            return read_corpus(documents, self.tokenizer, self.device, shortest)
+        block = torch.tensor(self.tokenizer.encode(BLOCK), device=self.device)
+        return Corpus(block, torch.zeros(1, dtype=torch.long, device=self.device))
+
+
+class Answers:
+    """How a code continues the prompt, in tokens.
+
+    In the clean protocol prompt and code are tokenized together; what all codes share is the prompt. As
+    released they are tokenized apart, an end of text closes the answer, and ten tokens are generated.
+
+    Args:
+        tokenizer: of the task.
+        prompt: text after the context.
+        codes: of both sides, "train" and "eval".
+        protocol: "clean" or "as_released".
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: str, codes: Mapping[str, Sequence[str]], protocol: str
+    ) -> None:
+        self._tokenizer, self._text, self._apart = tokenizer, prompt, protocol == "as_released"
+        self.prompt = tokenizer.encode(prompt)
+        if self._apart:
+            self.closed, self.num_tokens = True, MAX_ANSWER
+            return
+        whole = [tokenizer.encode(prompt + code) for side in codes.values() for code in side]
+        least, greatest = min(whole), max(whole)  # whatever these two share, all do
+        shared = next(k for k, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+        self.prompt = whole[0][:shared]
+        lengths = {len(tokens) - shared for tokens in whole}
+        self.closed = len(lengths) > 1
+        self.num_tokens = max(lengths) + self.closed
+
+    def encode(self, codes: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Queries `(num_codes, num_query_tokens)` and targets `(num_codes, num_targets)`."""
+        end = [self._tokenizer.end] if self.closed else []
+        answers = [[*self._answer(code), *end] for code in codes]
+        targets = pad(answers, IGNORE, self.num_tokens)
+        given = pad(answers, self._tokenizer.end, self.num_tokens)
+        prompts = torch.tensor(self.prompt).expand(len(codes), -1)
+        return torch.cat([prompts, given[:, :-1]], dim=1), targets
+
+    def _answer(self, code: str) -> list[int]:
+        if self._apart:
+            return self._tokenizer.encode(code)
+        return self._tokenizer.encode(self._text + code)[len(self.prompt) :]
+
+
+class PasskeyItems:
+    """Fixed codes at fixed depths, hidden in a text that is laid out anew for every length.
+
+    Args:
+        task: prepared.
+        num_items: a multiple of the number of depths.
+        seed: of codes, texts and places.
+    """
+
+    def __init__(self, task: Passkey, num_items: int, seed: int) -> None:
+        self.task, self.num_items, self.seed = task, num_items, seed
+        depths = task.params.depths
+        if num_items % len(depths):
+            raise UserError(
+                f"--eval-items {num_items}: passkey needs a multiple of its {len(depths)} depths, "
+                f"{', '.join(f'{depth:g}' for depth in depths)}"
+            )
+        self.depths = np.tile(depths, num_items // len(depths))
+        choices = task.codes["eval"]
+        chosen = np.random.default_rng((seed, 1)).integers(len(choices), size=num_items)
+        self.codes = [choices[k] for k in chosen]
+        self.needles, self.answers = task.tables(self.codes)
+        chosen_by = task.params.model_dump(exclude=set(task.data_params))
+        self.fingerprint = _digest(f"{chosen_by} {task.data_fingerprint} {num_items} {seed}")
+        self._latest: tuple[int, Tensor, Tensor] | None = None
+
+    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
+        """Tokens `start` to `stop` of these items at this length; nothing else is made."""
+        text_at, needle_at = (places[items] for places in self._places(length))
+        needles = Needles(self.needles.tokens[items], self.needles.sizes[items])
+        corpus, stop = self.task.eval_corpus, min(stop, length)
+        return {"tokens": self.task.context(corpus, needles, text_at, needle_at, start, stop)}
+
+    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
+        """The prompt's end with the answer but its last token, and the answer."""
+        queries, targets = self.answers
+        return {"tokens": queries[items]}, targets[items]
+
+    def grade(self, items: slice, length: int, answers: Tensor) -> dict[str, Tensor]:
+        """1 where the generated tokens `(batch, num_targets)` are the code, `(batch,)`.
+
+        As released: where the code is a word of the text before the first end of text.
+        """
+        if self.task.params.protocol == "clean":
+            targets = self.answers[1][items]
+            return {"accuracy": ((answers == targets) | (targets < 0)).all(dim=1).float()}
+        words = [self._before_end(tokens).split() for tokens in answers.tolist()]
+        right = [code in said for code, said in zip(self.codes[items], words, strict=True)]
+        return {"accuracy": torch.tensor(right, dtype=torch.float32, device=answers.device)}
+
+    def facts(self, length: int) -> dict[str, list]:
+        """Depth asked for, and token of the context that the needle starts with."""
+        at = self._places(length)[1] + len(self.task.question)
+        return {"depth": self.depths.tolist(), "needle": at.tolist()}
+
+    def spans(self, length: int) -> list[tuple[int, int]]:
+        """First and last token (exclusive) of each item's needle in its context."""
+        sizes = self.needles.sizes.tolist()
+        return [(a, a + n) for a, n in zip(self.facts(length)["needle"], sizes, strict=True)]
+
+    def _places(self, length: int) -> tuple[Tensor, Tensor]:
+        """Where in the corpus each text begins and where its needle goes; the latest length's are kept."""
+        if self._latest is None or self._latest[0] != length:
+            self.task.check_length(length)
+            draws = np.random.default_rng((self.seed, 2, length)).random((self.num_items, 2))
+            released = self.task.params.protocol == "as_released" and self.task.params.variant == "natural"
+            places = self._released(length, draws) if released else self._clean(length, draws)
+            self._latest = (length, *places)
+        return self._latest[1:]
+
+    def _clean(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Needles uniformly within a tenth of their depths, before any sentence of the corpus."""
+        task, corpus = self.task, self.task.eval_corpus
+        room = length - len(task.question) - self.needles.sizes.cpu().numpy()
+        low, high = np.maximum(0, self.depths - 0.1), np.minimum(1, self.depths + 0.1)
+        low, high = np.ceil(low * room), np.floor(high * room)
+        wanted = (low + draws[:, 0] * np.maximum(1, high - low + 1)).astype(np.int64).clip(0, room)
+        sentence = torch.from_numpy((draws[:, 1] * len(corpus.starts)).astype(np.int64)).to(task.device)
+        return task.place(corpus, corpus.starts[sentence], torch.from_numpy(wanted).to(task.device))
+
+    def _released(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The text of each item goes on at the sentence where that of the item before ended.
+
+        The needle goes to any boundary of sentences in [max(0, depth - 0.1) n, min(1, depth + 0.1) n - m]
+        of a haystack of n tokens, m of which are its own.
+
+        Raises:
+            UserError: there is no boundary for an item.
+        """
+        corpus, size = self.task.eval_corpus, len(self.task.eval_corpus.tokens)
+        starts = corpus.starts.cpu().numpy()
+        hay = length - len(self.task.question)
+        text_at, needle_at, sentence = [], [], 0
+        for depth, needle, (draw, _) in zip(self.depths, self.needles.sizes.tolist(), draws, strict=True):
+            begin = starts[sentence % len(starts)]
+            low, high = max(0.0, depth - 0.1) * hay, min(1.0, depth + 0.1) * hay - needle
+            first, last = (_count_before(starts, size, begin + edge) for edge in (low, high + 1e-6))
+            if first >= last:
+                raise UserError(
+                    f"no sentence starts near depth {depth:g} of a context of {length} tokens; "
+                    "protocol=as_released needs longer ones"
+                )
+            chosen = first + int(draw * (last - first))
+            text_at.append(begin)
+            needle_at.append(int(starts[chosen % len(starts)] + chosen // len(starts) * size - begin))
+            sentence = _count_before(starts, size, begin + hay - needle) % len(starts)
+        return tuple(torch.tensor(np.array(a), device=self.task.device) for a in (text_at, needle_at))
+
+    def _before_end(self, tokens: list[int]) -> str:
+        end = self.task.tokenizer.end
+        return self.task.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
+
+
+def make_codes(protocol: str) -> dict[str, list[str]]:
+    """Codes to train on and to evaluate on, "train" and "eval".
+
+    Clean: all numbers of five digits; those whose SHA-256 starts with the hexadecimal digit 0 are held out.
+    As released: `NUM_CODES` numbers below 100,000 on each side, drawn apart, not padded.
+    """
+    if protocol == "clean":
+        codes = [f"{number:05d}" for number in range(100_000)]
+        held_out = [hashlib.sha256(code.encode()).digest()[0] < 16 for code in codes]
+        return {
+            "train": [code for code, out in zip(codes, held_out, strict=True) if not out],
+            "eval": [code for code, out in zip(codes, held_out, strict=True) if out],
+        }
+    return {side: [str(_number(side, k)) for k in range(NUM_CODES)] for side in ("train", "eval")}
+
+
+def _number(side: str, k: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{side} {k}".encode()).digest()[:8], "little") % 100_000
+
+
+def _count_before(starts: np.ndarray, size: int, place: float) -> int:
+    """Number of sentences that start before this place of the corpus, which goes round and round."""
+    rounds = int(place // size)
+    return rounds * len(starts) + int(np.searchsorted(starts, place - rounds * size))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
