@@ -100,8 +100,8 @@ class RunConfig(BaseModel):
         ):
             if not group:
                 raise UserError(f"nothing to run: give {option}, e.g. {option} {example}")
-        for parameter in ("data", "tokenizer"):
-            tasks = self._with(tasks, parameter, getattr(self, parameter))
+        tasks = self._with(tasks, "data", self.data)
+        tasks = self._with(tasks, "tokenizer", self.tokenizer)
         tasks, methods = merge(self.param, tasks, methods)
         return [p for t in tasks for p in expand(t)], [p for m in methods for p in expand(m)]
 

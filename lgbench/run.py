@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,6 +14,8 @@ from lgbench import checkpoint, registry
 from lgbench.config import RunConfig
 from lgbench.errors import UserError
 from lgbench.launch.local import Outcome, run_plan
+from lgbench.models import pretrained
+from lgbench.models.hub_files import find_folder
 from lgbench.ops.selective_scan import resolve_backend
 from lgbench.params import PluginRequest, resolve
 from lgbench.plan import (
@@ -60,11 +63,15 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     """
     for path in config.plugin:
         registry.add_file(path)
+    if config.pretrained is not None and config.tokenizer is None:
+        own = find_folder(config.pretrained, ["tokenizer.json"])
+        config = config.model_copy(update={"tokenizer": str(own)})
     task_requests, method_requests = config.requests()
     method_requests, broken = _usable(method_requests, console)
     device = choose_device(config.device)
     _check_backend(config.scan_backend, device)
     named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
+    start = _pretrained(config)
 
     def resolve_plan() -> list[Cell]:
         return resolve_cells(
@@ -73,13 +80,15 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             seeds=range(config.first_seed, config.first_seed + config.seeds),
             preset=config.preset,
             axes=Axes(**config.axes()),
-            overrides=config.recipe_overrides(),
+            overrides=config.recipe_overrides() | start,
         )
 
     resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
     for _, task in named:
         task.prepare(device, config.data_dir)
+        if start:
+            _fit_vocabulary(task, start["pretrained"], config.pretrained)
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
@@ -106,6 +115,37 @@ def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[Plugi
     if not usable:
         raise UserError("nothing to run: none of the methods can be used")
     return usable, broken
+
+
+def _pretrained(config: RunConfig) -> dict[str, Any]:
+    """Fields of `Recipe` that a published checkpoint decides; none without one."""
+    if config.pretrained is None:
+        return {}
+    checkpoint = pretrained.load_pretrained(config.pretrained)
+    sizes = checkpoint.sizes
+    for name in ("num_layers", "d_state", "d_model"):
+        if getattr(config, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} has no effect with --pretrained, which has its own")
+    return {
+        "pretrained": pretrained.keep(checkpoint),
+        "d_model": sizes.d_model,
+        "num_layers": sizes.num_layers,
+        "d_state": sizes.d_state,
+        "conv_width": sizes.conv_width,
+    }
+
+
+def _fit_vocabulary(task: Task, fingerprint: str, source: str) -> None:
+    """Give the embedding the size that the checkpoint's has."""
+    size = pretrained.kept(fingerprint).sizes.vocabulary
+    if task.tokenizer is None:
+        raise UserError(f"--pretrained {source}: is a language model, and one of the tasks has no tokens")
+    if task.tokenizer.size > size:
+        raise UserError(
+            f"--pretrained {source}: knows {size} tokens, the tokenizer {task.tokenizer.name} has "
+            f"{task.tokenizer.size}. Give the checkpoint's own with --tokenizer {source}"
+        )
+    task.vocabulary = size
 
 
 def _check_backend(name: str, device: torch.device) -> None:

@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from lgbench.data.tokenizer import Tokenizer
 from lgbench.errors import UserError
 
 Tensors = dict[str, Tensor]
@@ -190,6 +191,11 @@ class Task:
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Load the data once and keep it on the device. Sets `data_source` and `data_fingerprint`."""
         self.device = device
+
+    tokenizer: Tokenizer | None = None
+    """Of a task of tokens, set by `prepare`."""
+    vocabulary: int = 0
+    """Size of the embedding, if larger than the tokenizer's: that of a published model."""
 
     data_source: str = "procedural"
     """Where the items come from; stored in every row."""

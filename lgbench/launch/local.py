@@ -141,7 +141,10 @@ def _train(
             trainer = Trainer(training, task, method, folder, steps, scan_backend)
             if not force:
                 trainer.resume()
-            trainers.append(trainer)
+            if trainer.finished:  # nothing to train: a published model as it is
+                trainer.save_weights()
+            else:
+                trainers.append(trainer)
         except Exception as error:
             failures[training] = _Failure(*_describe(error), step=0)
     if not trainers:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lgbench.method import Method
-from lgbench.models import backbone_class, sizes_of
+from lgbench.models import backbone_class, pretrained, sizes_of
 from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.models.language import token_losses
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
@@ -239,7 +239,10 @@ def next_tokens(tokens: Tensor, mask: Tensor | None, num_targets: int) -> Tensor
 def build_model(
     task: Task, method: Method, recipe: Recipe, *, seed: int, scan_backend: str = "auto"
 ) -> Model:
-    """A freshly initialised model on the task's device; the same weights for a seed on every device."""
+    """An untrained model on the task's device, or a published one where the recipe names its checkpoint.
+
+    The same weights for a seed on every device.
+    """
     name = recipe.backbone or method.backbone
     backbone = backbone_class(name)
     sizes = {
@@ -250,14 +253,17 @@ def build_model(
         "init_std": recipe.init_std,
         "scan_backend": scan_backend,
     }
+    start = pretrained.kept(recipe.pretrained) if recipe.pretrained else None
     options = {size: value for size, value in sizes.items() if size in sizes_of(name)}
-    options |= method.backbone_options()
+    options |= method.backbone_options() | (start.sizes.backbone_options() if start else {})
     with _seeded(seed):
         model = Model(
             task.interface(recipe.d_model, backbone.layout),
             backbone(**options),
             method.intervention(task.context_tokens(recipe.train_length), recipe.d_model),
         )
+    if start is not None:
+        start.install(model)
     return model.to(task.device)
 
 

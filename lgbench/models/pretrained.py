@@ -79,6 +79,24 @@ class Pretrained:
         model.load_state_dict(self.state_dict, strict=False)
 
 
+_kept: dict[str, Pretrained] = {}
+
+
+def keep(checkpoint: Pretrained) -> str:
+    """Have a checkpoint at hand in this process; returns its fingerprint, by which plans name it."""
+    _kept[checkpoint.fingerprint] = checkpoint
+    return checkpoint.fingerprint
+
+
+def kept(fingerprint: str) -> Pretrained:
+    """The checkpoint that `keep` was given.
+
+    Raises:
+        LookupError: there is none of this fingerprint.
+    """
+    return _kept[fingerprint]
+
+
 def read_sizes(source: str | Path) -> MambaSizes:
     """Sizes of a checkpoint, from its `config.json` alone.
 
