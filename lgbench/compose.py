@@ -64,7 +64,9 @@ class _Combined(Method):
             own = {key: getattr(self.params, f"{name}.{key}") for key in part.Params.model_fields}
             self._parts.append((name, part(part.Params.model_validate(own))))
         methods = [part for _, part in self._parts]
-        self.backbones = tuple(b for b in methods[0].backbones if all(b in part.backbones for part in methods))
+        self.backbones = tuple(
+            b for b in methods[0].backbones if all(b in part.backbones for part in methods)
+        )
         self.prefix_exact = all(part.prefix_exact for part in methods)
         self.needs_length = any(part.needs_length for part in methods)
         released = any(part.protocol == "as_released" for part in methods)
@@ -108,11 +110,13 @@ class _Combined(Method):
                 if hook in owners:
                     self._refuse(f"both {owners[hook]} and {name} change '{hook}'; only one method can")
                 owners[hook] = name
-        passive = [name for name, one in made if overridden_hooks(one) and not one.apply_in_decode]
+        passive = [
+            name for name, one in made if overridden_hooks(one) - {"keep"} and not one.apply_in_decode
+        ]  # what is decoded is protected, so a `keep` alone has nothing to leave out there
         if "keep" in owners and passive:
             self._refuse(
                 f"{owners['keep']} takes context and queries in one piece, so {passive[0]} cannot leave "
-                "queries alone; set its apply_in_decode=true"
+                "queries alone; set its apply_in_decode=true, or protocol=clean"
             )
         return Composed([intervention for _, intervention in made])
 

@@ -25,6 +25,11 @@ def test_a_combination_is_read_labelled_and_read_again(toy_cells):
     assert label(cell.method, method.params) == cell.label
 
 
+def test_a_released_part_makes_the_combination_as_released(toy_cells):
+    (cell,) = toy_cells("decimamba[layers=1,l_base=9,protocol=as_released]+mambamodulation")
+    assert load_method(cell.method, cell.method_params).protocol == "as_released"
+
+
 def test_grids_of_each_part_span_the_product():
     (request,) = parse_plugins("decimamba[beta=[0.5,1]]+mambamodulation[map=[linear,power]]")
     assert [tuple(r.params.values()) for r in expand(request)] == [
@@ -113,6 +118,10 @@ def test_a_fit_is_used_again_only_where_all_that_it_depends_on_is_equal(bench, t
         ("mambaextend[low=0]+vanilla", "method 'mambaextend' has no parameter 'low'"),
         ("decimamba[layers=9]+mambaextend", "layers=\\[9\\], but the model has layers 0 to 1"),
         ("decimamba+mambaextend[apply_in_decode=false]", "set its apply_in_decode=true"),
+        (
+            "decimamba+longmamba[protocol=as_released]",
+            "longmamba cannot leave queries alone; .*protocol=clean",
+        ),
         ("mambaextend+", "expected the name of a plugin"),
     ],
 )

@@ -174,7 +174,9 @@ def test_a_reset_makes_the_second_half_start_from_nothing(make):
     nothing = dict(context_mask=None, query_mask=None, read_tokens=False)
     before = trainer.method.training_answer(trainer.model, batch, length=11, **nothing).predictions
     batch.context["copies"][:, :5] += 1
-    assert torch.equal(trainer.method.training_answer(trainer.model, batch, length=11, **nothing).predictions, before)
+    assert torch.equal(
+        trainer.method.training_answer(trainer.model, batch, length=11, **nothing).predictions, before
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES)
