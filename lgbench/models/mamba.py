@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.ops.causal_conv import causal_conv
 from lgbench.ops.mamba_block import mamba_block, supports
+from lgbench.ops.rms_norm import rms_norm
 from lgbench.ops.selective_scan import resolve_backend, selective_scan
 
 NEEDS_DELTA = frozenset({"timestep", "keep", "record"})
@@ -219,7 +220,7 @@ class MambaBlock(nn.Module):
         scan_backend: str,
     ) -> tuple[Tensor, Tensor | None, LayerState]:
         """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, state after the piece."""
-        a, z = self.in_proj(self.norm(residual)).chunk(2, dim=-1)
+        a, z = self.in_proj(rms_norm(residual, self.norm.weight, self.norm.eps)).chunk(2, dim=-1)
         x, conv_state = convolve(self.conv, a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta, bias = F.linear(tau, self.dt_proj.weight), self.dt_proj.bias

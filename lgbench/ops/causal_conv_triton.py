@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lgbench.ops.causal_conv import plain
+from lgbench.ops.launch import launch
 
 BLOCK = 128
 GROUP = 8
 CHUNK = 64
-_COMPILED = {}
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -33,7 +33,7 @@ class CausalConv(torch.autograd.Function):
         x = rows(x)
         weight, before = weight.contiguous(), None if before is None else before.contiguous()
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _launch(_forward_kernel, x, (x, weight, bias, before, y), (x.stride(1),), weight.shape[1])
+        _launch(_forward_kernel, x, (x, weight, bias, before, y), x.stride(1), weight.shape[1])
         ctx.save_for_backward(x, weight, bias, before)
         return y
 
@@ -49,7 +49,7 @@ class CausalConv(torch.autograd.Function):
             batch * triton.cdiv(length, CHUNK), taps + 1, channels, dtype=torch.float32, device=x.device
         )
         tensors = (x, weight, bias, before, dy, dx, parts)
-        _launch(_backward_kernel, x, tensors, (x.stride(1), dy.stride(1)), taps)
+        _launch(_backward_kernel, x, tensors, x.stride(1), dy.stride(1), taps)
         small = parts.sum(0)
         dbias = None if bias is None else small[taps].to(bias.dtype)
         dbefore = _before_gradient(x, weight, bias, before, dy) if ctx.needs_input_grad[3] else None
@@ -71,25 +71,15 @@ def _before_gradient(x: Tensor, weight: Tensor, bias: Tensor | None, before: Ten
     return torch.autograd.grad(y, before, dy[:, : before.shape[1]])[0]
 
 
-def _launch(
-    kernel, x: Tensor, tensors: tuple[Tensor | None, ...], strides: tuple[int, ...], taps: int
-) -> None:
-    """Run a kernel; from the second time on without looking it up, which takes longer than a short run."""
+def _launch(kernel, x: Tensor, tensors: tuple[Tensor | None, ...], *constants: int) -> None:
     batch, length, channels = x.shape
-    arguments = (*tensors, length, channels, *strides, taps, BLOCK, GROUP, CHUNK)
     programs = batch * triton.cdiv(length, CHUNK) * triton.cdiv(channels, BLOCK)
-    traits = tuple(None if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in tensors)
-    key = (kernel.__name__, x.device, traits, channels, strides, taps)
-    with torch.cuda.device_of(x):
-        if _COMPILED.get(key) is None:
-            _COMPILED[key] = kernel[(programs,)](*arguments, num_warps=1)
-        else:
-            _COMPILED[key][(programs, 1, 1)](*arguments)
+    launch(kernel, programs, tensors, (length,), (channels, *constants, BLOCK, GROUP, CHUNK))
 
 
 @triton.jit(do_not_specialize=["length"])
 def _forward_kernel(
-    x, weight, bias, before, y, length, channels, x_stride,
+    x, weight, bias, before, y, length, channels: tl.constexpr, x_stride: tl.constexpr,
     K: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     item, begin, e, ok = _place(length, channels, BLOCK, CHUNK)
@@ -110,7 +100,8 @@ def _forward_kernel(
 
 @triton.jit(do_not_specialize=["length"])
 def _backward_kernel(
-    x, weight, bias, before, dy, dx, parts, length, channels, x_stride, dy_stride,
+    x, weight, bias, before, dy, dx, parts, length,
+    channels: tl.constexpr, x_stride: tl.constexpr, dy_stride: tl.constexpr,
     K: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """dx of a chunk, and its parts of dw and db: parts `(B, chunks, K + 1, E)`.
