@@ -16,6 +16,7 @@ class ScanIntervention:
 
     All methods run through the same model code with one of these, vanilla with this class itself, so that a
     difference between two methods is never a difference between two code paths. Layers are counted from 0.
+    Shapes below are Mamba's; Mamba-2 has heads in place of channels, see `lgbench.models.mamba2`.
 
     Attributes:
         trained: parameters of the method's own that are trained with the backbone (the length token of

@@ -121,5 +121,5 @@ class Mamba2Block(nn.Module):
         )  # fmt: skip
         if "record" in hooks:
             intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
-        y = self.gated_norm(y.flatten(-2) * F.silu(z))
+        y = self.gated_norm((y.flatten(-2) * F.silu(z)).to(self.gated_norm.weight.dtype))
         return residual + self.out_proj(y), kept, LayerState(state, conv_state)

@@ -271,6 +271,16 @@ def test_hooks_that_look_at_tokens_see_a_time_step_of_zero_where_one_is_masked(b
         assert torch.equal((delta > 0).all(dim=-1), mask) and not delta[~mask].any()
 
 
+def test_states_and_sums_stay_float32_where_weights_are_multiplied_in_bfloat16():
+    model, inputs = lively(conv_width=4), tokens()
+    wanted = advance(model, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = advance(model, inputs)
+    assert all(s.scan.dtype == torch.float32 for s in got.state)
+    error = (got.hidden.float() - wanted.hidden).norm() / wanted.hidden.norm()
+    assert 1e-4 < error < 0.03
+
+
 def test_gradients_reach_every_parameter():
     model = lively(conv_width=4).train()
     model.advance(tokens(), mode="train", intervention=VANILLA).hidden.square().mean().backward()
