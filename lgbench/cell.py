@@ -16,6 +16,7 @@ import lgbench
 from lgbench import checkpoint, provenance
 from lgbench.calibrate import Fit, check_disjoint, fit_lengths
 from lgbench.evaluate import Measurement, evaluate, gallery
+from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
@@ -118,14 +119,6 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     draws = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
-
-
-def wilson_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % score interval of a proportion, from values that are 0 or 1 (Wilson, JASA 22, 1927)."""
-    n, share, z = len(values), float(np.mean(values)), 1.959964
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:

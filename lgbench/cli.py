@@ -160,7 +160,7 @@ def list_plugins(
     kind: Annotated[str | None, typer.Argument(help="tasks or methods; both if left out.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
-    """Tasks and methods by name, and what each is for."""
+    """Tasks and methods by name, and what each is for; `methods`: also on which tasks each runs."""
     from lgbench import registry
 
     groups = {"tasks": registry.TASKS, "methods": registry.METHODS}
@@ -170,12 +170,17 @@ def list_plugins(
         registry.add_file(path)
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
+        names = plugins.names()
+        width = max(map(len, names), default=0)
         typer.echo(f"{title}:")
-        for name in plugins.names():
+        for name in names:
             problem = plugins.problem(name)
-            typer.echo(
-                f"  {name:<16} {plugins.summary(name)}" + (f"  [cannot run: {problem}]" if problem else "")
-            )
+            note = f"  [cannot run: {problem}]" if problem else ""
+            typer.echo(f"  {name:<{width}}  {plugins.summary(name)}{note}")
+    if kind == "methods":
+        from lgbench.applicability import applicability, render
+
+        typer.echo("\n" + "\n".join(render(applicability())))
 
 
 @app.command()

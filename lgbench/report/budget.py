@@ -18,9 +18,10 @@ from lgbench.report.vertical import (
     mark_clipped,
     set_vertical,
     tell_clipped,
+    tell_unseen,
     vertical_range,
 )
-from lgbench.report.wording import count_of, format_length, format_rate
+from lgbench.report.wording import count_of, format_rate
 
 _MULTIPLES = (1 / 4, 1, 4, 16)
 """Evaluation lengths of the panels, as multiples of the most common training length."""
@@ -39,7 +40,7 @@ def steps_figure(board: Board) -> Figure:
     points = points[points.groupby("series")["step"].transform("nunique") > 1]
     lengths = _panel_lengths(points)
     points = points[points["eval_length"].isin(lengths)]
-    limits = vertical_range(points, board.higher_is_better)
+    limits = vertical_range(points, board.higher_is_better, board.combine)
     height_in = 0.8 * HEIGHT_IN
     with looks():
         figure, panels = new_figure(len(lengths))
@@ -50,7 +51,9 @@ def steps_figure(board: Board) -> Figure:
             handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.series)}
             set_vertical(panel, limits, board)
             outside.append(mark_clipped(panel, here, "step", limits, board.series))
-            panel.set_title(f"at {format_length(length)} tokens", fontsize=8, loc="left", y=title_at)
+            panel.set_title(
+                f"at {board.length(length)} {board.length_unit}", fontsize=8, loc="left", y=title_at
+            )
             panel.set(xlim=(0, points["step"].max() * 1.06), xlabel="training steps")
             panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
             panel.xaxis.set_major_formatter(
@@ -66,8 +69,9 @@ def steps_figure(board: Board) -> Figure:
             height_in=height_in,
             footer=[
                 *describe(board, points),
-                f"Trained on up to {count_of(points['train_length'], 'token')}.",
-                tell_clipped(off, "context"),
+                f"Trained on up to {count_of(points['train_length'], board.length_unit.removesuffix('s'))}.",
+                tell_clipped(off, "context", board.length_unit),
+                tell_unseen(points, limits),
             ],
             notice=board.notice,
             handles=list(handles.values()),

@@ -1,6 +1,7 @@
 """Read results folders and sort their rows into boards: what may be compared on one figure.
 
-A *board* is one task with its parameters, one data set, one preset, one metric.
+A *board* is one task with its parameters, one data set, one preset, one metric. Boards of one task follow one
+another, that of its headline metric first.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
-from lgbench.report.series import POINT, SERIES, average, name_series
+from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
 from lgbench.store import read
 
@@ -33,6 +35,10 @@ class Board:
     """One comparison.
 
     Attributes:
+        rank: 0 for the headline metric of the task; the others follow in the order in which they are stored.
+        length_unit: what lengths count, "tokens" or "documents".
+        combine: how values of items become one, "mean" or "exp_mean".
+        is_binary: whether items are either right or wrong.
         rows: measured rows of the store, one a seed and point, with `series`, the name of their line.
         missing: rows of these series that have no value, with `series` and `outcome`.
         points: means over seeds and items, see `lgbench.report.series.average`.
@@ -42,7 +48,11 @@ class Board:
     data_source: str
     preset: str
     metric: str
+    rank: int
     higher_is_better: bool
+    length_unit: str
+    combine: str
+    is_binary: bool
     notice: str
     title: str
     slug: str
@@ -56,8 +66,17 @@ class Board:
         return list(dict.fromkeys(self.points["series"]))
 
     def curve(self, axis: str) -> pd.DataFrame:
-        """Points at the end of training along one axis ("context" or "queries"), by series and length."""
+        """Points at the end of training along one axis ("context", "queries" or "position")."""
         return self.points[(self.points["axis"] == axis) & self.points["is_final"]]
+
+    def length(self, length: float) -> str:
+        """A length as on an axis."""
+        return format_length(length, self.length_unit)
+
+    @property
+    def direction(self) -> str:
+        """Which values are good: "higher is better" or "lower is better"."""
+        return f"{'higher' if self.higher_is_better else 'lower'} is better"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +120,8 @@ def load(roots: Sequence[Path]) -> Results:
     missing = rows[~measured].sort_values(["task", "label", "seed", "cell"], kind="stable")
     warnings += sorted(set(rows["notice"]) - {""})
     ok = _one_row_a_measurement(rows[measured], warnings)
-    boards = sorted(_boards(ok, missing, warnings), key=lambda board: board.slug)
+    boards = _boards(ok, missing, _metric_ranks(rows), warnings)
+    boards = sorted(boards, key=lambda board: (board.title, board.rank, board.metric))
     outcomes = _outcomes(missing)
     for row in outcomes.itertuples():
         where = f" at {row.where}" if row.where else ""
@@ -123,7 +143,15 @@ def _one_row_a_measurement(rows: pd.DataFrame, warnings: list[str]) -> pd.DataFr
     return rows.drop_duplicates(key, keep="last")
 
 
-def _boards(rows: pd.DataFrame, missing: pd.DataFrame, warnings: list[str]) -> Iterable[Board]:
+def _metric_ranks(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """(task, metric) → its place among those of the task: a cell stores its headline metric first."""
+    first = rows.groupby("cell").cumcount().groupby([rows["task"], rows["metric"]]).min()
+    return first.groupby(level="task").rank(method="first").sub(1).astype(int).to_dict()
+
+
+def _boards(
+    rows: pd.DataFrame, missing: pd.DataFrame, ranks: dict[tuple[str, str], int], warnings: list[str]
+) -> Iterable[Board]:
     titles = _titles(rows[BOARD].drop_duplicates())
     for key, group in rows.groupby(BOARD):
         title, names = titles[key], name_series(group)
@@ -134,10 +162,15 @@ def _boards(rows: pd.DataFrame, missing: pd.DataFrame, warnings: list[str]) -> I
             warnings.append(f"{title}, {series}: measured after {step:,} steps, before the training ended")
         if group.groupby(["axis", "eval_length", "num_queries"])["items_hash"].nunique().max() > 1:
             warnings.append(f"{title}: not all runs were evaluated on the same items, so they are not paired")
-        alike = missing[(missing[BOARD] == list(key)).all(axis=1)]
+        alike = missing[(missing[BOARD[:-1]] == list(key[:-1])).all(axis=1)]
+        alike = alike[(alike["metric"] == key[-1]) | alike["eval_length"].isna()]
         yield Board(
             **{name: value for name, value in zip(BOARD, key, strict=True) if name in Board.__slots__},
+            rank=ranks[key[0], key[-1]],
             higher_is_better=bool(group["higher_is_better"].iloc[0]),
+            length_unit=group["length_unit"].iloc[0],
+            combine=group["combine"].iloc[0],
+            is_binary=are_binary(group),
             notice=" ".join(sorted(set(group["notice"]) - {""})).strip(),
             title=title,
             slug=_slug(f"{title.replace(', data: ', ' ').replace(', preset ', ' ')} {key[-1]}"),
@@ -188,9 +221,10 @@ def _outcomes(missing: pd.DataFrame) -> pd.DataFrame:
 
 def _where(rows: pd.DataFrame) -> str:
     """The evaluations that rows are about; empty if about whole runs."""
-    context = _listed(rows.loc[rows["axis"] != "queries", "eval_length"], format_length)
+    unit = rows["length_unit"].iloc[0] or "tokens"
+    context = _listed(rows.loc[rows["axis"] != "queries", "eval_length"], partial(format_length, unit=unit))
     queries = _listed(rows.loc[rows["axis"] == "queries", "num_queries"], format_length)
-    return ", ".join([f"{context} tokens"] * bool(context) + [f"{queries} queries"] * bool(queries))
+    return ", ".join([f"{context} {unit}"] * bool(context) + [f"{queries} queries"] * bool(queries))
 
 
 def _listed(values: pd.Series, show: Callable[[int], str]) -> str:

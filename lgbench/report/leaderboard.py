@@ -13,6 +13,7 @@ from lgbench.report.ranking import rank
 from lgbench.report.scores import HOLDS_ABOVE
 from lgbench.report.wording import (
     NOTHING,
+    format_count,
     format_duration,
     format_length,
     format_multiple,
@@ -23,7 +24,10 @@ from lgbench.store import atomic_file
 
 DEFINITIONS = {
     "Chance": "The value of the best answer that ignores the context, computed on the evaluation items.",
-    "Normalised score": "0 at chance or worse, 1 at the best possible value, linear in between.",
+    "Normalised score": (
+        "0 at chance or worse, 1 at the best possible value, linear in between; of a perplexity, linear in "
+        "its logarithm."
+    ),
     "Effective length": (
         "The largest evaluated length up to which the normalised score stays above "
         f"{HOLDS_ABOVE * 100:.0f} % "
@@ -42,7 +46,19 @@ DEFINITIONS = {
     "Interval": (
         "In brackets, 95 %, by bootstrap. Seeds are drawn with replacement, and so are the items, the same "
         "draw for everything measured on the same items. With one seed an interval says nothing about how "
-        "another training would have ended; with fewer than five it is too narrow."
+        "another training would have ended; with fewer than five it is too narrow. In tables and figures, "
+        "where items are either right or wrong, an interval is at least Wilson’s of all items of all seeds "
+        "pooled: ten right answers of ten do not make a method certain. Rankings keep the bootstrap alone."
+    ),
+    "Speed vs vanilla": (
+        "Tokens per second in evaluation as a multiple of vanilla’s, measured on the same kind of machine "
+        "with the same code, items and sizes: the median over the lengths of both, or their longest alone "
+        "where only one of the two answers all lengths from one pass. Tokens that a method leaves out count "
+        "as read."
+    ),
+    "Fitted": (
+        "Scalars fitted to calibration data for one length, and the seconds that the fits of all evaluated "
+        "lengths took, mean over seeds. Not among the trained parameters."
     ),
 }
 """How to read a ranking: term → meaning."""
@@ -81,7 +97,7 @@ def cells(entry: pd.Series) -> dict[str, str]:
     shown = {
         "#": f"{entry['rank']}",
         "method": entry["series"],
-        "L_train": format_length(entry["train_length"]),
+        "L_train": format_length(entry["train_length"], entry["length_unit"]),
         "effective length": NOTHING,
         "area": NOTHING,
     }
@@ -95,14 +111,21 @@ def cells(entry: pd.Series) -> dict[str, str]:
         text = NOTHING
         if found is not None:
             exact = found[0] == multiple * entry["train_length"]
-            text = format_value(found[1]) + ("" if exact else f" (at {format_length(found[0])})")
+            text = format_value(found[1]) + (
+                "" if exact else f" (at {format_length(found[0], entry['length_unit'])})"
+            )
         shown["at L_train" if multiple == 1 else f"at {multiple}×"] = text
     lost = entry["num_seeds"] != entry["num_seeds_run"]
+    fitted = NOTHING
+    if entry["num_fitted"] > 0:
+        fitted = f"{format_count(entry['num_fitted'])} in {format_duration(entry['calibration_wall_s'])}"
     return shown | {
         "evaluated to": format_multiple(entry["reach"]),
         "seeds": f"{entry['num_seeds']} of {entry['num_seeds_run']}" if lost else f"{entry['num_seeds']}",
         "training": format_duration(entry["train_wall_s"]),
         "tokens/s": format_rate(entry["train_tokens_per_s"]),
+        "speed vs vanilla": format_multiple(entry["speed"]) if np.isfinite(entry["speed"]) else NOTHING,
+        "fitted": fitted,
     }
 
 
@@ -110,13 +133,13 @@ def notes(table: pd.DataFrame) -> list[str]:
     """Sentences about entries of a ranking whose training length was not evaluated."""
     sentences = []
     for entry in table.itertuples():
-        trained = format_length(entry.train_length)
+        trained = format_length(entry.train_length, entry.length_unit)
         if pd.isna(entry.reference_length):
             sentences.append(f"{entry.series}: nothing was evaluated up to its L_train {trained}: no score.")
         elif entry.reference_length != entry.train_length:
             sentences.append(
                 f"{entry.series}: its L_train {trained} was not evaluated; the nearest evaluated length "
-                f"below, {format_length(entry.reference_length)}, stands for it."
+                f"below, {format_length(entry.reference_length, entry.length_unit)}, stands for it."
             )
     return sentences
 
@@ -126,9 +149,9 @@ def _section(board: Board) -> list[str]:
     if table.empty:
         return []
     return [
-        f"## {_escape(board.title)}",
+        f"## {_escape(board.title)}: {_escape(board.metric)}",
         *([f"> **Note:** {_escape(board.notice)}"] if board.notice else []),
-        f"Metric: {_escape(board.metric)}, {'higher' if board.higher_is_better else 'lower'} is better.",
+        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}.",
         _table([cells(entry) for _, entry in table.iterrows()]),
         *map(_escape, notes(table)),
     ]

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from lgbench.report.budget import cost_figure, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
+from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.leaderboard import DEFINITIONS, cells, notes
 from lgbench.report.ranking import rank
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
@@ -23,8 +24,11 @@ from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
 from lgbench.report.trace import read_environments, trace_cells
 from lgbench.report.vertical import X_COLUMN
-from lgbench.report.wording import count_of, format_length, format_value
+from lgbench.report.wording import NOTHING, count_of, format_length, format_value
 from lgbench.store import atomic_file
+
+AXES = {"context": "context length", "position": "position in the context", "queries": "number of queries"}
+"""What figures and tables are drawn over, in their order on the page, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,8 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     boards, paths = [], []
     for board in results.boards:
         shown = []
-        for name, caption, figure in _figures(board, read_strips(roots, board, results.warnings)):
+        strips = read_strips(roots, board, results.warnings) if board.rank == 0 else []
+        for name, caption, figure in _figures(board, strips):
             stem = out / "figures" / f"{board.slug}-{name}"
             written = save(figure, stem)
             paths += written
@@ -86,16 +91,20 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
 def _figures(board: Board, strips: Sequence[Strip]) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
     methods = ", ".join(board.series)
-    for axis, words in (("context", "evaluation length"), ("queries", "number of queries")):
+    for axis, words in AXES.items():
         if not board.curve(axis).empty:
             yield axis, f"{board.metric} against {words}: {methods}.", curve_figure(board, axis)
+    found = depth_cells(board)
+    if not found.empty:
+        caption = f"{board.metric} by context length and depth: {', '.join(dict.fromkeys(found['series']))}."
+        yield "depth", caption, depth_figure(board, found)
     if has_steps(board):
         yield "steps", f"{board.metric} against training steps: {methods}.", steps_figure(board)
     for image in range(min([MAX_IMAGES, *(len(strip.truth) for strip in strips)]) if strips else 0):
         painted = ", ".join(strip.series for strip in strips)
         caption = f"Evaluation item {image + 1} as painted after growing context: {painted}."
         yield f"strip-{image + 1}", caption, strip_figure(board, strips, image)
-    cost = cost_figure(board)
+    cost = cost_figure(board) if board.rank == 0 else None
     if cost is not None:
         yield "cost", f"Tokens per second in training and evaluation: {methods}.", cost
 
@@ -117,7 +126,8 @@ def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
         "figures": figures,
         "ranking": [cells(entry) for _, entry in ranking.iterrows()],
         "ranking_notes": notes(ranking),
-        "tables": [_table(board, axis) for axis in ("context", "queries") if not board.curve(axis).empty],
+        "tables": [_table(board, axis) for axis in AXES if not board.curve(axis).empty],
+        "depths": _depth_tables(board),
     }
 
 
@@ -128,7 +138,8 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
     values, low, high, seeds = (pivot(curve, name, x) for name in ("value", "low", "high", "num_seeds"))
     usual = int(curve["num_seeds"].mode().max())
     chance = curve.groupby(x)["chance"].mean()
-    lines = []
+    show = format_length if axis == "queries" else board.length
+    lines, before = [], 0
     for length in values.columns:
         best = best_of(values[length], board.higher_is_better)
         shown = []
@@ -140,16 +151,55 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
                 interval += f" ({count_of([count], 'seed')})" if count != usual else ""
             shown.append({"value": format_value(value), "interval": interval, "best": name == best})
         chances = format_value(chance[length])
-        lines.append({"length": format_length(length), "cells": shown, "chance": chances})
-    direction = "higher" if board.higher_is_better else "lower"
+        name = f"{show(before)}–{show(length)}" if axis == "position" else show(length)
+        lines.append({"length": name, "cells": shown, "chance": chances})
+        before = length
     return {
-        "title": f"{board.metric} by {'evaluation length' if axis == 'context' else 'number of queries'}",
-        "corner": "length" if axis == "context" else "queries",
+        "title": f"{board.metric} by {AXES[axis]}",
+        "corner": "queries" if axis == "queries" else board.length_unit,
         "series": list(values.index),
         "lines": lines,
         "note": f"Mean and 95 % interval over {count_of([usual], 'seed')} and the evaluation items, "
-        f"unless said otherwise; {direction} is better, the best of a line is bold.",
+        f"unless said otherwise; {board.direction}, the best of a line is bold.{_wilson_note(board)}",
     }
+
+
+def _wilson_note(board: Board) -> str:
+    if not board.is_binary:
+        return ""
+    return " Items are right or wrong: an interval is at least Wilson’s of all items of all seeds pooled."
+
+
+def _depth_tables(board: Board) -> list[dict[str, Any]]:
+    """One table a method of the depths × lengths that the heat map shows, with intervals."""
+    tables = []
+    found = depth_cells(board)
+    for series, mine in found.groupby("series", sort=False):
+        lengths, cells = sorted(mine["eval_length"].unique()), mine.set_index(["depth", "eval_length"])
+        lines = []
+        for depth in sorted(mine["depth"].unique()):
+            shown = []
+            for length in lengths:
+                cell = cells.loc[(depth, length)] if (depth, length) in cells.index else None
+                shown.append(
+                    {"value": NOTHING, "interval": ""}
+                    if cell is None
+                    else {
+                        "value": format_value(cell["value"]),
+                        "interval": f"[{format_value(cell['low'])}, {format_value(cell['high'])}]",
+                    }
+                )
+            lines.append({"depth": f"{depth:.2g}", "cells": shown})
+        tables.append(
+            {
+                "title": f"{board.metric} of {series} by depth (lines) and {board.length_unit} (columns)",
+                "lengths": [board.length(length) for length in lengths],
+                "lines": lines,
+                "note": f"Mean and 95 % interval over {count_of(mine['num_seeds'], 'seed')} and "
+                f"{count_of(mine['num_items'], 'item')} each; {board.direction}.{_wilson_note(board)}",
+            }
+        )
+    return tables
 
 
 def _summary(results: Results) -> str:
@@ -165,9 +215,11 @@ def _definitions(boards: Sequence[Board]) -> dict[str, str]:
     metrics = {}
     for board in boards:
         best = f"{board.points['best'].mean():g}"
-        direction = "higher" if board.higher_is_better else "lower"
+        mean = "averaged over queries, items and seeds"
+        if board.combine == "exp_mean":
+            mean = "the exponential of the mean over items, averaged over seeds"
         metrics[f"{board.metric} ({board.task})"] = (
-            f"The metric of the task, averaged over queries, items and seeds; {direction} is better, the "
-            f"best possible value is {best}."
+            f"{'The headline metric' if board.rank == 0 else 'A metric'} of the task, {mean}; "
+            f"{board.direction}, the best possible value is {best}."
         )
     return metrics | DEFINITIONS

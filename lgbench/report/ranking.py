@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lgbench.report import scores
+from lgbench.report import price, scores
 from lgbench.report.curves import Board
 
 MULTIPLES = (1, 4, 16)
@@ -22,11 +22,11 @@ def rank(board: Board) -> pd.DataFrame:
     that was not evaluated at or below its training length has NaN scores and comes last.
 
     Returns:
-        columns `rank`, `series`, `train_length`, `reference_length` (the evaluated length that stands for it,
-        or None), `effective`, `effective_low`, `effective_high` and `reach` (the longest evaluated length),
-        all four as multiples of the own training length; `is_open` (held at the longest length); `area`,
-        `area_low`, `area_high`; `at` (multiple → (evaluated length, value) or None); `num_seeds`,
-        `num_seeds_run`; and `COSTS`, means over seeds.
+        columns `rank`, `series`, `length_unit`, `train_length`, `reference_length` (the evaluated length that
+        stands for it, or None), `effective`, `effective_low`, `effective_high` and `reach` (the longest
+        evaluated length), all four as multiples of the own training length; `is_open` (held at the longest
+        length); `area`, `area_low`, `area_high`; `at` (multiple → (evaluated length, value) or None);
+        `num_seeds`, `num_seeds_run`; `COSTS`, means over seeds; `speed` and what `price.calibration` gives.
     """
     curve = board.curve("context")
     rows = [_entry(board, str(series), points) for series, points in curve.groupby("series", sort=False)]
@@ -45,9 +45,10 @@ def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
     lost = missing[
         (missing["status"] == "diverged") & (missing["axis"] == "context") & (missing["step"] == step)
     ]
-    lengths, score, replicates = _scores(points, lost["eval_length"].dropna())
+    lengths, score, replicates = _scores(points, lost["eval_length"].dropna(), board.combine)
     entry = {
         "series": series,
+        "length_unit": board.length_unit,
         "train_length": train_length,
         "reference_length": None,
         "reach": lengths[-1] / train_length,
@@ -56,6 +57,8 @@ def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
         "num_seeds": int(points["num_seeds"].min()),
         "num_seeds_run": len({*rows["seed"], *missing["seed"]}),
         **final.groupby("seed")[COSTS].mean().mean(),
+        "speed": price.relative_speed(final, board.rows[board.rows["axis"] == "context"]),
+        **price.calibration(final),
     }
     numbers = ("effective", "effective_low", "effective_high", "area", "area_low", "area_high")
     start = scores.reference_index(lengths, train_length)
@@ -76,11 +79,14 @@ def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
     )
 
 
-def _scores(points: pd.DataFrame, lost: pd.Series) -> tuple[list[int], scores.Floats, scores.Floats]:
+def _scores(
+    points: pd.DataFrame, lost: pd.Series, combine: str
+) -> tuple[list[int], scores.Floats, scores.Floats]:
     """Increasing lengths, the normalised score at each, and its replicates; 0 where no value was finite."""
     chance, best = points["chance"].to_numpy(float), points["best"].to_numpy(float)
-    measured = scores.normalised_score(points["value"], chance, best)
-    replicates = scores.normalised_score(np.stack(points["replicates"].to_list(), axis=1), chance, best)
+    measured = scores.normalised_score(points["value"], chance, best, combine)
+    drawn = np.stack(points["replicates"].to_list(), axis=1)
+    replicates = scores.normalised_score(drawn, chance, best, combine)
     replicates = replicates[np.isfinite(replicates).all(axis=1)]
     column = {int(length): index for index, length in enumerate(points["eval_length"])}
     lengths = sorted({*column, *(int(length) for length in lost)})

@@ -33,7 +33,14 @@ def resample_counts(num: int, name: str) -> Floats:
     return np.bincount(drawn.ravel(), minlength=NUM_RESAMPLES * num).reshape(NUM_RESAMPLES, num).astype(float)
 
 
-def bootstrap_means(items: Mapping[int, tuple[ArrayLike, str]], seeds: Sequence[int]) -> Floats:
+def combined(means: ArrayLike, combine: str) -> Floats:
+    """A metric from the means of its items: themselves, or for "exp_mean" (perplexity) their exponential."""
+    return np.exp(np.asarray(means, dtype=float)) if combine == "exp_mean" else np.asarray(means, dtype=float)
+
+
+def bootstrap_means(
+    items: Mapping[int, tuple[ArrayLike, str]], seeds: Sequence[int], combine: str = "mean"
+) -> Floats:
     """Replicates of "mean over seeds of the mean over items", `(NUM_RESAMPLES,)`.
 
     Two levels: seeds are drawn with replacement, and so are the items. Seeds evaluated on the same items
@@ -44,6 +51,7 @@ def bootstrap_means(items: Mapping[int, tuple[ArrayLike, str]], seeds: Sequence[
         seeds: all seeds of the method, in a fixed order, so that the points of a curve share the draw of
             seeds. A seed that was not measured here counts for nothing; a sample of such seeds alone gives
             NaN.
+        combine: what becomes of the mean over the items of a seed, see `combined`.
     """
     draws = resample_counts(len(seeds), "seeds")
     weights = np.stack([draws[:, seeds.index(seed)] for seed in items], axis=1)
@@ -54,6 +62,7 @@ def bootstrap_means(items: Mapping[int, tuple[ArrayLike, str]], seeds: Sequence[
         ],
         axis=1,
     )
+    means = combined(means, combine)
     total = weights.sum(axis=1)
     return np.divide((weights * means).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
 
@@ -68,9 +77,14 @@ def interval(replicates: ArrayLike) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def normalised_score(value: ArrayLike, chance: ArrayLike, best: ArrayLike) -> Floats:
-    """0 at chance or worse, 1 at the best possible value, whatever the direction of the metric."""
+def normalised_score(value: ArrayLike, chance: ArrayLike, best: ArrayLike, combine: str = "mean") -> Floats:
+    """0 at chance or worse, 1 at the best possible value, whatever the direction of the metric.
+
+    Metrics that are the exponential of a mean (perplexity) are compared as that mean, in nats.
+    """
     value, chance, best = (np.asarray(a, dtype=float) for a in (value, chance, best))
+    if combine == "exp_mean":
+        value, chance, best = np.log(value), np.log(chance), np.log(best)
     return np.clip((value - chance) / (best - chance), 0, 1)
 
 

@@ -82,35 +82,42 @@ def compose(
     top_in: float = 0.0,
     bottom_in: float = 0.48,
     gap_in: float = 0.2,
+    columns: int = 0,
+    row_gap_in: float = 0.3,
 ) -> None:
     """Lay out a figure: legend on top, panels side by side, a footer in grey, the notice on the data in red.
 
     Args:
         figure: made by `new_figure`; its height is set here.
-        axes: panels, from left to right; each is `height_in` inches high.
+        axes: panels, from left to right and from top to bottom; each is `height_in` inches high.
         height_in: height of the panels, inches.
         footer: sentences in small print.
         notice: what a reader must know about the data; empty for nothing.
         handles: what the legend explains.
         left_in, right_in, top_in, bottom_in: room for tick labels and texts around the panels, inches.
         gap_in: room between panels, inches.
+        columns: panels side by side before the next row of them; 0 for all.
+        row_gap_in: room between rows, inches.
     """
+    columns = columns or len(axes)
+    num_rows = -(-len(axes) // columns)
+    panels_in = num_rows * height_in + (num_rows - 1) * row_gap_in
     per_line = int(WIDTH_IN * _CHARACTERS_PER_IN)
-    lines = textwrap.wrap(" ".join(footer), per_line)
+    lines = textwrap.wrap(" ".join(filter(None, footer)), per_line)
     warning = textwrap.wrap(notice, int(per_line * 0.9))
     legend = _legend(figure, handles) if handles else None
     legend_in = legend.get_window_extent().height / figure.dpi + 0.2 if legend else 0.1
     footer_in = _LINE_IN * (len(lines) + len(warning)) + 0.08
-    total = legend_in + top_in + height_in + bottom_in + footer_in
+    total = legend_in + top_in + panels_in + bottom_in + footer_in
     figure.set_size_inches(WIDTH_IN, total)
     if legend:
         legend.set_bbox_to_anchor((left_in / WIDTH_IN, 1 - 0.05 / total))
-    each = (WIDTH_IN - left_in - right_in - gap_in * (len(axes) - 1)) / len(axes)
+    each = (WIDTH_IN - left_in - right_in - gap_in * (columns - 1)) / columns
     for index, panel in enumerate(axes):
-        x = left_in + index * (each + gap_in)
-        panel.set_position(
-            (x / WIDTH_IN, (footer_in + bottom_in) / total, each / WIDTH_IN, height_in / total)
-        )
+        row, column = divmod(index, columns)
+        x = left_in + column * (each + gap_in)
+        y = footer_in + bottom_in + (num_rows - 1 - row) * (height_in + row_gap_in)
+        panel.set_position((x / WIDTH_IN, y / total, each / WIDTH_IN, height_in / total))
     for index, text in enumerate([*warning, *lines]):
         red = index < len(warning)
         figure.text(
@@ -153,8 +160,11 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def length_axis(axes: Axes, lengths: Sequence[int], label: str) -> None:
-    """A log2 axis over lengths with a label at every second octave and the last, at each if they are few."""
+def length_axis(axes: Axes, lengths: Sequence[int], label: str, unit: str = "tokens") -> None:
+    """A log2 axis over lengths with a label at every second octave and the last, at each if they are few.
+
+    A few lengths that are no powers of two are labelled themselves.
+    """
     low, high = min(lengths), max(lengths)
     axes.set_xscale("log", base=2)
     axes.set_xlim(low / 2**0.35, high * 2**0.35)
@@ -164,9 +174,11 @@ def length_axis(axes: Axes, lengths: Sequence[int], label: str) -> None:
     labelled = (
         sorted({*inside[::step], inside[-1]} if len(inside) <= 17 else inside[::3]) if inside else [low, high]
     )
+    if len({*lengths}) <= 9 and not {*lengths} <= {*inside}:
+        labelled = inside = sorted({*lengths})
     axes.xaxis.set_major_locator(FixedLocator(labelled))
     axes.xaxis.set_minor_locator(FixedLocator(inside))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: format_length(length)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: format_length(length, unit)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
 

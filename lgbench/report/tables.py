@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lgbench.report.curves import Board, load
-from lgbench.report.wording import NOTHING, count_of, format_length, format_value
+from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
 
 MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
@@ -67,9 +67,7 @@ def _table(board: Board) -> Table:
     values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
     lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
     table = Table(
-        title=Text(
-            f"{board.title}: {board.metric} ({'higher' if board.higher_is_better else 'lower'} is better)"
-        ),
+        title=Text(f"{board.title}: {board.metric} ({board.direction})"),
         caption=Text(_caption(board, curve)),
         title_justify="left",
         caption_justify="left",
@@ -80,7 +78,7 @@ def _table(board: Board) -> Table:
     )
     table.add_column("method", overflow="fold", min_width=11)
     for length in lengths:
-        table.add_column(format_length(length), justify="right", no_wrap=True)
+        table.add_column(board.length(length), justify="right", no_wrap=True)
     for series in values.index:
         cells = []
         for length in lengths:
@@ -96,7 +94,8 @@ def _table(board: Board) -> Table:
 
 
 def _caption(board: Board, curve: pd.DataFrame) -> str:
-    trained = ", ".join(format_length(length) for length in sorted(curve["train_length"].unique()))
+    trained = ", ".join(board.length(length) for length in sorted(curve["train_length"].unique()))
     seeds = count_of(curve["num_seeds"], "seed")
-    text = f"Evaluation lengths, K = 1,024; trained up to {trained}; {seeds}; ± half of the 95 % interval."
+    text = f"Lengths in {unit_in_words(board.length_unit)}; trained up to {trained}; {seeds}"
+    text += "; ± half of the 95 % interval."
     return f"{text}\n{board.notice}" if board.notice else text

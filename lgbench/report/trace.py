@@ -43,10 +43,11 @@ def trace_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _evaluation_wall_s(rows: pd.DataFrame) -> float:
-    """Seconds of all evaluations of a cell; a pass shared by a grid of lengths counts once."""
-    shared = rows["shared_prefix"].isin([True])
-    passes = rows[shared].drop_duplicates(["axis", "step", "metric"])["eval_wall_s"].sum()
-    return float(passes + rows[~shared]["eval_wall_s"].sum())
+    """Seconds of all evaluations of a cell; a pass that gave several lengths or metrics counts once."""
+    shared, rows = rows["shared_prefix"].isin([True]), rows.assign(queries=rows["axis"] == "queries")
+    passes = rows[shared].drop_duplicates(["queries", "step"])["eval_wall_s"].sum()
+    single = rows[~shared].drop_duplicates(["queries", "step", "eval_length", "num_queries"])
+    return float(passes + single["eval_wall_s"].sum())
 
 
 def read_environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from lgbench.report.curves import Board
@@ -17,8 +18,10 @@ BEYOND_CHANCE = 0.5
 """How far beyond chance the axis may reach, as a share of the way from best to chance."""
 ARROWS = 0.035
 """Height of a row of arrows, as a share of the panel."""
-X_COLUMN = {"context": "eval_length", "queries": "num_queries"}
+X_COLUMN = {"context": "eval_length", "queries": "num_queries", "position": "eval_length"}
 """Column of the store that each axis varies."""
+FAR = 3
+"""A logarithmic axis reaches to chance only if a curve comes this near to it, as a factor."""
 _LABEL_IN = 0.125
 """Least distance between two labels, inches."""
 
@@ -39,17 +42,25 @@ class Range:
         return float((at - low) / (high - low))
 
 
-def vertical_range(points: pd.DataFrame, higher_is_better: bool) -> Range:
+def vertical_range(points: pd.DataFrame, higher_is_better: bool, combine: str = "mean") -> Range:
     """From the best possible value to the worst one drawn, at most `BEYOND_CHANCE` beyond chance.
 
-    Logarithmic for errors with best value 0 of which some are below a thirtieth of chance.
+    Logarithmic for errors with best value 0 of which some are below a thirtieth of chance, and for metrics
+    that are the exponential of a mean (perplexity), where it starts at the best one drawn.
 
     Args:
         points: everything that will be drawn, with `value`, `low`, `high`, `chance` and `best`.
         higher_is_better: direction of the metric.
+        combine: how values of items become one.
     """
     chance, best = points["chance"].mean(), points["best"].mean()
     drawn = pd.concat([points["value"], points["low"], points["high"]]).dropna()
+    if combine == "exp_mean":
+        reach = chance * (chance / best) ** BEYOND_CHANCE
+        worst = min(drawn.max(), reach)
+        worst = max(worst, chance) if worst > chance / FAR else worst
+        pad = (worst / drawn.min()) ** 0.06
+        return Range(drawn.min() / pad, worst * pad, True)
     reach = BEYOND_CHANCE * abs(chance - best)
     if higher_is_better:
         worst = max(chance - reach, min(drawn.min(), chance))
@@ -68,8 +79,34 @@ def set_vertical(axes: Axes, limits: Range, board: Board) -> None:
     """Apply a range, and name the metric and its direction."""
     if limits.is_log:
         axes.set_yscale("log")
+        if limits.top / limits.bottom < 100:
+            axes.yaxis.set_major_locator(FixedLocator(_round_values(limits)))
+            axes.yaxis.set_minor_locator(FixedLocator([]))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(limits.bottom, limits.top)
-    axes.set_ylabel(f"{board.metric} ({'higher' if board.higher_is_better else 'lower'} is better)")
+    axes.set_ylabel(f"{board.metric} ({board.direction})")
+
+
+def _round_values(limits: Range) -> list[float]:
+    """Ticks of a logarithmic axis of less than two decades: 1, 2, 5, …, or an even grid if it is short."""
+    if limits.top / limits.bottom > 5:
+        exponents = range(int(np.floor(np.log10(limits.bottom))), int(np.ceil(np.log10(limits.top))) + 1)
+        ticks = [digit * 10.0**k for k in exponents for digit in (1, 2, 5)]
+    else:
+        ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(limits.bottom, limits.top)
+    return [float(tick) for tick in ticks if limits.bottom <= tick <= limits.top]
+
+
+def tell_unseen(points: pd.DataFrame, limits: Range) -> str:
+    """A sentence about chance and the best possible value where they are off a logarithmic axis."""
+    found = []
+    for name, column in (("The best possible value", "best"), ("Chance", "chance")):
+        value = points[column].mean()
+        if limits.is_log and not limits.bottom < value < limits.top:
+            where = "below" if value <= limits.bottom else "above"
+            found.append(f"{name}, {value:.3g}, is {where} the axis.")
+    return " ".join(found)
 
 
 def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order: list[str]) -> pd.DataFrame:
@@ -103,7 +140,7 @@ def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order:
     return outside
 
 
-def tell_clipped(outside: pd.DataFrame, axis: str) -> str:
+def tell_clipped(outside: pd.DataFrame, axis: str, unit: str = "tokens") -> str:
     """A sentence with the most extreme value of each series off the axis; empty if there is none."""
     if outside.empty:
         return ""
@@ -111,7 +148,7 @@ def tell_clipped(outside: pd.DataFrame, axis: str) -> str:
     distance = (outside["value"] - outside["chance"]).abs()
     extremes = outside.loc[distance.groupby(outside["series"], sort=False).idxmax()]
     found = [
-        f"{series}, {format_value(value)} at {format_length(length)}"
+        f"{series}, {format_value(value)} at {format_length(length, unit)}"
         for series, value, length in extremes[["series", "value", x]].itertuples(index=False)
     ]
     return f"Off the axis (arrows), at most: {'; '.join(found)}."
@@ -132,8 +169,9 @@ def draw_references(axes: Axes, points: pd.DataFrame, x: str, limits: Range) -> 
             ends[name.replace("_", " ")] = float(value)
     left, right = axes.get_xlim()
     xs, heights = [left, *chance.index, right], [chance.iloc[0], *chance, chance.iloc[-1]]
-    axes.plot(xs, heights, color="black", linewidth=1, linestyle="--", zorder=2)
-    ends["chance"] = float(chance.iloc[-1])
+    if limits.bottom < chance.iloc[-1] < limits.top:
+        axes.plot(xs, heights, color="black", linewidth=1, linestyle="--", zorder=2)
+        ends["chance"] = float(chance.iloc[-1])
     best = float(points["best"].mean())
     if limits.bottom < best < limits.top:
         axes.axhline(best, color=GREY, linewidth=0.8, zorder=1)

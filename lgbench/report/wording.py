@@ -10,12 +10,22 @@ NOTHING = "–"
 """Stands where there is no number."""
 
 
-def format_length(length: float) -> str:
-    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything uneven in full: 1,000."""
-    for unit, size in (("M", 1 << 20), ("K", 1 << 10)):
-        if length >= size and length * 2 % size == 0:
-            return f"{length / size:g}{unit}"
+def format_length(length: float, unit: str = "tokens") -> str:
+    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything uneven in full: 1,000.
+
+    Args:
+        length: the number.
+        unit: what it counts; anything but tokens is shown in full.
+    """
+    for letter, size in (("M", 1 << 20), ("K", 1 << 10)):
+        if unit == "tokens" and length >= size and length * 2 % size == 0:
+            return f"{length / size:g}{letter}"
     return f"{int(length):,}"
+
+
+def unit_in_words(unit: str) -> str:
+    """What lengths count, for an axis: "tokens, K = 1,024", "documents"."""
+    return "tokens, K = 1,024" if unit == "tokens" else unit
 
 
 def format_value(value: float, like: float | None = None) -> str:
