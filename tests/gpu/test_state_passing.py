@@ -32,7 +32,7 @@ def make(task, tmp_path):
         recipe = replace(task.recipe("smoke", "causal"), train_steps=120)
         training = Training(
             task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="test",
-            method_params="{}", backbone="mamba", low=1, high=64, recipe=recipe, seed=0,
+            method_params="{}", low=1, high=64, recipe=recipe, seed=0,
         )  # fmt: skip
         return Trainer(training, task, StatePassing(StatePassing.Params(**params)), tmp_path / folder)
 
