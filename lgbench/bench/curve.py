@@ -37,7 +37,7 @@ class Case:
 
 
 CASES = {
-    "cuda": Case("paper", tuple(2**k for k in range(16)), num_queries=1024, num_items=512, batch=64),
+    "cuda": Case("paper", tuple(2**k for k in range(16)), num_queries=1024, num_items=512, batch=256),
     "cpu": Case("smoke", tuple(2**k for k in range(16)), num_queries=256, num_items=4, batch=4),
 }
 

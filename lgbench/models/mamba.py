@@ -138,7 +138,8 @@ class Mamba(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
         first = 0 if read is None else tokens.shape[1] - read
-        return Advance(self.norm(tokens[:, first:]), positions[:, first:], states)
+        hidden = rms_norm(tokens[:, first:], self.norm.weight, self.norm.eps)
+        return Advance(hidden, positions[:, first:], states)
 
     def answer(
         self,
@@ -220,7 +221,8 @@ class MambaBlock(nn.Module):
         scan_backend: str,
     ) -> tuple[Tensor, Tensor | None, LayerState]:
         """Residual `(batch, kept, d_model)`, kept indices `(batch, kept)` or None, state after the piece."""
-        a, z = self.in_proj(rms_norm(residual, self.norm.weight, self.norm.eps)).chunk(2, dim=-1)
+        u = rms_norm(residual, self.norm.weight, self.norm.eps, for_product=True)
+        a, z = self.in_proj(u).chunk(2, dim=-1)
         x, conv_state = convolve(self.conv, a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         delta, bias = F.linear(tau, self.dt_proj.weight), self.dt_proj.bias

@@ -1,9 +1,9 @@
-"""RMSNorm that hands matrix products what they read: under autocast in its narrow type, in one pass.
+"""RMSNorm in one pass for rows of any width, which can round for the matrix product that follows.
 
     y = w ∘ x / sqrt(mean(x²) + ε)
 
-Autocast computes norms in float32, and rounds for the next product in a pass of its own. Here both are one,
-with the same numbers up to the order of sums.
+PyTorch gives each row a block of threads, which rows of 16 leave idle, and autocast rounds the result in a
+pass of its own. The numbers are the same up to the order of sums.
 """
 
 import torch
@@ -14,20 +14,21 @@ MOST = 8192
 """Widest row of the kernels; they hold it in registers."""
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, *, for_product: bool = False) -> Tensor:
     """Normalise the last dimension.
 
     Args:
         x: `(..., width)`, any float type and layout.
         weight: `(width,)`.
         eps: added to the mean square.
+        for_product: what follows is a matrix product, which autocast would round the result for.
 
     Returns:
-        the shape of x; on CUDA under autocast in autocast's type, else in that of x.
+        the shape and type of x; autocast's type on CUDA under autocast if `for_product`.
     """
-    narrow = x.device.type == "cuda" and torch.is_autocast_enabled("cuda")
-    if not narrow or x.dtype == torch.float64 or x.numel() == 0 or x.shape[-1] > MOST:
+    if x.device.type != "cuda" or x.dtype == torch.float64 or x.numel() == 0 or x.shape[-1] > MOST:
         return F.rms_norm(x, weight.shape, weight, eps)
     from lgbench.ops.rms_norm_triton import RmsNorm
 
-    return RmsNorm.apply(x, weight, eps, torch.get_autocast_dtype("cuda"))
+    narrow = for_product and torch.is_autocast_enabled("cuda")
+    return RmsNorm.apply(x, weight, eps, torch.get_autocast_dtype("cuda") if narrow else x.dtype)
