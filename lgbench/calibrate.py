@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lgbench import checkpoint
-from lgbench.evaluate import PIECE, can_stream
+from lgbench.evaluate import PIECE, autocast, can_stream, num_tokens
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
@@ -74,6 +74,7 @@ class CalibrationData:
         self._sample, self._loss, self._device = task.sample, task.loss, task.device
         self._method, self._recipe, self._seed, self._earlier = method, recipe, seed, dict(earlier)
         self.train_length, self.num_queries = recipe.train_length, recipe.train_queries[1]
+        self._train_tokens = task.context_tokens(recipe.train_length)
         self.tokens, self.digests = 0, Digests()
 
     def draw(self, part: str, num_items: int, length: int) -> Batch:
@@ -90,7 +91,7 @@ class CalibrationData:
         batch = self._sample(num_items, length, self.num_queries, generator)
         self.tokens += num_items * (length + self.num_queries)
         self.digests.setdefault(length, []).extend(
-            zip(_digests(batch.context, HEAD), _digests(batch.context, length), strict=True)
+            zip(_digests(batch.context, HEAD), _digests(batch.context), strict=True)
         )
         return batch
 
@@ -117,7 +118,7 @@ class CalibrationData:
         return total
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
-        first = self._method.first_token(length, self.train_length)
+        first = self._method.first_token(length, self._train_tokens)
         if not can_stream(model):
             read = Batch(_span(batch.context, first, length), batch.queries, batch.targets)
             return model.answer(read, mode="score", length=length - first)
@@ -164,6 +165,7 @@ def fit_lengths(
         "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
         "queries": recipe.train_queries[1],
         "train_length": recipe.train_length,
+        "precision": recipe.eval_precision,
         "seed": seed,
     }
     fits: dict[tuple[int | None, ...], Fit] = {}
@@ -175,7 +177,8 @@ def fit_lengths(
             on_progress(f"calibration of {part_name} at {at}")
             path = folder / f"fit-{_hash(settings | _asked(parts, k, plan))}.safetensors"
             data = CalibrationData(task, method, recipe, seed, fit.values)
-            fit = fit + _load_or_fit(path, part, model, data, at)
+            with autocast(task.device, recipe):
+                fit = fit + _load_or_fit(path, part, model, data, at)
         fits[plan] = fit
     return {length: fits[plan] for length, plan in wanted.items()}
 
@@ -189,10 +192,12 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet) -> None:
     for length, digests in {n: d for fit in fits.values() for n, d in fit.digests.items()}.items():
         for start in range(0, items.num_items, 16):
             chosen = slice(start, min(start + 16, items.num_items))
-            heads = _digests(items.context(chosen, 0, min(HEAD, length), length), HEAD)
+            tokens = num_tokens(items, length)
+            head = tokens if hasattr(items, "num_tokens") else min(HEAD, tokens)  # padding is in front
+            heads = _digests(items.context(chosen, 0, head, length), HEAD)
             if not set(heads) & {head for head, _ in digests}:
                 continue
-            wholes = _digests(items.context(chosen, 0, length, length), length)
+            wholes = _digests(items.context(chosen, 0, tokens, length))
             shared = set(wholes) & {whole for _, whole in digests}
             if shared:
                 raise ValueError(
@@ -241,12 +246,15 @@ def _items(batch: Batch, chosen: slice) -> Batch:
     return Batch(context, queries, batch.targets[chosen])
 
 
-def _digests(context: Tensors, stop: int) -> list[str]:
-    """A hash of the first tokens of each item."""
-    arrays = [context[name][:, :stop].cpu().contiguous().numpy() for name in sorted(context)]
-    return [
-        hashlib.sha256(b"".join(a[k].tobytes() for a in arrays)).hexdigest() for k in range(len(arrays[0]))
-    ]
+def _digests(context: Tensors, stop: int | None = None) -> list[str]:
+    """A hash of the first tokens of each item, of all if `stop` is None; padding does not count."""
+    arrays = {name: context[name].cpu().contiguous() for name in sorted(context)}
+    mask = arrays.pop("mask", None)
+    found = []
+    for k in range(len(next(iter(arrays.values())))):
+        rows = (a[k] if mask is None else a[k][mask[k]] for a in arrays.values())
+        found.append(hashlib.sha256(b"".join(row[:stop].numpy().tobytes() for row in rows)).hexdigest())
+    return found
 
 
 def _weights_digest(model: Model) -> str:

@@ -85,8 +85,10 @@ class LongMamba(Method):
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
         """Threshold and logarithm of the survival of every channel, float32 `(num_layers, channels)` each."""
         profile = _profile_length(self.params, data.train_length)
-        seen, undisturbed = _Statistics(length, profile, self.params), model.intervention
         batch = data.draw("calibration", self.params.items, profile)
+        tokens = next(iter(batch.context.values())).shape[1]  # a length may count documents
+        seen = _Statistics(round(length * tokens / profile), tokens, self.params)
+        undisturbed = model.intervention
         model.intervention = Composed([undisturbed, seen])
         try:
             data.loss(model, batch, {})
