@@ -114,6 +114,7 @@ def resolve_cells(
         method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
         for recipe, seed in _recipes(task, method, method_request.name, seeds, preset, axes, overrides):
             _check(recipe)
+            task.check(recipe)
             method.check(recipe)
             training = _training(task_name, task, method_request.name, method, recipe, seed)
             for step in sorted({*(axes.eval_at_steps or ()), recipe.train_steps}):

@@ -137,6 +137,8 @@ class EvalSet(Protocol):
     #   num_tokens(length) -> int                   tokens of a context, where length counts something else
     #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens `(batch, num_targets)`;
     #                                               NaN where a metric does not apply to an item
+    #   reach(longest)                              called before anything is read, with the longest length of all
+    #   num_items_at(length) -> int                 where there are not always num_items
     #   facts(length) -> {name: list}               what is worth keeping of each item, e.g. its needle's depth
 
 
@@ -187,6 +189,13 @@ class Task:
             LookupError: the task has no such preset; the message lists the ones it has.
         """
         raise NotImplementedError
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse numbers that do not fit the task, before anything is trained; before and after `prepare`.
+
+        Raises:
+            UserError: what does not fit, and what would.
+        """
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Load the data once and keep it on the device. Sets `data_source` and `data_fingerprint`."""
