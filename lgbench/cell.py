@@ -38,10 +38,13 @@ class Items:
     Args:
         task: prepared.
         num_items: how many.
+        longest: the longest context that they will have; None leaves it to them.
     """
 
-    def __init__(self, task: Task, num_items: int) -> None:
+    def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
+        if longest is not None and hasattr(self.items, "reach"):
+            self.items.reach(longest)
         self._references: dict[tuple[int, str], dict[str, float]] = {}
 
     def references(self, num_queries: int, metric: Metric) -> dict[str, float]:

@@ -107,6 +107,11 @@ def num_tokens(items: EvalSet, length: int) -> int:
     return items.num_tokens(length) if hasattr(items, "num_tokens") else length
 
 
+def num_items(items: EvalSet, length: int) -> int:
+    """Items there are at this length."""
+    return items.num_items_at(length) if hasattr(items, "num_items_at") else items.num_items
+
+
 def can_stream(model: Model) -> bool:
     """Whether a context can be read in pieces: it is causal, and no method chooses among all tokens."""
     return model.causal and "keep" not in overridden_hooks(model.intervention)
@@ -173,7 +178,8 @@ class _Evaluation:
         losses: list[list[Tensor]] = []
         clock, last = _Clock(task.device), num_tokens(items, grid[-1])
         first = 0 if shared else self._first(last)
-        for chosen in _batches(items.num_items, self.recipe.eval_batch):
+        count = num_items(items, grid[-1])
+        for chosen in _batches(count, self.recipe.eval_batch):
             state, start, summed = None, first, []
             for length in grid:
                 stop = num_tokens(items, length)
@@ -182,7 +188,7 @@ class _Evaluation:
                 start = stop
                 scores[length].append(self._scores_from(state, chosen, length, stop - first))
             losses.append(summed)
-        taken = self._taken(clock, items.num_items * (last + len(grid) * num_queries))
+        taken = self._taken(clock, count * (last + len(grid) * num_queries))
         kept = tuple(last - first + asked for asked in self.model.backbone.processed) if first else ()
         found = [
             m
@@ -198,7 +204,7 @@ class _Evaluation:
         num_queries = self.recipe.eval_queries
         clock = _Clock(self.task.device)
         scores = list(self._whole_scores(length, num_queries))
-        tokens = self.items.num_items * (num_tokens(self.items, length) + num_queries)
+        tokens = num_items(self.items, length) * (num_tokens(self.items, length) + num_queries)
         taken = self._taken(clock, tokens)
         return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
 
@@ -211,23 +217,24 @@ class _Evaluation:
         found: list[Measurement] = []
         tokens_in, kept = num_tokens(items, length), ()
         first = self._first(tokens_in)
+        count = num_items(items, length)
         clock = _Clock(task.device)
         if self.streamed:
             parts = []
-            for chosen in _batches(items.num_items, self.recipe.eval_batch):
+            for chosen in _batches(count, self.recipe.eval_batch):
                 state, _ = self._read(chosen, None, first, tokens_in, length, first)
                 queries, targets = items.queries(chosen, length, grid[-1])
                 predictions = self.model.answer_from(state, queries, grid[-1], tokens_in - first)
                 parts.append(task.score(predictions, targets))
             by_query = torch.cat(parts)
-            taken = self._taken(clock, items.num_items * (tokens_in + grid[-1]))
+            taken = self._taken(clock, count * (tokens_in + grid[-1]))
         for num_queries in grid:
             if self.streamed:
                 scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
             else:
                 clock = _Clock(task.device)
                 scores, kept = list(self._whole_scores(length, num_queries)), self._kept()
-                taken = self._taken(clock, items.num_items * (tokens_in + num_queries))
+                taken = self._taken(clock, count * (tokens_in + num_queries))
             points = self._points(length, scores, shared_prefix=self.streamed, kept_tokens=kept, **taken)
             found += [replace(m, axis="queries", num_queries=num_queries) for m in points]
         return found
@@ -249,7 +256,7 @@ class _Evaluation:
         first = self._first(tokens)
         size = self.recipe.eval_batch
         size = max(1, min(size, size * PIECE // (tokens + num_queries)))
-        for chosen in _batches(items.num_items, size):
+        for chosen in _batches(num_items(items, length), size):
             queries, targets = items.queries(chosen, length, num_queries)
             context = items.context(chosen, first, tokens, length)
             if self.task.generates:

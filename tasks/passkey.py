@@ -32,7 +32,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from lgbench.data.haystack import Corpus, Needles, hide, pad, read_corpus
+from lgbench.data.haystack import Corpus, Needles, hide, join, pad, read_corpus
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import Tokenizer, make_tokenizer
 from lgbench.errors import UserError
@@ -121,6 +121,18 @@ class Passkey(Task):
             raise LookupError(f"passkey has no preset '{preset}'. It has: smoke, small, paper")
         return RECIPES[preset]
 
+    def check(self, recipe: Recipe) -> None:
+        """Refuse contexts without room for the needle, and items that do not share out among the depths.
+
+        Raises:
+            UserError: says what would fit.
+        """
+        self.check_items(recipe.eval_items)
+        if self.data_fingerprint:
+            shortest = min(stage[0] for stage in recipe.stages) if recipe.stages else recipe.train_length
+            for length in (recipe.train_length, shortest, recipe.eval_lengths[0]):
+                self.check_length(length)
+
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Put the text, all codes of the training and their needles on the device."""
         super().prepare(device, data_dir)
@@ -148,7 +160,7 @@ class Passkey(Task):
 
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """One embedding, tied with the head."""
-        return TokenInterface(self.tokenizer.size, d_model)
+        return TokenInterface(self.vocabulary or self.tokenizer.size, d_model)
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Training items: any code, at any sentence of the text, anywhere in a context of `length` tokens."""
@@ -219,6 +231,15 @@ class Passkey(Task):
         hay = hide(corpus, needles, text_at, needle_at, max(0, start - first), stop - first)
         return torch.cat([asked, hay], dim=1)
 
+    def check_items(self, num_items: int) -> None:
+        """Refuse a number of items that is no multiple of the number of depths."""
+        depths = self.params.depths
+        if num_items % len(depths):
+            raise UserError(
+                f"--eval-items {num_items}: passkey needs a multiple of its {len(depths)} depths, "
+                f"{', '.join(f'{depth:g}' for depth in depths)}"
+            )
+
     def check_length(self, length: int) -> None:
         """Refuse a context without room for question and needle.
 
@@ -239,8 +260,7 @@ class Passkey(Task):
             )
         if self.params.variant == "natural":
             return read_corpus(documents, self.tokenizer, self.device, shortest)
-        block = torch.tensor(self.tokenizer.encode(BLOCK), device=self.device)
-        return Corpus(block, torch.zeros(1, dtype=torch.long, device=self.device))
+        return join([self.tokenizer.encode_array(BLOCK)], self.tokenizer, self.device)
 
 
 class Answers:
@@ -297,14 +317,9 @@ class PasskeyItems:
     """
 
     def __init__(self, task: Passkey, num_items: int, seed: int) -> None:
+        task.check_items(num_items)
         self.task, self.num_items, self.seed = task, num_items, seed
-        depths = task.params.depths
-        if num_items % len(depths):
-            raise UserError(
-                f"--eval-items {num_items}: passkey needs a multiple of its {len(depths)} depths, "
-                f"{', '.join(f'{depth:g}' for depth in depths)}"
-            )
-        self.depths = np.tile(depths, num_items // len(depths))
+        self.depths = np.tile(task.params.depths, num_items // len(task.params.depths))
         choices = task.codes["eval"]
         chosen = np.random.default_rng((seed, 1)).integers(len(choices), size=num_items)
         self.codes = [choices[k] for k in chosen]
@@ -317,7 +332,7 @@ class PasskeyItems:
         """Tokens `start` to `stop` of these items at this length; nothing else is made."""
         text_at, needle_at = (places[items] for places in self._places(length))
         needles = Needles(self.needles.tokens[items], self.needles.sizes[items])
-        corpus, stop = self.task.eval_corpus, min(stop, length)
+        corpus = self.task.eval_corpus
         return {"tokens": self.task.context(corpus, needles, text_at, needle_at, start, stop)}
 
     def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:

@@ -26,10 +26,16 @@ MAX_CHARS = 1 << 25
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Tokens `(num_tokens,)`, uint8 or int32, and where sentences start `(num_sentences,)`."""
+    """Pieces (sentences, documents) end to end, on a device."""
 
     tokens: Tensor
+    """`(num_tokens,)`, uint8 or int32."""
     starts: Tensor
+    """Token that each piece begins with, int64 `(num_pieces,)`."""
+    sizes: Tensor
+    """Tokens of each piece, int64 `(num_pieces,)`."""
+    longest: int
+    """The largest of the sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,16 @@ def read_corpus(
     chars = itertools.accumulate(map(len, documents), initial=0)
     chosen = [text for text, before in zip(documents, chars) if before < MAX_CHARS]  # noqa: B905
     pieces = (tokenizer.encode_array(text[a:b]) for text in chosen for a, b in sentences(text))
-    kept = [piece for piece in pieces if len(piece) >= shortest]
-    starts = np.cumsum([0, *map(len, kept[:-1])])
+    return join([piece for piece in pieces if len(piece) >= shortest], tokenizer, device)
+
+
+def join(pieces: Sequence[np.ndarray], tokenizer: Tokenizer, device: torch.device) -> Corpus:
+    """Tokens of pieces of text as a corpus on the device."""
     dtype = torch.uint8 if tokenizer.size <= 257 else torch.int32  # the end of text, 256, is in no text
-    tokens = torch.from_numpy(np.concatenate(kept)).to(dtype)
-    return Corpus(tokens.to(device), torch.from_numpy(starts).to(device))
+    tokens = torch.from_numpy(np.concatenate(pieces)).to(dtype)
+    sizes = torch.tensor([len(piece) for piece in pieces])
+    starts = sizes.cumsum(0) - sizes
+    return Corpus(tokens.to(device), starts.to(device), sizes.to(device), int(sizes.max()))
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> Tensor:

@@ -77,7 +77,7 @@ def run_plan(
     pending = [c for c in cells if force or not store.has(c.task, c.key)]
     outcome.skipped_as_done = len(cells) - len(pending)
     progress.begin(total=len(pending), done_before=outcome.skipped_as_done)
-    items: dict[tuple[str, int], Items] = {}
+    items: dict[tuple[str, int, int], Items] = {}
     with _polite_interrupt() as should_stop:
         for task_id, group in groupby(pending, key=task_key):
             task = tasks[task_id]
@@ -179,17 +179,17 @@ def _failure(trainer: Trainer, status: str, reason: str) -> _Failure:
 def _evaluate(
     cell: Cell,
     task: Task,
-    items: dict[tuple[str, int], Items],
+    items: dict[tuple[str, int, int], Items],
     store: Store,
     outcome: Outcome,
     progress: Progress,
     scan_backend: str,
 ) -> None:
     progress.evaluation_begins(cell)
-    key = (task_key(cell), cell.recipe.eval_items)
+    key = (task_key(cell), cell.recipe.eval_items, cell.recipe.eval_lengths[-1])
     try:
         if key not in items:
-            items[key] = Items(task, cell.recipe.eval_items)
+            items[key] = Items(task, *key[1:])
         rows = run_cell(cell, task, items[key], store, scan_backend, progress.evaluation)
     except UserError:
         raise
