@@ -5,14 +5,16 @@ Imports every plugin, so only `lgbench list methods` comes here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lgbench.errors import UserError
 from lgbench.method import Method
 from lgbench.models import backbone_class
 from lgbench.registry import METHODS, TASKS, Registry
-from lgbench.task import Task
+from lgbench.task import Layout, Task
+
+PRESETS = ("smoke", "small", "paper")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +34,7 @@ class Applicability:
     reasons: dict[tuple[str, str], str | None]
 
 
-def applicability(
-    tasks: Registry = TASKS, methods: Registry = METHODS, preset: str = "small"
-) -> Applicability:
+def applicability(tasks: Registry = TASKS, methods: Registry = METHODS) -> Applicability:
     """Ask every method about every task, both with their default parameters and nothing loaded.
 
     A plugin that cannot be imported has that as the reason of its whole line or column.
@@ -42,7 +42,6 @@ def applicability(
     Args:
         tasks: registry of tasks.
         methods: registry of methods.
-        preset: a task must have it for the method's backbone.
     """
     made_tasks, made_methods = _instances(tasks), _instances(methods)
     return Applicability(
@@ -50,7 +49,7 @@ def applicability(
         methods=list(made_methods),
         backbones={name: () if isinstance(m, str) else m.backbones for name, m in made_methods.items()},
         reasons={
-            (name, task): _reason(method, made_tasks[task], preset)
+            (name, task): _reason(method, made_tasks[task])
             for name, method in made_methods.items()
             for task in made_tasks
         },
@@ -88,20 +87,24 @@ def _instances(registry: Registry) -> dict[str, Task | Method | str]:
     return made
 
 
-def _reason(method: Method | str, task: Task | str, preset: str) -> str | None:
+def _reason(method: Method | str, task: Task | str) -> str | None:
     if isinstance(method, str) or isinstance(task, str):
         return method if isinstance(method, str) else task
     if reason := method.unsupported(task):
         return reason
     layout = backbone_class(method.backbone).layout
-    try:
-        task.recipe(preset, layout)
-    except LookupError as error:
-        return (
-            f"no preset {preset} for a backbone of layout {layout}: {error.args[0] if error.args else error}"
-        )
+    if not any(_has_recipe(task, preset, layout) for preset in PRESETS):
+        return f"the task has no preset for backbones of layout {layout}"
     return None
 
 
-def _distinct(reasons: Sequence[str | None]) -> list[str]:
+def _has_recipe(task: Task, preset: str, layout: Layout) -> bool:
+    try:
+        task.recipe(preset, layout)
+    except LookupError:
+        return False
+    return True
+
+
+def _distinct(reasons: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(reason for reason in reasons if reason))

@@ -386,6 +386,15 @@ def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path)
     )
 
 
+def test_list_methods_shows_on_which_tasks_each_runs(lgbench):
+    lines = lgbench("list", "methods").stdout.splitlines()
+    head = next(line for line in lines if line.startswith("method "))
+    assert "omniglot" in head.split() and head.split()[-1] == "backbones"
+    vanilla = next(line for line in lines if line.startswith("vanilla "))
+    assert vanilla.split()[head.split().index("omniglot")] == "yes"
+    assert "backbones" not in lgbench("list").stdout
+
+
 def test_data_list_shows_every_file_and_whether_it_is_here(lgbench):
     result = lgbench("data", "list")
     assert result.exit_code == 0

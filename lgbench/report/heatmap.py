@@ -37,7 +37,8 @@ _LINE = {"color": "white", "linewidth": 1, "path_effects": [withStroke(linewidth
 def depth_cells(board: Board) -> pd.DataFrame:
     """What was measured at each depth and length at the end of training.
 
-    Read from the rows whose items have a "depth" among their facts, from 0 at the start of the context to 1.
+    Read from the rows whose items have among their facts a "depth", from 0 at the start of the context to 1,
+    or a "place", the number of the document that matters, from 0.
 
     Returns:
         one row a series, length and depth: `series`, `train_length`, `eval_length`, `depth`, `value`, `low`,
@@ -63,11 +64,11 @@ def depth_cells(board: Board) -> pd.DataFrame:
 
 def _items(board: Board) -> pd.DataFrame:
     """One row an item that has a depth, of the last step of each series."""
-    rows = board.rows[(board.rows["axis"] == "context") & board.rows["item_facts"].str.contains('"depth"')]
+    rows = board.rows[(board.rows["axis"] == "context") & (board.rows["item_facts"] != "")]
     rows = rows[rows["step"] == rows.groupby("series")["step"].transform("max")]
     parts = []
     for row in rows.itertuples():
-        depths, values = json.loads(row.item_facts)["depth"], values_of(row)
+        depths, values = _depths(json.loads(row.item_facts), row.eval_length), values_of(row)
         if len(depths) == len(values):
             same = {"series": row.series, "train_length": row.train_length, "eval_length": row.eval_length}
             same |= {"seed": row.seed, "items_hash": row.items_hash}
@@ -81,6 +82,13 @@ def _items(board: Board) -> pd.DataFrame:
     return items.sort_values(
         ["series", "eval_length", "depth"], key=lambda s: s.map(order) if s.name == "series" else s
     )
+
+
+def _depths(facts: dict[str, list], length: int) -> list[float]:
+    """Where in a context of `length` each item has what is asked for, 0 to 1; empty if that is not known."""
+    if "place" in facts:
+        return [place / max(1, length - 1) for place in facts["place"]]
+    return facts.get("depth", [])
 
 
 def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:

@@ -123,6 +123,34 @@ def store_curve(root, curve=rises_then_falls, *, lengths=LENGTHS, num_items=40, 
     return root
 
 
+def store_items(root, values, facts=None, **columns):
+    """Store the cell of a method and seed from `values`, length → values of its items; → `root`.
+
+    With `facts`, length → what is kept of them. Items of an exponential metric are logarithms of its values.
+    """
+    base = row(**columns)
+    key = json.dumps([str(value) for value in base.values()])
+    base["cell"] = hashlib.sha256(key.encode()).hexdigest()[:12]
+    rows = []
+    for length, items in values.items():
+        mean = float(np.mean(items))
+        value = float(np.exp(mean)) if base["combine"] == "exp_mean" else mean
+        rows.append(
+            base
+            | {"eval_length": length, "context_tokens": length, "value": value}
+            | {"item_values": list(items), "num_items": len(items)}
+            | {"item_facts": json.dumps(facts[length]) if facts else ""}
+        )
+    Store(root).write(base["task"], base["cell"], rows)
+    return root
+
+
+@pytest.fixture(scope="session")
+def items():
+    """The function `store_items`."""
+    return store_items
+
+
 @pytest.fixture(scope="session")
 def make_row():
     """The function `row`."""

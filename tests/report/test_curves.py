@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lgbench.errors import UserError
+from lgbench.intervals import wilson_interval
 from lgbench.report.curves import load
 from lgbench.store import Store
 
@@ -127,3 +128,81 @@ def test_runs_on_different_items_are_pointed_out(root, store):
     store(root)
     store(root, label="prepended", items_hash="others")
     assert any("not paired" in warning for warning in load([root]).warnings)
+
+
+PERPLEXITY = {"metric": "perplexity", "combine": "exp_mean", "best": 1.0, "chance": 20.0}
+ACCURACY = {"metric": "accuracy", "higher_is_better": True, "best": 1.0, "chance": 0.0}
+
+
+def test_perplexity_is_the_exponential_of_the_mean_over_items_and_then_the_mean_over_seeds(root, items):
+    items(root, {1024: np.log([2.0, 8.0]).tolist()}, seed=0, **PERPLEXITY)
+    items(root, {1024: np.log([1.0, 4.0]).tolist()}, seed=1, **PERPLEXITY)
+    (point,) = load([root]).boards[0].points.itertuples()
+    assert point.value == pytest.approx((4 + 2) / 2)
+    assert point.low == pytest.approx(1) and point.high == pytest.approx(8)
+
+
+def test_perplexity_of_a_row_that_keeps_no_items_is_its_value(root, make_row):
+    row = make_row(cell="c", value=4.0, item_values=None, **PERPLEXITY)
+    Store(root).write("omniglot", "c", [row])
+    assert load([root]).boards[0].points["value"].tolist() == pytest.approx([4.0])
+
+
+def test_shares_have_at_least_wilsons_interval_of_all_items_of_all_seeds(root, items):
+    for seed in range(2):
+        items(root, {1024: [1.0] * 10, 2048: [float(seed)] * 10}, seed=seed, **ACCURACY)
+    board = load([root]).boards[0]
+    assert board.is_binary
+    certain, torn = board.points.itertuples()
+    assert (certain.low, certain.high) == pytest.approx(wilson_interval(np.ones(20)))
+    assert (torn.low, torn.high) == (0, 1)
+
+
+def test_a_metric_between_zero_and_one_keeps_its_bootstrap(root, items):
+    items(root, {1024: [1.0] * 10, 2048: [0.0, 0.5]}, **ACCURACY | {"metric": "f1"})
+    board = load([root]).boards[0]
+    assert not board.is_binary
+    assert board.points["low"].iloc[0] == board.points["high"].iloc[0] == 1
+
+
+def test_boards_of_a_task_follow_one_another_with_the_headline_metric_first(root, make_row):
+    rows = [
+        make_row(cell="c", task="retrieval", metric=metric, eval_length=length)
+        for length in (1024, 2048)
+        for metric in ("keyword", "answered", "question")
+    ]
+    Store(root).write("retrieval", "c", rows)
+    Store(root).write("averaging", "d", [make_row(cell="d", task="averaging", metric="zeta")])
+    boards = load([root]).boards
+    assert [(board.metric, board.rank) for board in boards] == [
+        ("zeta", 0), ("keyword", 0), ("answered", 1), ("question", 2)
+    ]  # fmt: skip
+
+
+def test_a_seed_that_was_lost_before_any_metric_is_missing_on_every_board_of_the_task(
+    root, store, store_missing
+):
+    for metric in ("keyword", "question"):
+        store(root, metric=metric)
+    store_missing(root, seed=7, metric="keyword", status="diverged", reason="loss is NaN")
+    assert [board.missing["seed"].tolist() for board in load([root]).boards] == [[7], [7]]
+
+
+def test_backbones_and_weights_of_the_language_loss_tell_series_apart(root, store):
+    for backbone, weight in (("mamba", 0.0), ("mamba", 0.1), ("mamba2", 0.1)):
+        store(root, backbone=backbone, lm_weight=weight)
+    assert load([root]).boards[0].series == [
+        "vanilla (mamba, LM weight 0)",
+        "vanilla (mamba, LM weight 0.1)",
+        "vanilla (mamba2, LM weight 0.1)",
+    ]
+
+
+def test_documents_are_counted_in_full_wherever_lengths_are_named(root, store):
+    documents = {"length_unit": "documents", "train_low": 2}
+    store(root, lengths=[11, 300], train_length=11, train_high=11, **documents)
+    store(root, lengths=[11, 300], train_length=2048, train_high=2048, **documents)
+    store(root, lengths=[2048], seed=5, train_length=11, train_high=11, status="diverged", **documents)
+    results = load([root])
+    assert results.boards[0].series == ["vanilla (trained on 11)", "vanilla (trained on 2,048)"]
+    assert results.missing["where"].tolist() == ["2,048 documents"]

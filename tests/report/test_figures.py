@@ -166,3 +166,70 @@ def test_saving_twice_gives_the_same_bytes(root, store, tmp_path):
     assert [path.suffix for path in saved[0]] == [".png", ".pdf", ".svg"]
     for first, second in zip(*saved, strict=True):
         assert first.read_bytes() == second.read_bytes()
+
+
+PERPLEXITY = {"metric": "perplexity", "combine": "exp_mean", "best": 1.0, "chance": 300.0}
+
+
+def perplexities(values, num_items=8):
+    """Length → logarithms of items around these perplexities."""
+    noise = np.linspace(-0.1, 0.1, num_items)
+    return {length: (np.log(value) + noise).tolist() for length, value in values.items()}
+
+
+def test_perplexity_is_on_a_logarithmic_axis_that_leaves_out_a_far_chance_and_tells_it(root, items):
+    items(root, perplexities({1024: 20.0, 2048: 30.0}), **PERPLEXITY)
+    figure = curve_figure(board_of(root), "context")
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    assert axes.get_yscale() == "log" and 15 < low < 20 and 30 < high < 40
+    ticks = [axes.yaxis.get_major_formatter()(tick) for tick in axes.yaxis.get_majorticklocs()]
+    assert ticks == ["20", "25", "30"]
+    assert "The best possible value, 1, is below the axis. Chance, 300, is above the axis." in all_text(
+        figure
+    )
+
+
+def test_perplexity_axis_reaches_to_a_near_chance_and_no_further_than_half_again_its_logarithm(root, items):
+    items(root, perplexities({1024: 20.0, 2048: 1e7}), **PERPLEXITY)
+    (axes,) = curve_figure(board_of(root), "context").axes
+    assert 300**1.5 < axes.get_ylim()[1] < 2 * 300**1.5
+
+
+def test_lengths_in_documents_are_labelled_as_they_are(root, store):
+    store(root, lengths=[11, 20, 40, 80, 300], length_unit="documents", train_length=11, train_low=2,
+          train_high=11)  # fmt: skip
+    figure = curve_figure(board_of(root), "context")
+    (axes,) = figure.axes
+    ticks = [axes.xaxis.get_major_formatter()(value) for value in axes.xaxis.get_majorticklocs()]
+    assert ticks == ["11", "20", "40", "80", "300"]
+    assert axes.get_xlabel() == "context length (documents)"
+    assert "training range 2–11" in all_text(figure)
+
+
+def test_runs_at_several_training_lengths_are_joined_where_they_were_trained(root, items):
+    for trained in (1024, 2048, 4096):
+        values = {length: 4.0 if length <= trained else 9.0 for length in (1024, 2048, 4096, 8192)}
+        items(root, perplexities({trained: trained / 256} | {
+            length: value for length, value in values.items() if length != trained
+        }), train_length=trained, train_high=trained, **PERPLEXITY)  # fmt: skip
+    items(root, perplexities({1024: 5.0}), label="once", **PERPLEXITY)
+    figure = curve_figure(board_of(root), "context")
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "vanilla, trained at each length" in names and "once, trained at each length" not in names
+    line = next(line for line in figure.axes[0].lines if list(line.get_xdata()) == [1024, 2048, 4096]
+                and list(line.get_ydata()) == pytest.approx([4, 8, 16]))  # fmt: skip
+    assert line.get_linestyle() == "--"
+
+
+def test_positions_are_steps_from_one_evaluation_length_to_the_next(root, store):
+    store(root, lambda length: length / 1e5, lengths=[1024, 2048, 4096], axis="position")
+    store(root, lengths=[1024, 2048, 4096])
+    board = board_of(root)
+    figure = curve_figure(board, "position")
+    (axes,) = figure.axes
+    stairs = next(line for line in axes.lines if line.get_drawstyle() == "steps-pre")
+    assert list(stairs.get_xdata())[1:] == [1024, 2048, 4096]
+    assert stairs.get_ydata()[0] == stairs.get_ydata()[1] and stairs.get_ydata()[2] > stairs.get_ydata()[1]
+    assert axes.get_xlabel() == "position in the context (tokens, K = 1,024)"
+    assert set(board.curve("context")["axis"]) == {"context"}

@@ -125,3 +125,70 @@ def test_folder_that_cannot_be_written_is_one_clear_error(root, store):
     (root / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_leaderboard([root], root / "file" / "leaderboard.md")
+
+
+def measured(root, store, rates, **columns):
+    """Store what a method reached at each length, with these tokens per second."""
+    for length, rate in rates.items():
+        store(root, lengths=[length], eval_tokens_per_s=rate, items_hash=str(length), **columns)
+
+
+def test_speed_is_the_median_ratio_to_vanilla_of_the_same_run(root, store):
+    plain = {"shared_prefix": False, "num_queries": 8}
+    measured(root, store, {1024: 100.0, 2048: 100.0, 4096: 100.0}, **plain)
+    measured(root, store, {1024: 50.0, 2048: 80.0, 4096: 200.0, 8192: 1.0}, label="a", method="a", **plain)
+    measured(root, store, {1024: 50.0}, label="b", method="b", commit="another", **plain)
+    measured(root, store, {1024: 50.0}, label="c", method="c", device="another", **plain)
+    speed = rank(load([root]).boards[0]).set_index("series")["speed"]
+    assert speed[["a", "vanilla"]].tolist() == pytest.approx([0.8, 1.0])
+    assert speed[["b", "c"]].isna().all()
+    text = write_leaderboard([root], root / "l.md").read_text()
+    assert "| speed vs vanilla |" in text and "| 0.8× |" in text
+
+
+def test_speed_beside_a_pass_that_served_all_lengths_counts_at_the_longest_alone(root, store):
+    measured(root, store, {1024: 100.0, 2048: 100.0, 4096: 100.0}, shared_prefix=True)
+    measured(root, store, {1024: 1.0, 2048: 2.0, 4096: 90.0}, label="a", method="a", shared_prefix=False)
+    assert rank(load([root]).boards[0]).set_index("series").at["a", "speed"] == pytest.approx(0.9)
+
+
+def test_speed_is_compared_on_the_same_backbone_where_vanilla_ran_on_it(root, store):
+    measured(root, store, {1024: 100.0}, backbone="mamba")
+    measured(root, store, {1024: 400.0}, backbone="mamba2")
+    measured(root, store, {1024: 200.0}, backbone="mamba2", label="a", method="a")
+    measured(root, store, {1024: 200.0}, backbone="decoder", label="b", method="b", num_layers=4)
+    speed = rank(load([root]).boards[0]).set_index("series")["speed"]
+    assert speed["a"] == pytest.approx(0.5)
+    assert np.isnan(speed["b"])
+
+
+def test_fits_of_all_lengths_are_summed_and_shared_ones_counted_once(root, store):
+    fitted = {"label": "fitted", "method": "fitted", "num_fitted": 24, "calibration_wall_s": 30.0}
+    store(root, lengths=[256, 512], assumed_length=512, **fitted)
+    store(root, lengths=[1024], assumed_length=1024, items_hash="more", **fitted)
+    store(root, lengths=GRID)
+    table = rank(load([root]).boards[0]).set_index("series")
+    assert table.loc["fitted", ["num_fitted", "calibration_wall_s"]].tolist() == [24, 60]
+    assert table.loc["vanilla", ["num_fitted", "calibration_wall_s"]].tolist() == [0, 0]
+    assert "| 24 in 60 s |" in write_leaderboard([root], root / "l.md").read_text()
+
+
+def test_perplexities_are_ranked_by_their_logarithms(root, items):
+    items(
+        root,
+        {1024: [np.log(10.0)] * 3, 2048: [np.log(15.0)] * 3, 4096: [np.log(90.0)] * 3},
+        metric="perplexity",
+        combine="exp_mean",
+        best=1.0,
+        chance=1000.0,
+    )
+    (entry,) = rank(load([root]).boards[0]).itertuples()
+    assert entry.effective == 2
+    halves = [(3 - np.log10(value)) / 3 for value in (10, 15, 90)]
+    assert entry.area == pytest.approx((halves[0] / 2 + halves[1] + halves[2] / 2) / 2, rel=1e-5)
+
+
+def test_lengths_in_documents_are_in_full(root, store):
+    store(root, holds_until(4096), lengths=GRID, length_unit="documents")
+    text = write_leaderboard([root], root / "l.md").read_text()
+    assert "Lengths in documents" in text and "| vanilla | 1,024 |" in text

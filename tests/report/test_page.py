@@ -11,6 +11,9 @@ import pytest
 
 from lgbench.errors import UserError
 from lgbench.report import build_report
+from lgbench.report.curves import load
+from lgbench.report.trace import trace_cells
+from lgbench.store import Store
 
 NOTICE = "The images are procedural glyphs, not Omniglot: do not compare with published numbers."
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -162,3 +165,29 @@ def test_report_never_imports_torch(built):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_page_has_a_table_by_position_and_costs_once_a_task(root, store):
+    for metric in ("perplexity", "perplexity of all tokens"):
+        store(root, lengths=[256, 1024], metric=metric)
+    store(root, lengths=[256, 1024], metric="perplexity of all tokens", axis="position")
+    report = build_report([root], root / "report")
+    text = " ".join(Outline(report.html.read_text()).text)
+    assert "perplexity of all tokens by position in the context" in text
+    assert "0–256" in text and "256–1K" in text
+    assert [path.name for path in report.figures if path.name.endswith("cost.png")] == [
+        "omniglot-omniglot-small-small-perplexity-cost.png"
+    ]
+
+
+def test_time_of_a_pass_that_gave_several_metrics_counts_once(root, make_row):
+    rows = [
+        make_row(
+            cell="c", metric=metric, axis=axis, eval_length=length, eval_wall_s=60.0, shared_prefix=shared
+        )
+        for shared, length in ((False, 256), (False, 1024), (True, 2048), (True, 4096))
+        for metric, axis in (("perplexity", "context"), ("all", "context"), ("all", "position"))
+    ]
+    Store(root).write("omniglot", "c", rows)
+    (line,) = trace_cells(load([root]).rows)
+    assert line["evaluation"] == "3.0 min"

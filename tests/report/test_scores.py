@@ -118,3 +118,14 @@ def test_effective_length_is_an_evaluated_multiple_and_area_lies_within_the_scor
     assert (
         min(curve[start:]) - 1e-9 <= float(area(lengths, curve, lengths[start])) <= max(curve[start:]) + 1e-9
     )
+
+
+def test_perplexities_are_resampled_as_means_of_logarithms():
+    replicates = bootstrap_means({0: (np.log([2.0, 8.0]), "a")}, [0], "exp_mean")
+    assert sorted(set(np.round(replicates, 9))) == [2, 4, 8]
+    seeds = bootstrap_means({0: (np.log([2.0]), "a"), 1: (np.log([8.0]), "a")}, [0, 1], "exp_mean")
+    assert sorted(set(np.round(seeds, 9))) == [2, 5, 8]
+
+
+def test_perplexities_are_compared_as_their_logarithms():
+    assert normalised_score([1, 10, 100, 1000], 100, 1, "exp_mean") == pytest.approx([1, 0.5, 0, 0])
