@@ -336,11 +336,17 @@ class _Layout:
         self.starts, self.lengths = starts.to(device), lengths.to(device)
 
 
-def pad_answer(prompt: Sequence[int], answer: Tensor, there: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    """Queries and targets from a prompt's end and answers `(batch, num_targets)`, of which `there` exist."""
+def pad_answer(prompt: Tensor, answer: Tensor, there: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """Queries and targets from a prompt's end and answers `(batch, num_targets)`, of which `there` exist.
+
+    Args:
+        prompt: int64 `(num_tokens,)`.
+        answer: int64, anything where there is nothing.
+        there: bool `(batch, num_targets)`.
+        end: id that stands for what is not there in the queries.
+    """
     given = answer[:, :-1].masked_fill(~there[:, :-1], end)
-    before = torch.tensor(prompt, device=answer.device).expand(len(answer), -1)
-    return torch.cat([before, given], dim=1), answer.masked_fill(~there, IGNORE)
+    return torch.cat([prompt.expand(len(answer), -1), given], dim=1), answer.masked_fill(~there, IGNORE)
 
 
 def _training_texts(squad: Squad) -> list[str]:

@@ -37,7 +37,7 @@ _ONE = dict(train_queries=(1, 1), eval_queries=1, d_state=16, conv_width=4, stag
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
         **_ONE, d_model=64, num_layers=2, init_std=0.03, train_length=4, train_steps=300, batch_size=16,
-        learning_rate=3e-3, warmup_steps=30, decay_from=0.7, lm_weight=0.1,
+        learning_rate=4e-3, warmup_steps=30, decay_from=0.7,
         stages=((2, 12, 0), (4, 12, 0), (4, 24, 1)), eval_lengths=(2, 4, 8, 16), eval_items=40, eval_batch=20,
     ),
     "small": Recipe(
@@ -74,13 +74,14 @@ class DocumentRetrieval(DocumentTask):
         """Data as in the base; the prompt's end and the answers for all ids."""
         super().prepare(device, data_dir)
         clean, encode = self.params.protocol == "clean", self.tokenizer.encode
-        self._prompt = encode(ANSWER) + encode(DOCUMENT) + ([] if clean else encode(" "))
+        prompt = torch.tensor(encode(ANSWER) + encode(DOCUMENT) + ([] if clean else encode(" ")))
         names = [f" {number:03d}" if clean else f"{number}" for number in range(NUM_IDS)]
         answers = [encode(name) + encode(CLOSE) for name in names]
         table = torch.full((NUM_IDS, max(map(len, answers))), IGNORE)
         for row, answer in zip(table, answers, strict=True):
             row[: len(answer)] = torch.tensor(answer)
-        self._answers = {place: table.to(place) for place in (torch.device("cpu"), self.corpus.pool.device)}
+        places = torch.device("cpu"), self.corpus.pool.device
+        self._endings = {place: (prompt.to(place), table.to(place)) for place in places}
 
     def share_of_questions(self, stage_has_questions: bool) -> float:
         """None before the stages that have any."""
@@ -88,8 +89,9 @@ class DocumentRetrieval(DocumentTask):
 
     def finish(self, corpus: Corpus, gold_id: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
         """` <|Answer|> <|Document` and ` {id}|>`; as released the blank belongs to the prompt."""
-        answers = self._answers[corpus.pool.device][gold_id]
-        return pad_answer(self._prompt, answers, answers != IGNORE, self.tokenizer.end)
+        prompt, table = self._endings[corpus.pool.device]
+        answers = table[gold_id]
+        return pad_answer(prompt, answers, answers != IGNORE, self.tokenizer.end)
 
     def eval_set(self, num_items: int, seed: int) -> RetrievalItems:
         """Held-out paragraphs; keywords and questions in turn."""

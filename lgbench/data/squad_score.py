@@ -1,0 +1,41 @@
+"""How SQuAD's official script scores an answer: F1 of words and exact match, the best of several golds.
+
+    said  "The Norman dynasty."   gold  "a Norman dynasty"     exact match 1, F1 1
+    said  "Norman kings"          gold  "the Norman dynasty"   exact match 0, F1 0.5
+
+Before either, text is in lower case and without punctuation, articles (a, an, the) and surplus blanks.
+Source: the evaluation script of SQuAD 2.0 (Rajpurkar et al., arXiv:1806.03822); own code.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """The text as it is compared: punctuation goes first, then articles that stand as words."""
+    plain = text.lower().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
+
+
+def exact_match(said: str, golds: Sequence[str]) -> float:
+    """1 if what was said is one of the golds, else 0."""
+    return float(any(normalise(said) == normalise(gold) for gold in golds))
+
+
+def f1(said: str, golds: Sequence[str]) -> float:
+    """Harmonic mean of precision and recall of words, each counted as often as it occurs; the best gold's.
+
+    Where one of the two texts has no words left, 1 if the other has none either, else 0.
+    """
+    return max(_f1(normalise(said).split(), normalise(gold).split()) for gold in golds)
+
+
+def _f1(said: list[str], gold: list[str]) -> float:
+    if not said or not gold:
+        return float(said == gold)
+    common = (Counter(said) & Counter(gold)).total()
+    return 2 * common / (len(said) + len(gold))
