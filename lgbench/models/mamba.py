@@ -277,15 +277,7 @@ def convolve(
     """
     if conv is None:
         return F.silu(a), None
-    weight, bias = conv.weight.squeeze(1), conv.bias
-    if mask is None:
-        return causal_conv(a, weight, bias, before)
-    carried = weight.shape[1] - 1  # masked ones go to the front, as zeros
-    a = F.pad(a, (0, 0, carried, 0)) if before is None else torch.cat([before, a], dim=1)
-    real = F.pad(mask, (carried, 0), value=True).expand(a.shape[:2])
-    order = real.int().argsort(dim=1, stable=True)
-    x, before = causal_conv(gather(a * real.unsqueeze(-1), order), weight, bias)
-    return gather(x, order.argsort(dim=1)[:, carried:]), before
+    return causal_conv(a, conv.weight.squeeze(1), conv.bias, before, mask)
 
 
 def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Tensor:

@@ -28,32 +28,45 @@ class CausalConv(torch.autograd.Function):
     """SiLU of the convolution, with gradients; arguments as those of `causal_conv`, which checks them."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor | None) -> Tensor:
-        """y `(B, L, E)` in the type of x."""
+    def forward(
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        before: Tensor | None,
+        order: Tensor | None,
+        skipped: Tensor | None,
+    ) -> Tensor:
+        """y `(B, L, E)` in the type of x.
+
+        Where tokens are masked, `order` `(B, L)` int32 has their places and then those of the others, and
+        `skipped` `(B,)` int32 says how many are masked; `before` has no gradient then.
+        """
         x = rows(x)
         weight, before = weight.contiguous(), None if before is None else before.contiguous()
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _launch(_forward_kernel, x, (x, weight, bias, before, y), x.stride(1), weight.shape[1])
-        ctx.save_for_backward(x, weight, bias, before)
+        tensors = (x, weight, bias, before, order, skipped, y)
+        _launch(_forward_kernel, x, tensors, x.stride(1), weight.shape[1])
+        ctx.save_for_backward(x, weight, bias, before, order, skipped)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of all four, each in its own type."""
-        x, weight, bias, before = ctx.saved_tensors
+        """Gradients of the first four, each in its own type."""
+        x, weight, bias, before, order, skipped = ctx.saved_tensors
         batch, length, channels = x.shape
         taps, dy = weight.shape[1], rows(dy)
         dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         parts = torch.empty(
             batch * triton.cdiv(length, CHUNK), taps + 1, channels, dtype=torch.float32, device=x.device
         )
-        tensors = (x, weight, bias, before, dy, dx, parts)
+        tensors = (x, weight, bias, before, order, skipped, dy, dx, parts)
         _launch(_backward_kernel, x, tensors, x.stride(1), dy.stride(1), taps)
         small = parts.sum(0)
         dbias = None if bias is None else small[taps].to(bias.dtype)
         dbefore = _before_gradient(x, weight, bias, before, dy) if ctx.needs_input_grad[3] else None
-        return dx, small[:taps].t().to(weight.dtype), dbias, dbefore
+        return dx, small[:taps].t().to(weight.dtype), dbias, dbefore, None, None
 
 
 def rows(t: Tensor) -> Tensor:
@@ -79,28 +92,38 @@ def _launch(kernel, x: Tensor, tensors: tuple[Tensor | None, ...], *constants: i
 
 @triton.jit(do_not_specialize=["length"])
 def _forward_kernel(
-    x, weight, bias, before, y, length, channels: tl.constexpr, x_stride: tl.constexpr,
+    x, weight, bias, before, order, skipped, y, length, channels: tl.constexpr, x_stride: tl.constexpr,
     K: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     item, begin, e, ok = _place(length, channels, BLOCK, CHUNK)
     taps, b = _parameters(weight, bias, e, ok, K, BLOCK)
-    first = item * length
-    xs = _history(x, before, item, first, begin, x_stride, channels, e, ok, K, BLOCK)
+    first, begins = item * length, _skipped(skipped, item)
+    xs = ()
+    for j in tl.static_range(K - 1):
+        t = begin - (K - 1) + j
+        xs = xs + (  # noqa: RUF005
+            _input(x, before, order, item, first, t, begins, length, x_stride, channels, e, ok, K, True),
+        )
     t, end = begin, tl.minimum(begin + CHUNK, length)
     while t < end:
         for j in tl.static_range(GROUP):
-            xs = xs + (_row(x, first, t + j, length, x_stride, e, ok),)  # noqa: RUF005
+            xs = xs + (  # noqa: RUF005
+                _input(
+                    x, before, order, item, first, t + j, begins, length, x_stride, channels, e, ok, K, False
+                ),
+            )  # fmt: skip
         for j in tl.static_range(GROUP):
             p = _taps(xs, taps, b, j, K)
             out = (p * _sigmoid(p)).to(y.dtype.element_ty)
-            tl.store(y + (first + t + j) * channels + e, out, mask=ok & (t + j < length))
+            at = first + _source(order, first, t + j, length)
+            tl.store(y + at * channels + e, out, mask=ok & (t + j < length))
         xs = _last(xs, GROUP, K)
         t += GROUP
 
 
 @triton.jit(do_not_specialize=["length"])
 def _backward_kernel(
-    x, weight, bias, before, dy, dx, parts, length,
+    x, weight, bias, before, order, skipped, dy, dx, parts, length,
     channels: tl.constexpr, x_stride: tl.constexpr, dy_stride: tl.constexpr,
     K: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -110,11 +133,15 @@ def _backward_kernel(
     """
     item, begin, e, ok = _place(length, channels, BLOCK, CHUNK)
     taps, b = _parameters(weight, bias, e, ok, K, BLOCK)
-    first = item * length
+    first, begins = item * length, _skipped(skipped, item)
     end = tl.minimum(begin + CHUNK, length)
     zero = tl.zeros([BLOCK], tl.float32)
-    xs = _history(x, before, item, first, begin, x_stride, channels, e, ok, K, BLOCK)
-    qs, sums = (), (zero,)
+    xs, qs, sums = (), (), (zero,)
+    for j in tl.static_range(K - 1):
+        t = begin - (K - 1) + j
+        xs = xs + (  # noqa: RUF005
+            _input(x, before, order, item, first, t, begins, length, x_stride, channels, e, ok, K, True),
+        )
     for _ in tl.static_range(K):
         sums = sums + (zero,)  # noqa: RUF005
     for _ in tl.static_range(K - 1):
@@ -124,8 +151,13 @@ def _backward_kernel(
     while t < end + K - 1:
         gs = ()
         for j in tl.static_range(GROUP):
-            xs = xs + (_row(x, first, t + j, stop, x_stride, e, ok),)  # noqa: RUF005
-            gs = gs + (_row(dy, first, t + j, stop, dy_stride, e, ok),)  # noqa: RUF005
+            xs = xs + (  # noqa: RUF005
+                _input(
+                    x, before, order, item, first, t + j, begins, stop, x_stride, channels, e, ok, K, False
+                ),
+            )  # fmt: skip
+            row = dy + (first + _source(order, first, t + j, stop)) * dy_stride + e
+            gs = gs + (tl.load(row, mask=ok & (t + j < stop), other=0.0),)  # noqa: RUF005
         for j in tl.static_range(GROUP):
             p = _taps(xs, taps, b, j, K)
             gate = _sigmoid(p)
@@ -140,8 +172,9 @@ def _backward_kernel(
             d = zero
             for k in tl.static_range(K):
                 d += taps[k] * qs[j + K - 1 - k]
-            out = d.to(dx.dtype.element_ty)
-            tl.store(dx + (first + at) * channels + e, out, mask=ok & (at >= begin) & (at < end))
+            out = tl.where(at >= begins, d, 0.0).to(dx.dtype.element_ty)
+            row = dx + (first + _source(order, first, at, length)) * channels + e
+            tl.store(row, out, mask=ok & (at >= begin) & (at < end))
         xs, qs = _last(xs, GROUP, K), _last(qs, GROUP, K)
         t += GROUP
     chunk = item * tl.cdiv(length, CHUNK) + begin // CHUNK
@@ -171,25 +204,40 @@ def _parameters(weight, bias, e, ok, K: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _history(x, before, item, first, begin, x_stride, channels, e, ok, K: tl.constexpr, BLOCK: tl.constexpr):
-    """The K - 1 inputs before a chunk: of the sequence, of `before` `(B, K - 1, E)`, or zeros."""
-    found = ()
-    for j in tl.static_range(K - 1):
-        t = begin - (K - 1) + j
-        value = tl.load(x + (first + t) * x_stride + e, mask=ok & (t >= 0), other=0.0)
-        if before is not None:
-            at = (item * (K - 1) + t + K - 1) * channels + e
-            value = tl.where(
-                t >= 0, value, tl.load(before + at, mask=ok & (t < 0), other=0.0).to(value.dtype)
-            )
-        found = found + (value,)  # noqa: RUF005
-    return found
+def _skipped(skipped, item):
+    """Masked tokens of a sequence, which come first in its order."""
+    count = 0
+    if skipped is not None:
+        count = tl.load(skipped + item)
+    return count
 
 
 @triton.jit
-def _row(values, first, t, stop, stride, e, ok):
-    """One step of a `(B·L, E)` array in its own type, zero from `stop` on."""
-    return tl.load(values + (first + t) * stride + e, mask=ok & (t < stop), other=0.0)
+def _source(order, first, t, length):
+    """Where the token that comes t-th stands in its sequence."""
+    place = t
+    if order is not None:
+        place = tl.load(order + first + t, mask=(t >= 0) & (t < length), other=0)
+    return place
+
+
+@triton.jit
+def _input(
+    x, before, order, item, first, t, begins, stop, stride, channels, e, ok,
+    K: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Input t in its own type: of the sequence from `begins` on, else of `before` `(B, K - 1, E)`, else 0.
+
+    Without an order only those that are EARLY can come before the sequence.
+    """
+    at = first + _source(order, first, t, stop)
+    value = tl.load(x + at * stride + e, mask=ok & (t >= begins) & (t < stop), other=0.0)
+    if before is not None and (EARLY or order is not None):
+        past = t - begins + K - 1
+        rows = before + (item * (K - 1) + past) * channels + e
+        old = tl.load(rows, mask=ok & (t < begins) & (past >= 0), other=0.0)
+        value = tl.where(t >= begins, value, old.to(value.dtype))
+    return value
 
 
 @triton.jit

@@ -51,6 +51,29 @@ def test_values_and_gradients_agree_with_float64(batch, length, channels, taps, 
         assert (a.double() - b).norm() / b.norm() < LIMITS[dtype], name
 
 
+@pytest.mark.parametrize("dtype", LIMITS, ids=IDS)
+@pytest.mark.parametrize("kind", ["left-padding", "holes"])
+def test_masked_tokens_might_as_well_not_be_there(kind, dtype):
+    both, weight, bias, before = arguments(4, 1537, 96, 4, dtype)
+    x, dy = both[..., :96], torch.randn(4, 1537, 96, device="cuda").to(dtype)
+    if kind == "holes":
+        mask = torch.rand(4, 1537, device="cuda") > 0.3
+    else:
+        mask = torch.arange(1537, device="cuda") >= torch.tensor([[0], [3], [64], [1536]], device="cuda")
+    found = {}
+    for width in (dtype, torch.float64):
+        wide = torch.promote_types(width, torch.float32)
+        leaves = [x.detach().to(width), weight.to(wide).clone(), bias.to(wide).clone()]
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        y, carried = causal_conv(*leaves, before.to(width), mask)
+        gradients = torch.autograd.grad(y, leaves, dy.to(width) * mask.unsqueeze(-1))
+        found[width] = [y * mask.unsqueeze(-1), carried, *gradients]
+    for name, a, b in zip(
+        ("y", "carried", "dx", "dweight", "dbias"), found[dtype], found[torch.float64], strict=True
+    ):
+        assert (a.double() - b).norm() / b.norm() < LIMITS[dtype], name
+
+
 def test_the_same_input_gives_the_same_bits():
     values = arguments(8, 4096, 512, 4, torch.bfloat16)
     dy = torch.randn(8, 4096, 512, device="cuda").bfloat16()

@@ -52,7 +52,7 @@ def definition(x, weight, bias=None, before=None):
 def triton_conv(x, weight, bias=None, before=None):
     from lgbench.ops.causal_conv_triton import CausalConv
 
-    return CausalConv.apply(x, weight, bias, before)
+    return CausalConv.apply(x, weight, bias, before, None, None)
 
 
 def torch_conv(*arguments):
@@ -114,6 +114,55 @@ def test_half_types_are_summed_in_float32(dtype, limit, function):
     assert y.dtype == dtype
     for leaf, gradient in zip(leaves, torch.autograd.grad(y.sum(), leaves), strict=True):
         assert gradient.dtype == leaf.dtype
+
+
+MASKS = {
+    "left-padding": torch.arange(40) >= torch.tensor([[5], [38], [0]]),
+    "holes": torch.rand(3, 40, generator=GENERATOR) > 0.4,
+    "all-or-none": torch.tensor([[True], [False], [True]]).expand(3, 40),
+    "one-mask": torch.arange(40) >= 3,
+}
+
+
+@pytest.mark.parametrize("with_past", [False, True], ids=["start", "piece"])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("taps", [1, 2, 4])
+def test_masked_tokens_might_as_well_not_be_there(mask, with_past, taps):
+    values = arguments(3, 40, 3, taps)
+    x, weight, bias, before = values.values()
+    before = before if with_past else None
+    y, carried = causal_conv(x, weight, bias, before, mask)
+    for row, real in enumerate(mask.expand(3, 40)):
+        past = None if before is None else before[row : row + 1]
+        alone, last = causal_conv(x[row : row + 1, real], weight, bias, past)
+        torch.testing.assert_close(y[row, real], alone[0], rtol=1e-5, atol=1e-6)
+        assert torch.equal(carried[row], last[0])
+    assert y.isfinite().all()
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("mask", "with_past"),
+    [("left-padding", True), ("holes", True), ("holes", False), ("all-or-none", True)],
+)
+def test_the_kernel_goes_around_masked_tokens_with_gradients(mask, with_past, monkeypatch):
+    """Gradients that reach masked outputs are dropped: they mean nothing."""
+    from lgbench.ops import causal_conv_triton
+    from lgbench.ops.causal_conv import _masked_on_cuda, _sorted
+
+    monkeypatch.setattr(causal_conv_triton, "CHUNK", 16)
+    x, weight, bias, before = arguments(3, 40, 3, 4).values()
+    mask = MASKS[mask].expand(3, 40)
+    dy = draw(3, 40, 3) * mask.unsqueeze(-1)
+    dlast = draw(3, 3, 3)
+    results = []
+    for function, dtype in ((_masked_on_cuda, torch.float32), (_sorted, torch.float64)):
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, weight, bias)]
+        y, carried = function(*leaves, before.to(dtype) if with_past else None, mask)
+        loss = (y * dy).sum() + (carried * dlast).sum()
+        results.append([y * mask.unsqueeze(-1), carried, *torch.autograd.grad(loss, leaves)])
+    for name, got, wanted in zip(("y", "carried", "dx", "dweight", "dbias"), *results, strict=True):
+        assert (got.double() - wanted).norm() <= 2e-6 * wanted.norm(), name
 
 
 def test_float64_stays_float64():
@@ -182,8 +231,8 @@ def test_autocast_changes_nothing():
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("weight", (4, 4)), ("bias", (4,)), ("before", (2, 4, 3)), ("x", (2, 9))],
-    ids=["weight", "bias", "before", "x"],
+    [("weight", (4, 4)), ("bias", (4,)), ("before", (2, 4, 3)), ("x", (2, 9)), ("mask", (3, 9))],
+    ids=["weight", "bias", "before", "x", "mask"],
 )
 def test_what_does_not_fit_is_refused_by_name(name, shape):
     values = arguments(2, 9, 3, 4)
