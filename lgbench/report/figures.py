@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lgbench.report.curves import Board
-from lgbench.report.series import SERIES, TRAIN_LENGTHS, name_series
+from lgbench.report.series import SERIES, TRAIN_LENGTHS, TRAIN_NUMBERS, name_series
 from lgbench.report.style import GREY, SHADE, compose, length_axis, line_style, looks, new_figure
 from lgbench.report.vertical import (
     ARROWS,
@@ -125,13 +125,18 @@ def draw_stairs(axes: Axes, points: pd.DataFrame, x: str, order: list[str]) -> l
 def draw_trained_there(axes: Axes, curve: pd.DataFrame) -> list[Line2D]:
     """Join what one method reaches at the lengths that it was trained on: what training itself can give.
 
-    Drawn where runs that differ in their training lengths alone were evaluated at two of these or more.
+    Drawn where runs of one method and size were evaluated at two training lengths or more. Their numbers of
+    training (steps, batch, …) may differ, unless that would give two points at one length.
     """
-    alike = curve.assign(**dict.fromkeys(TRAIN_LENGTHS, 0))
+    there = curve[curve["train_length"] == curve["eval_length"]]
+    alike = there.assign(**dict.fromkeys([*TRAIN_LENGTHS, *TRAIN_NUMBERS], 0))
+    if alike.duplicated([*SERIES, "eval_length"]).any():
+        alike = there.assign(**dict.fromkeys(TRAIN_LENGTHS, 0))
+    if alike.empty:
+        return []
     names = name_series(alike.assign(length_unit="tokens"))
-    there = curve["train_length"] == curve["eval_length"]
     handles: list[Line2D] = []
-    for key, rows in alike[there].groupby(SERIES, sort=False):
+    for key, rows in alike.groupby(SERIES, sort=False):
         line = rows.sort_values("eval_length")
         if line["eval_length"].nunique() < 2:
             continue

@@ -51,6 +51,8 @@ _IN_WORDS = {
 }
 """How a setting reads in a legend."""
 TRAIN_LENGTHS = ("train_length", "train_low", "train_high")
+TRAIN_NUMBERS = ("train_steps", "batch_size", "lm_weight", "learning_rate")
+"""What a training may have to change with its length."""
 
 
 def name_series(rows: pd.DataFrame) -> dict[tuple, str]:

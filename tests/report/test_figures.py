@@ -233,3 +233,18 @@ def test_positions_are_steps_from_one_evaluation_length_to_the_next(root, store)
     assert stairs.get_ydata()[0] == stairs.get_ydata()[1] and stairs.get_ydata()[2] > stairs.get_ydata()[1]
     assert axes.get_xlabel() == "position in the context (tokens, K = 1,024)"
     assert set(board.curve("context")["axis"]) == {"context"}
+
+
+def test_trainings_at_several_lengths_may_differ_in_batch_unless_that_is_ambiguous(root, items):
+    for trained, batch in ((1024, 32), (2048, 16)):
+        items(
+            root, perplexities({1024: 4.0, 2048: 5.0}), train_length=trained, batch_size=batch, **PERPLEXITY
+        )
+
+    def joined():
+        names = [text.get_text() for text in curve_figure(board_of(root), "context").legends[0].get_texts()]
+        return [name for name in names if "trained at each length" in name]
+
+    assert joined() == ["vanilla, trained at each length"]
+    items(root, perplexities({1024: 4.0, 2048: 5.0}), train_length=1024, batch_size=16, **PERPLEXITY)
+    assert joined() == ["vanilla (batch 16), trained at each length"]
