@@ -4,9 +4,10 @@
     queries    <|Answer|> in the 10th
     targets   in the 10th century <end>
 
-Contexts are those of document_retrieval with real questions only; ids are there, and asked for by nobody. Text
-is generated up to the end of text and scored as SQuAD's official script does: `F1` of words, and `exact match`,
-the best of all golds. Training asks for the first gold; a short part of the golden paragraph holds it at first.
+Contexts are those of document_retrieval with real questions only; ids are there, and asked for by nobody.
+Text is generated up to the end of text and scored as SQuAD's official script does: `F1` of words, and
+`exact match`, the best of all golds. Training asks for the first gold; a short part of the golden paragraph
+holds it at first.
 
 Source: the multi-document QA of DeciMamba (Ben-Kish et al., arXiv:2406.14528), whose prompt's end, number of
 generated tokens and code are not published; these are our own, as is the curriculum.

@@ -179,7 +179,8 @@ def draw_keywords(
     slot = torch.arange(most, device=starts.device)
     count = _between(max(fewest, SCATTERED_WORDS[0]), most, starts, generator).minimum(num_telling)
     jitter = torch.rand(len(starts), most, generator=generator, device=starts.device)
-    within = ((slot + jitter) * num_telling[:, None] / count.clamp(min=1)[:, None]).long()
+    edges = torch.arange(most + 1, device=starts.device) * num_telling[:, None] // count.clamp(min=1)[:, None]
+    within = edges[:, :-1] + _integer(jitter, edges.diff(dim=1))
     chosen = corpus.telling[(low[:, None] + within).clamp(max=len(corpus.telling) - 1)]
     scattered = corpus.words[chosen], corpus.words[chosen + 1].minimum(stops[:, None])
     sizes = (scattered[1] - scattered[0]).clamp(min=0, max=max_tokens // most)

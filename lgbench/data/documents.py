@@ -201,7 +201,8 @@ def join_pieces(
         Tokens int64 `(batch, last - first)`, and a mask that is False, on the left, where there is none.
     """
     stops = lengths.cumsum(dim=1)
-    columns = torch.arange(first, width if last is None else min(last, width), device=pool.device)
+    last = width if last is None else min(last, width)
+    columns = torch.arange(min(first, last), last, device=pool.device)
     place = columns - (width - stops[:, -1:])
     piece = torch.searchsorted(stops, place, right=True).clamp(max=lengths.shape[1] - 1)
     inside = place - (stops - lengths).gather(1, piece)
