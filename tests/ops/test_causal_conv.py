@@ -143,7 +143,7 @@ def test_masked_tokens_might_as_well_not_be_there(mask, with_past, taps):
 @interpreted
 @pytest.mark.parametrize(
     ("mask", "with_past"),
-    [("left-padding", True), ("holes", True), ("holes", False), ("all-or-none", True)],
+    [("left-padding", True), ("holes", False), ("all-or-none", True)],
 )
 def test_the_kernel_goes_around_masked_tokens_with_gradients(mask, with_past, monkeypatch):
     """Gradients that reach masked outputs are dropped: they mean nothing."""
