@@ -279,32 +279,32 @@ class Answers:
     def __init__(
         self, tokenizer: Tokenizer, prompt: str, codes: Mapping[str, Sequence[str]], protocol: str
     ) -> None:
-        self._tokenizer, self._text, self._apart = tokenizer, prompt, protocol == "as_released"
-        self.prompt = tokenizer.encode(prompt)
-        if self._apart:
+        self._end = tokenizer.end
+        every = {code for side in codes.values() for code in side}
+        if protocol == "as_released":
+            self.prompt, self._tokens = (
+                tokenizer.encode(prompt),
+                {code: tokenizer.encode(code) for code in every},
+            )
             self.closed, self.num_tokens = True, MAX_ANSWER
             return
-        whole = [tokenizer.encode(prompt + code) for side in codes.values() for code in side]
-        least, greatest = min(whole), max(whole)  # whatever these two share, all do
+        whole = {code: tokenizer.encode(prompt + code) for code in every}
+        least, greatest = min(whole.values()), max(whole.values())  # whatever these two share, all do
         shared = next(k for k, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
-        self.prompt = whole[0][:shared]
-        lengths = {len(tokens) - shared for tokens in whole}
+        self.prompt = least[:shared]
+        self._tokens = {code: tokens[shared:] for code, tokens in whole.items()}
+        lengths = set(map(len, self._tokens.values()))
         self.closed = len(lengths) > 1
         self.num_tokens = max(lengths) + self.closed
 
     def encode(self, codes: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Queries `(num_codes, num_query_tokens)` and targets `(num_codes, num_targets)`."""
-        end = [self._tokenizer.end] if self.closed else []
-        answers = [[*self._answer(code), *end] for code in codes]
+        end = [self._end] if self.closed else []
+        answers = [self._tokens[code] + end for code in codes]
         targets = pad(answers, IGNORE, self.num_tokens)
-        given = pad(answers, self._tokenizer.end, self.num_tokens)
+        given = pad(answers, self._end, self.num_tokens)
         prompts = torch.tensor(self.prompt).expand(len(codes), -1)
         return torch.cat([prompts, given[:, :-1]], dim=1), targets
-
-    def _answer(self, code: str) -> list[int]:
-        if self._apart:
-            return self._tokenizer.encode(code)
-        return self._tokenizer.encode(self._text + code)[len(self.prompt) :]
 
 
 class PasskeyItems:

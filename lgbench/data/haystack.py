@@ -74,8 +74,10 @@ def join(pieces: Sequence[np.ndarray], tokenizer: Tokenizer, device: torch.devic
 
 def pad(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> Tensor:
     """int64 `(num_rows, widest)`, at least `width` wide, the rest of each row filled with `value`."""
-    width = max(width, *map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+    sizes = np.array([len(row) for row in rows])
+    table = np.full((len(rows), max(width, sizes.max())), value)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = np.fromiter(itertools.chain(*rows), np.int64)
+    return torch.from_numpy(table)
 
 
 def hide(
