@@ -28,7 +28,8 @@ _COLUMNS_A_ROW = 27
 """Columns of all panels side by side that still have room for their numbers."""
 _RIGHT_IN = 0.75
 _LEFT_IN = 0.55
-_CHARACTERS_PER_IN = 16
+_GAP_IN = 0.12
+_CHARACTERS_PER_IN = 15
 """Of the panels' titles, 7.5 points."""
 _LINE = {"color": "white", "linewidth": 1, "path_effects": [withStroke(linewidth=2.6, foreground="black")]}
 """Seen on any colour."""
@@ -104,8 +105,8 @@ def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(cells["series"]))
     most = max(1, min(MAX_PANELS, len(names), _COLUMNS_A_ROW // len(lengths)))
     columns = -(-len(names) // -(-len(names) // most))
-    per_line = int(_CHARACTERS_PER_IN * (WIDTH_IN - _LEFT_IN - _RIGHT_IN) / columns)
-    titles = [textwrap.fill(name, per_line) for name in names]
+    per_line = int(_CHARACTERS_PER_IN * ((WIDTH_IN - _LEFT_IN - _RIGHT_IN) / columns - _GAP_IN))
+    titles = [_wrapped(name, per_line) for name in names]
     title_in = 0.06 + 0.13 * max(title.count("\n") + 1 for title in titles)
     is_share = _is_share(board, cells)
     norm, colours = _colours(board, cells, is_share)
@@ -128,18 +129,25 @@ def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:
             panels,
             height_in=height_in,
             columns=columns,
-            gap_in=0.12,
+            gap_in=_GAP_IN,
             left_in=_LEFT_IN,
             right_in=_RIGHT_IN,
             top_in=title_in,
             row_gap_in=title_in + 0.1,
-            bottom_in=0.55,
+            bottom_in=0.62 if _are_upright(board, lengths) else 0.45,
             handles=[Line2D([], [], **_LINE, label="end of the training lengths")],
             footer=_footer(board, cells, is_share),
             notice=board.notice,
         )
         _colour_bar(figure, panels, norm, colours, board)
     return figure
+
+
+def _wrapped(name: str, per_line: int) -> str:
+    """A name in lines that fit over a panel, broken before its parameters and between them if possible."""
+    if len(name) <= per_line:
+        return name
+    return textwrap.fill(name.replace("[", " [").replace(",", ", "), per_line)
 
 
 def _is_share(board: Board, cells: pd.DataFrame) -> bool:
@@ -188,12 +196,17 @@ def _end_training(panel: Axes, lengths: list[int], train_length: int) -> None:
         panel.axvline(inside - 0.5, **_LINE)
 
 
+def _are_upright(board: Board, lengths: list[int]) -> bool:
+    """Whether the names of the lengths need more room than a panel is wide."""
+    return max(len(board.length(length)) for length in lengths) * len(lengths) > 24
+
+
 def _label_axes(
     panel: Axes, board: Board, lengths: list[int], depths: list[float], is_left: bool, is_lowest: bool
 ) -> None:
     texts = [board.length(length) for length in lengths]
     panel.set_xticks(range(len(lengths)), texts if is_lowest else [])
-    panel.tick_params(axis="x", labelsize=6.5, rotation=90 if max(map(len, texts)) * len(texts) > 24 else 0)
+    panel.tick_params(axis="x", labelsize=6.5, rotation=90 if _are_upright(board, lengths) else 0)
     panel.set_yticks(range(len(depths)), [f"{depth:.2g}" for depth in depths] if is_left else [])
     panel.tick_params(axis="both", length=0, pad=2)
     for spine in panel.spines.values():

@@ -11,14 +11,16 @@ NOTHING = "–"
 
 
 def format_length(length: float, unit: str = "tokens") -> str:
-    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything uneven in full: 1,000.
+    """Lengths as on an axis: 512, 1K, 1.5K, 1M, with K = 1,024 and M = K². Anything else in full: 1,000.
+
+    Whole thousands are in full even where they are a round number of K: 64,000 beside 32,000.
 
     Args:
         length: the number.
         unit: what it counts; anything but tokens is shown in full.
     """
     for letter, size in (("M", 1 << 20), ("K", 1 << 10)):
-        if unit == "tokens" and length >= size and length * 2 % size == 0:
+        if unit == "tokens" and length >= size and length * 2 % size == 0 and length % 1000:
             return f"{length / size:g}{letter}"
     return f"{int(length):,}"
 

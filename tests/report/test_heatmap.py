@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from matplotlib.colors import LogNorm
+from matplotlib.text import Text
 
 from lgbench.intervals import wilson_interval
 from lgbench.report.curves import load
 from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.page import build_report
+from lgbench.report.style import looks
 
 ACCURACY = {"task": "passkey", "metric": "accuracy", "higher_is_better": True, "best": 1.0, "chance": 0.0}
 DEPTHS = [0.0, 0.5, 1.0] * 4
@@ -57,7 +59,11 @@ def test_places_of_documents_become_depths_in_tenths(root, items):
     items(root, values, facts, **ACCURACY | {"length_unit": "documents", "train_length": 11})
     cells = depth_cells(board_of(root)).set_index(["depth", "eval_length"])["value"]
     assert sorted(cells.index.get_level_values("depth").unique()) == pytest.approx(np.arange(0.05, 1, 0.1))
-    assert cells[0.05, 11] == 1 and cells[0.05, 31] == pytest.approx(1 / 3) and cells.drop(0.05).sum() == 0
+    assert (
+        cells[0.05, 11] == 1
+        and cells[0.05, 31] == pytest.approx(1 / 3)
+        and cells.drop(0.05, level="depth").sum() == 0
+    )
 
 
 def test_rows_without_depths_have_no_heat_map(root, store):
@@ -87,9 +93,17 @@ def test_numbers_colours_and_the_end_of_training_are_drawn_in_every_panel(root, 
 )
 def test_panels_stand_in_rows_of_at_most_three(root, items, num_methods, columns):
     for index in range(num_methods):
-        store_grid(items, root, label=f"method_{index}[with_a_parameter=0.5,and_another=1000]")
+        store_grid(items, root, label=f"method_{index}[with_a_parameter=0.5,and_another_one=1000,x=1]")
     board = board_of(root)
     figure = depth_figure(board, depth_cells(board))
+    with looks():
+        figure.canvas.draw()
+        titles = [
+            text.get_window_extent() for text in figure.findobj(Text) if text.get_text().startswith("method_")
+        ]
+    assert len(titles) == num_methods
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[i + 1 :])
+    assert all(box.x1 <= figure.bbox.x1 for box in titles)
     boxes = [axes.get_position() for axes in figure.axes if axes.images]
     assert len({round(box.x0, 4) for box in boxes}) == columns
     assert len({round(box.y0, 4) for box in boxes}) == -(-num_methods // columns)
