@@ -36,20 +36,21 @@ _STAGES = (
     (2, 12, 1), (2, 24, 1), (4, 24, 1), (4, 48, 1), (8, 48, 1), (8, 100, 1), (11, 100, 1), (11, 200, 1),
     (11, 300, 1),
 )  # fmt: skip
-_ONE = dict(train_queries=(1, 1), eval_queries=1, d_state=16, conv_width=4, stage_accuracy=0.25, revisit=0.2)
+_ONE = dict(train_queries=(1, 1), eval_queries=1, conv_width=4, init_std=0.03,
+            stage_accuracy=0.25, revisit=0.2)  # fmt: skip
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_ONE, d_model=64, num_layers=2, init_std=0.03, train_length=4, train_steps=200, batch_size=8,
+        **_ONE, d_model=64, num_layers=2, d_state=8, train_length=4, train_steps=150, batch_size=8,
         learning_rate=4e-3, warmup_steps=30, decay_from=0.7, stages=((2, 12, 1), (4, 24, 1)),
         eval_lengths=(2, 4, 8), eval_items=20, eval_batch=20,
     ),
     "small": Recipe(
-        **_ONE, d_model=384, num_layers=6, init_std=0.03, train_length=11, train_steps=8000, batch_size=32,
-        learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
+        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=8000,
+        batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
         precision="bfloat16", eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=200, eval_batch=16,
     ),
     "paper": Recipe(
-        **_ONE, d_model=768, num_layers=24, train_length=11, train_steps=1400, batch_size=64,
+        **_ONE, d_model=768, num_layers=24, d_state=16, train_length=11, train_steps=1400, batch_size=64,
         learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
         eval_lengths=(11, *range(20, 301, 20)), eval_items=200, eval_batch=8,
     ),
