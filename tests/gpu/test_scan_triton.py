@@ -57,7 +57,7 @@ def errors(values, mask=None):
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 1537, 16384, 131072], ids=lambda n: f"L{n}")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", LIMITS, ids=["fp32", "bf16", "fp16"])
 def test_values_and_gradients_agree_with_float64(length, dtype):
     found = errors(arguments(1 if length > 20000 else 2, length, 32, 8, dtype))
     assert all(error < LIMITS[dtype] for error in found.values()), found
