@@ -32,6 +32,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from lgbench.cell import EVAL_SEED
 from lgbench.data.haystack import Corpus, Needles, hide, join, pad, read_corpus
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import Tokenizer, make_tokenizer
@@ -72,7 +73,7 @@ RECIPES: dict[str, Recipe] = {
         eval_lengths=_doubling(256, 4096), eval_items=25, eval_batch=25,
     ),
     "small": Recipe(
-        **_DIGITS, d_model=256, num_layers=4, train_length=2048, train_steps=3000, batch_size=32,
+        **_DIGITS, d_model=256, num_layers=4, train_length=2048, train_steps=2000, batch_size=32,
         learning_rate=1e-3, warmup_steps=200, decay_from=0.7, weight_decay=0.1, lm_weight=0.1,
         stages=((192,), (256,), (512,), (1024,), (2048,)), precision="bfloat16",
         eval_lengths=_doubling(256, 1 << 20), eval_items=100, eval_batch=20,
@@ -132,6 +133,9 @@ class Passkey(Task):
             shortest = min(stage[0] for stage in recipe.stages) if recipe.stages else recipe.train_length
             for length in (recipe.train_length, shortest, recipe.eval_lengths[0]):
                 self.check_length(length)
+            items = self.eval_set(recipe.eval_items, EVAL_SEED)
+            for length in recipe.eval_lengths:
+                items.facts(length)
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Put the text, all codes of the training and their needles on the device."""
@@ -401,8 +405,8 @@ class PasskeyItems:
             first, last = (_count_before(starts, size, begin + edge) for edge in (low, high + 1e-6))
             if first >= last:
                 raise UserError(
-                    f"no sentence starts near depth {depth:g} of a context of {length} tokens; "
-                    "protocol=as_released needs longer ones"
+                    f"no sentence starts near depth {depth:g} of a context of {length} tokens; for "
+                    "protocol=as_released give larger --eval-lengths or another tokenizer"
                 )
             chosen = first + int(draw * (last - first))
             text_at.append(begin)
