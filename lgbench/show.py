@@ -62,7 +62,7 @@ def show(
     if loaded.notice:
         console.print(f"[yellow]Note:[/yellow] {loaded.notice}")
     for title, body in _parts(loaded, items, item, length):
-        console.rule(title, align="left")
+        console.rule(Text(title), align="left")
         console.print(body, soft_wrap=True)
 
 
