@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,7 +153,7 @@ def fit_lengths(
         on_progress: told what is fitted next.
     """
     parts = method.parts(name)
-    lengths = sorted({*recipe.eval_lengths, *([recipe.train_length] if recipe.query_grid else [])})
+    lengths = sorted(evaluated_lengths(recipe))
     wanted = {n: tuple(p.calibration_length(n, recipe.train_length) for _, p in parts) for n in lengths}
     wanted = {n: plan for n, plan in wanted.items() if any(at is not None for at in plan)}
     if not wanted:
@@ -183,13 +183,19 @@ def fit_lengths(
     return {length: fits[plan] for length, plan in wanted.items()}
 
 
-def check_disjoint(fits: Mapping[int, Fit], items: EvalSet) -> None:
-    """Compare calibration items with evaluation items of the same length.
+def evaluated_lengths(recipe: Recipe) -> set[int]:
+    """Context lengths of both axes."""
+    return {*recipe.eval_lengths, *([recipe.train_length] if recipe.query_grid else [])}
+
+
+def check_disjoint(fits: Mapping[int, Fit], items: EvalSet, lengths: Collection[int]) -> None:
+    """Compare calibration items with evaluation items, at the lengths that are evaluated.
 
     Raises:
         ValueError: an item is in both sets.
     """
-    for length, digests in {n: d for fit in fits.values() for n, d in fit.digests.items()}.items():
+    found = {n: d for fit in fits.values() for n, d in fit.digests.items() if n in lengths}
+    for length, digests in found.items():
         for start in range(0, items.num_items, 16):
             chosen = slice(start, min(start + 16, items.num_items))
             tokens = num_tokens(items, length)

@@ -14,7 +14,7 @@ import torch
 
 import lgbench
 from lgbench import checkpoint, provenance
-from lgbench.calibrate import Fit, check_disjoint, fit_lengths
+from lgbench.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.evaluate import Measurement, evaluate, gallery
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
@@ -80,7 +80,7 @@ def run_cell(
         model, task, method, cell.recipe,
         name=cell.method, seed=cell.seed, folder=path.parent, on_progress=on_progress,
     )  # fmt: skip
-    check_disjoint(fits, items.items)
+    check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
     measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
     pictures = gallery(model, method, cell.recipe, items.items, fitted)

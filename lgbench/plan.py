@@ -116,6 +116,7 @@ def resolve_cells(
             _check(recipe)
             task.check(recipe)
             method.check(recipe)
+            _check_calibration(method, method_request.name, recipe, task)
             training = _training(task_name, task, method_request.name, method, recipe, seed)
             for step in sorted({*(axes.eval_at_steps or ()), recipe.train_steps}):
                 if step != recipe.train_steps and not 0 < step < recipe.train_steps:
@@ -253,6 +254,17 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")
     if not recipe.learning_rate > 0:
         raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
+
+
+def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:
+    for part_name, part in method.parts(name):
+        for length in recipe.eval_lengths:
+            at = part.calibration_length(length, recipe.train_length)
+            if at is not None and at < task.min_length:
+                raise UserError(
+                    f"method '{part_name}' would be fitted at {at} {task.length_unit}; the shortest context of "
+                    f"this task has {task.min_length}"
+                )
 
 
 def _without(params: Any, names: frozenset[str]) -> str:

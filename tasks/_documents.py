@@ -108,7 +108,7 @@ class DocumentTask(Task):
 
     def interface(self, d_model: int, layout: str) -> nn.Module:
         """One embedding, tied with the head."""
-        return TokenInterface(self.tokenizer.size, d_model)
+        return TokenInterface(self.vocabulary or self.tokenizer.size, d_model)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse more documents than there are.

@@ -42,7 +42,7 @@ RECIPES: dict[str, Recipe] = {
         stages=((2, 12, 0), (4, 12, 0), (4, 24, 1)), eval_lengths=(2, 4, 8, 16), eval_items=40, eval_batch=20,
     ),
     "small": Recipe(
-        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=8000,
+        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=6000,
         batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
         precision="bfloat16", eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
     ),

@@ -50,7 +50,7 @@ RECIPES: dict[str, Recipe] = {
         eval_items=12, eval_batch=12,
     ),
     "small": Recipe(
-        **_ALIKE, d_model=256, num_layers=6, train_length=2048, lm_weight=20.48, train_steps=3000,
+        **_ALIKE, d_model=256, num_layers=6, train_length=2048, lm_weight=20.48, train_steps=2000,
         batch_size=32, learning_rate=1e-3, warmup_steps=200, decay_from=0.7, weight_decay=0.1,
         precision="bfloat16", eval_lengths=tuple(256 << k for k in range(10)), eval_items=40, eval_batch=20,
     ),

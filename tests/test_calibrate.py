@@ -155,7 +155,7 @@ def test_a_calibrator_cannot_reach_the_evaluation_items(toy_cells, run_toy, toy_
     from lgbench import cell as cells_module
 
     reached = []
-    monkeypatch.setattr(cells_module, "check_disjoint", lambda fits, items: reached.append(fits) or 1 / 0)
+    monkeypatch.setattr(cells_module, "check_disjoint", lambda fits, items, lengths: reached.append(fits) or 1 / 0)
     for cell in cells:
         with pytest.raises(ZeroDivisionError):
             run_cell(cell, toy_task, items, store)
@@ -182,14 +182,14 @@ def test_an_overlap_with_the_evaluation_items_is_refused(toy_task):
     recipe = toy_task.recipe("smoke", "causal")
     data = CalibrationData(toy_task, Method(), recipe, 0, {})
     data.draw("calibration", 4, 32)
-    check_disjoint({32: Fit(digests=data.digests)}, items)
+    check_disjoint({32: Fit(digests=data.digests)}, items, {32})
     stolen = CalibrationData(toy_task, Method(), recipe, 0, {})
     stolen._sample = lambda n, length, q, g: (
         toy_task.sample(n, length, q, g) if length != 32 else _steal(items)
     )
     stolen.draw("calibration", 4, 32)
     with pytest.raises(ValueError, match="share 6 items of 32 context tokens"):
-        check_disjoint({32: Fit(digests=stolen.digests)}, items)
+        check_disjoint({32: Fit(digests=stolen.digests)}, items, {32})
 
 
 def _steal(items):
