@@ -21,24 +21,23 @@ right if the code is one of its words.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from lgbench.cell import EVAL_SEED
 from lgbench.data.haystack import Corpus, Needles, hide, join, pad, read_corpus
+from lgbench.data.passkey import Answers, PasskeyItems, digest, make_codes
 from lgbench.data.text import load_texts
-from lgbench.data.tokenizer import Tokenizer, make_tokenizer
+from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError
 from lgbench.models.language import TokenInterface, all_right, answer_losses
-from lgbench.task import IGNORE, Batch, Layout, Metric, Recipe, Task, Tensors
+from lgbench.task import Batch, Layout, Metric, Recipe, Task
 
 QUESTION = {
     "natural": "There is an important pass key hidden inside a lot of irrelevant text. "
@@ -53,10 +52,6 @@ NEEDLE = {
 PROMPT = {"natural": "\nAnswer: ", "repeated": "\nWhat is the pass key? The passkey is "}
 BLOCK = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
-NUM_CODES = 10_000
-"""Codes of each side as released; drawn from 0 to 99,999 with replacement."""
-MAX_ANSWER = 10
-"""Tokens generated as released."""
 SHORTEST_SENTENCE = 10
 """Tokens; shorter sentences are left out as released."""
 
@@ -151,7 +146,7 @@ class Passkey(Task):
         else:
             self.tokenizer = make_tokenizer(name, ())
         self.data_source = f"{source}, {self.tokenizer.name}"
-        self.data_fingerprint = _digest(f"{fingerprint} {self.tokenizer.fingerprint}")
+        self.data_fingerprint = digest(f"{fingerprint} {self.tokenizer.fingerprint}")
         shortest = SHORTEST_SENTENCE if self.params.protocol == "as_released" else 1
         self.train_corpus, self.eval_corpus = (
             self._corpus(documents, shortest) for documents in (train, evaluation)
@@ -265,185 +260,3 @@ class Passkey(Task):
         if self.params.variant == "natural":
             return read_corpus(documents, self.tokenizer, self.device, shortest)
         return join([self.tokenizer.encode_array(BLOCK)], self.tokenizer, self.device)
-
-
-class Answers:
-    """How a code continues the prompt, in tokens.
-
-    In the clean protocol prompt and code are tokenized together; what all codes share is the prompt. As
-    released they are tokenized apart, an end of text closes the answer, and ten tokens are generated.
-
-    Args:
-        tokenizer: of the task.
-        prompt: text after the context.
-        codes: of both sides, "train" and "eval".
-        protocol: "clean" or "as_released".
-    """
-
-    def __init__(
-        self, tokenizer: Tokenizer, prompt: str, codes: Mapping[str, Sequence[str]], protocol: str
-    ) -> None:
-        self._end = tokenizer.end
-        every = {code for side in codes.values() for code in side}
-        if protocol == "as_released":
-            self.prompt, self._tokens = (
-                tokenizer.encode(prompt),
-                {code: tokenizer.encode(code) for code in every},
-            )
-            self.closed, self.num_tokens = True, MAX_ANSWER
-            return
-        whole = {code: tokenizer.encode(prompt + code) for code in every}
-        least, greatest = min(whole.values()), max(whole.values())  # whatever these two share, all do
-        shared = next(k for k, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
-        self.prompt = least[:shared]
-        self._tokens = {code: tokens[shared:] for code, tokens in whole.items()}
-        lengths = set(map(len, self._tokens.values()))
-        self.closed = len(lengths) > 1
-        self.num_tokens = max(lengths) + self.closed
-
-    def encode(self, codes: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Queries `(num_codes, num_query_tokens)` and targets `(num_codes, num_targets)`."""
-        end = [self._end] if self.closed else []
-        answers = [self._tokens[code] + end for code in codes]
-        targets = pad(answers, IGNORE, self.num_tokens)
-        given = pad(answers, self._end, self.num_tokens)
-        prompts = torch.tensor(self.prompt).expand(len(codes), -1)
-        return torch.cat([prompts, given[:, :-1]], dim=1), targets
-
-
-class PasskeyItems:
-    """Fixed codes at fixed depths, hidden in a text that is laid out anew for every length.
-
-    Args:
-        task: prepared.
-        num_items: a multiple of the number of depths.
-        seed: of codes, texts and places.
-    """
-
-    def __init__(self, task: Passkey, num_items: int, seed: int) -> None:
-        task.check_items(num_items)
-        self.task, self.num_items, self.seed = task, num_items, seed
-        self.depths = np.tile(task.params.depths, num_items // len(task.params.depths))
-        choices = task.codes["eval"]
-        chosen = np.random.default_rng((seed, 1)).integers(len(choices), size=num_items)
-        self.codes = [choices[k] for k in chosen]
-        self.needles, self.answers = task.tables(self.codes)
-        chosen_by = task.params.model_dump(exclude=set(task.data_params))
-        self.fingerprint = _digest(f"{chosen_by} {task.data_fingerprint} {num_items} {seed}")
-        self._latest: tuple[int, Tensor, Tensor] | None = None
-
-    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Tokens `start` to `stop` of these items at this length; nothing else is made."""
-        text_at, needle_at = (places[items] for places in self._places(length))
-        needles = Needles(self.needles.tokens[items], self.needles.sizes[items])
-        corpus = self.task.eval_corpus
-        return {"tokens": self.task.context(corpus, needles, text_at, needle_at, start, stop)}
-
-    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """The prompt's end with the answer but its last token, and the answer."""
-        queries, targets = self.answers
-        return {"tokens": queries[items]}, targets[items]
-
-    def grade(self, items: slice, length: int, answers: Tensor) -> dict[str, Tensor]:
-        """1 where the generated tokens `(batch, num_targets)` are the code, `(batch,)`.
-
-        As released: where the code is a word of the text before the first end of text.
-        """
-        if self.task.params.protocol == "clean":
-            targets = self.answers[1][items]
-            return {"accuracy": ((answers == targets) | (targets < 0)).all(dim=1).float()}
-        words = [self._before_end(tokens).split() for tokens in answers.tolist()]
-        right = [code in said for code, said in zip(self.codes[items], words, strict=True)]
-        return {"accuracy": torch.tensor(right, dtype=torch.float32, device=answers.device)}
-
-    def facts(self, length: int) -> dict[str, list]:
-        """Depth asked for, and token of the context that the needle starts with."""
-        at = self._places(length)[1] + len(self.task.question)
-        return {"depth": self.depths.tolist(), "needle": at.tolist()}
-
-    def spans(self, length: int) -> list[tuple[int, int]]:
-        """First and last token (exclusive) of each item's needle in its context."""
-        sizes = self.needles.sizes.tolist()
-        return [(a, a + n) for a, n in zip(self.facts(length)["needle"], sizes, strict=True)]
-
-    def _places(self, length: int) -> tuple[Tensor, Tensor]:
-        """Where in the corpus each text begins and where its needle goes; the latest length's are kept."""
-        if self._latest is None or self._latest[0] != length:
-            self.task.check_length(length)
-            draws = np.random.default_rng((self.seed, 2, length)).random((self.num_items, 2))
-            released = self.task.params.protocol == "as_released" and self.task.params.variant == "natural"
-            places = self._released(length, draws) if released else self._clean(length, draws)
-            self._latest = (length, *places)
-        return self._latest[1:]
-
-    def _clean(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Needles uniformly within a tenth of their depths, before any sentence of the corpus."""
-        task, corpus = self.task, self.task.eval_corpus
-        room = length - len(task.question) - self.needles.sizes.cpu().numpy()
-        low, high = np.maximum(0, self.depths - 0.1), np.minimum(1, self.depths + 0.1)
-        low, high = np.ceil(low * room), np.floor(high * room)
-        wanted = (low + draws[:, 0] * np.maximum(1, high - low + 1)).astype(np.int64).clip(0, room)
-        sentence = torch.from_numpy((draws[:, 1] * len(corpus.starts)).astype(np.int64)).to(task.device)
-        return task.place(corpus, corpus.starts[sentence], torch.from_numpy(wanted).to(task.device))
-
-    def _released(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The text of each item goes on at the sentence where that of the item before ended.
-
-        The needle goes to any boundary of sentences in [max(0, depth - 0.1) n, min(1, depth + 0.1) n - m]
-        of a haystack of n tokens, m of which are its own.
-
-        Raises:
-            UserError: there is no boundary for an item.
-        """
-        corpus, size = self.task.eval_corpus, len(self.task.eval_corpus.tokens)
-        starts = corpus.starts.cpu().numpy()
-        hay = length - len(self.task.question)
-        text_at, needle_at, sentence = [], [], 0
-        for depth, needle, (draw, _) in zip(self.depths, self.needles.sizes.tolist(), draws, strict=True):
-            begin = starts[sentence % len(starts)]
-            low, high = max(0.0, depth - 0.1) * hay, min(1.0, depth + 0.1) * hay - needle
-            first, last = (_count_before(starts, size, begin + edge) for edge in (low, high + 1e-6))
-            if first >= last:
-                raise UserError(
-                    f"no sentence starts near depth {depth:g} of a context of {length} tokens; for "
-                    "protocol=as_released give larger --eval-lengths or another tokenizer"
-                )
-            chosen = first + int(draw * (last - first))
-            text_at.append(begin)
-            needle_at.append(int(starts[chosen % len(starts)] + chosen // len(starts) * size - begin))
-            sentence = _count_before(starts, size, begin + hay - needle) % len(starts)
-        return tuple(torch.tensor(np.array(a), device=self.task.device) for a in (text_at, needle_at))
-
-    def _before_end(self, tokens: list[int]) -> str:
-        end = self.task.tokenizer.end
-        return self.task.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
-
-
-def make_codes(protocol: str) -> dict[str, list[str]]:
-    """Codes to train on and to evaluate on, "train" and "eval".
-
-    Clean: all numbers of five digits; those whose SHA-256 starts with the hexadecimal digit 0 are held out.
-    As released: `NUM_CODES` numbers below 100,000 on each side, drawn apart, not padded.
-    """
-    if protocol == "clean":
-        codes = [f"{number:05d}" for number in range(100_000)]
-        held_out = [hashlib.sha256(code.encode()).digest()[0] < 16 for code in codes]
-        return {
-            "train": [code for code, out in zip(codes, held_out, strict=True) if not out],
-            "eval": [code for code, out in zip(codes, held_out, strict=True) if out],
-        }
-    return {side: [str(_number(side, k)) for k in range(NUM_CODES)] for side in ("train", "eval")}
-
-
-def _number(side: str, k: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{side} {k}".encode()).digest()[:8], "little") % 100_000
-
-
-def _count_before(starts: np.ndarray, size: int, place: float) -> int:
-    """Number of sentences that start before this place of the corpus, which goes round and round."""
-    rounds = int(place // size)
-    return rounds * len(starts) + int(np.searchsorted(starts, place - rounds * size))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
