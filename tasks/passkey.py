@@ -63,8 +63,8 @@ def _doubling(low: int, high: int) -> tuple[int, ...]:
 _DIGITS = dict(d_state=16, conv_width=4, init_std=0.036, train_queries=(5, 5), eval_queries=5)
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_DIGITS, d_model=64, num_layers=2, train_length=256, train_steps=500, batch_size=16,
-        learning_rate=4e-3, warmup_steps=50, decay_from=0.7, stages=((192,), (256,)),
+        **(_DIGITS | {"d_state": 8}), d_model=64, num_layers=2, train_length=256, train_steps=500,
+        batch_size=8, learning_rate=4e-3, warmup_steps=50, decay_from=0.7, stages=((192,), (256,)),
         eval_lengths=_doubling(256, 4096), eval_items=25, eval_batch=25,
     ),
     "small": Recipe(
