@@ -37,7 +37,7 @@ def mamba_block(
 
     The fused path computes in float32 throughout (no TF32), repeats bit for bit, can be captured in a CUDA
     graph, and shares nothing between calls. It has first derivatives only. For its backward it keeps, in
-    bytes a token, 4 (3 E + 2 d_model + 2 N + 4 + E N / 4): 848 with d_model 16, E 32 and N 8.
+    bytes a token, 4 (3 E + d_model + 2 N + 4 + E N / 4): 784 with d_model 16, E 32 and N 8.
 
     Args:
         tokens: the residual stream `(B, L, d_model)`.

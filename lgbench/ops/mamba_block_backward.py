@@ -20,7 +20,9 @@ from lgbench.ops.mamba_block_tiles import (
     _at,
     _channel,
     _dot,
+    _fetch,
     _flat,
+    _hold,
     _inner,
     _own,
     _packed,
@@ -29,16 +31,10 @@ from lgbench.ops.mamba_block_tiles import (
     _same,
     _sigmoid,
     _slot,
-    _softplus,
+    _softplus_slope,
+    _sum_channels,
     _sum_inner,
 )
-
-
-@triton.jit
-def _pick(tail, j: tl.constexpr):
-    """Entry `j` of the four in the last axis, which lies inside a thread."""
-    bits = tl.where(tl.arange(0, 4)[None, None, None, :] == j, tail.to(tl.int32, bitcast=True), 0)
-    return tl.sum(bits, axis=3).to(tl.float32, bitcast=True)
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
@@ -48,22 +44,33 @@ def chunk_adjoints(
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone."""
-    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
+    READ: tl.constexpr = ROW - E
+    ahead = _fetch(rows, TILES - 1, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E)
+    ahead_grad = _fetch(grad_out, TILES - 1, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E)
+    fetched, fetched_grad = ahead, ahead_grad
     for back in range(TILES):
         tile = TILES - 1 - back
+        fetched |= ahead
+        fetched_grad |= ahead_grad
+        before = tl.maximum(tile - 1, 0)
+        ahead = _fetch(rows, before, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E)
+        ahead_grad = _fetch(grad_out, before, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E)
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
-        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
+        z = tl.where(inside[None, :, :], _own(rows + 2 * E + 2 * N + 4, at, E), FAR_BELOW)
         grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
-        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
+        delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
         decay = tl.exp2(_inner(delta) * rates)
-        pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 3 * E + DM + N, at, N, Q, E)
+        pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 2 * E + N, at, N, Q, E)
         for back_t in tl.static_range(T):
             g = _at(decay, T - 1 - back_t, T) * (g + _at(pushed, T - 1 - back_t, T))
     where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
     tl.store(where, g, mask=exists)
+    _hold(adjoints, fetched | ahead, length, E)
+    _hold(adjoints, fetched_grad | ahead_grad, length, E)
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
@@ -78,18 +85,18 @@ def gradients(
 
     A row of `partials` holds the weights flat, in the order of `Weights`.
     """
-    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
-    KD: tl.constexpr = DM // 4
+    ROW: tl.constexpr = 3 * E + 2 * N + 4
     NQ: tl.constexpr = N // Q
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
     g = tl.load(where, mask=exists, other=0.0)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
+    by_d = e[:, None] * DM + d[None, :]
     sum_norm = tl.zeros((W * T, DM), tl.float32)
-    sum_a = tl.zeros((E, W, KD, 4), tl.float32)
-    sum_z = tl.zeros((E, W, KD, 4), tl.float32)
-    sum_out = tl.zeros((E, W, KD, 4), tl.float32)
+    sum_a = tl.zeros((E, DM), tl.float32)
+    sum_z = tl.zeros((E, DM), tl.float32)
+    sum_out = tl.zeros((E, DM), tl.float32)
     sum_b = tl.zeros((E, W, NQ, Q), tl.float32)
     sum_c = tl.zeros((E, W, NQ, Q), tl.float32)
     sum_rates = tl.zeros((E, W, NQ, Q), tl.float32)
@@ -105,19 +112,18 @@ def gradients(
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
-        z = tl.where(inside[None, :, :], _own(rows + E, at, E), FAR_BELOW)
+        z = tl.where(inside[None, :, :], _own(rows + 2 * E + 2 * N + 4, at, E), FAR_BELOW)
         sig_a = _sigmoid(a)
         sig_z = _sigmoid(z)
         s = a * sig_a
         gate = z * sig_z
-        pre = tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW)
-        delta = _softplus(pre)
+        delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
         grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
         dy = grad_v * gate
 
         decay = tl.exp2(_inner(delta) * rates)
         inputs = _inner(delta * s)
-        b = _same(rows + 3 * E + DM, at, N, Q, E)
+        b = _same(rows + 2 * E, at, N, Q, E)
         where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
         h = tl.load(where, mask=exists, other=0.0)
         decayed = tl.zeros((E, W, T, NQ, Q), tl.float32)
@@ -127,16 +133,16 @@ def gradients(
             decayed = tl.where(steps == t, h[:, :, None, :, :], decayed)
             h += _at(inputs, t, T) * _at(b, t, T)
             after = tl.where(steps == t, h[:, :, None, :, :], after)
-        c = _same(rows + 3 * E + DM + N, at, N, Q, E)
+        c = _same(rows + 2 * E + N, at, N, Q, E)
         y = _sum_inner(after * c)
-        grad_c = tl.sum(after * _inner(dy), axis=0)[None, :, :, :, :]
+        grad_c = _sum_channels(after * _inner(dy), E, W, T, N, Q)
         pushed = _inner(dy) * c
         adjoint = tl.zeros((E, W, T, NQ, Q), tl.float32)
         for back_t in tl.static_range(T):
             g += _at(pushed, T - 1 - back_t, T)
             adjoint = tl.where(steps == T - 1 - back_t, g[:, :, None, :, :], adjoint)
             g = _at(decay, T - 1 - back_t, T) * g
-        grad_b = tl.sum(adjoint * inputs, axis=0)[None, :, :, :, :]
+        grad_b = _sum_channels(adjoint * inputs, E, W, T, N, Q)
         grad_input = _sum_inner(adjoint * b)
         through = adjoint * decayed
         sum_rates += tl.sum(through * _inner(delta), axis=2)
@@ -151,44 +157,43 @@ def gradients(
         y += skip * s
         grad_s += skip * dy
         sum_skip += tl.sum(dy * s, axis=2)
-        grad_pre = grad_delta * _sigmoid(pre)
-        tail = tl.sum(_same(rows + 3 * E + DM + 2 * N, at, 4, 4, E), axis=3)
+        grad_pre = grad_delta * _softplus_slope(delta)
+        tau = rows + 2 * E + 2 * N + at[None, :, :]
         sum_bias += tl.sum(grad_pre, axis=2)
         grad_tau = tl.sum(grad_pre * _channel(dt_weight, E, R), axis=0)[None, :, :]
         grad_s += grad_tau * _channel(x_proj, E, 1)
         sum_tau1 += tl.sum(grad_tau * s, axis=2)
-        sum_dt1 += tl.sum(grad_pre * _pick(tail, 0), axis=2)
+        sum_dt1 += tl.sum(grad_pre * tl.load(tau), axis=2)
         if R == 2:
             grad_tau = tl.sum(grad_pre * _channel(dt_weight + 1, E, R), axis=0)[None, :, :]
             grad_s += grad_tau * _channel(x_proj + E, E, 1)
             sum_tau2 += tl.sum(grad_tau * s, axis=2)
-            sum_dt2 += tl.sum(grad_pre * _pick(tail, 1), axis=2)
+            sum_dt2 += tl.sum(grad_pre * tl.load(tau + 1), axis=2)
         grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
         grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
-        sum_out += tl.sum(_inner(y * gate) * _same(grad_out, places * DM, DM, 4, E, AGAIN=True), axis=2)
-        u = _same(rows + 3 * E, at, DM, 4, E)
-        sum_a += tl.sum(_inner(grad_a) * u, axis=2)
-        sum_z += tl.sum(_inner(grad_z) * u, axis=2)
 
-        wide = tl.load(in_proj + e[:, None] * DM + d[None, :])
-        grad_u = _dot(_flat(grad_a, T, W, E), wide)
-        grad_u += _dot(_flat(grad_z, T, W, E), tl.load(in_proj + E * DM + e[:, None] * DM + d[None, :]))
         place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
+        grad_x = tl.load(grad_out + place)
+        sum_out += _dot(tl.trans(_flat(y * gate, T, W, E)), grad_x)
         x = tl.load(tokens + place)
         scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None]
         unit = x * scale
+        gain = tl.load(norm_weight + d)[None, :]
+        sum_a += _dot(tl.trans(_flat(grad_a, T, W, E)), unit * gain)
+        sum_z += _dot(tl.trans(_flat(grad_z, T, W, E)), unit * gain)
+        grad_u = _dot(_flat(grad_a, T, W, E), tl.load(in_proj + by_d))
+        grad_u += _dot(_flat(grad_z, T, W, E), tl.load(in_proj + E * DM + by_d))
         sum_norm += grad_u * unit
-        grad_unit = grad_u * tl.load(norm_weight + d)[None, :]
+        grad_unit = grad_u * gain
         mean = tl.sum(grad_unit * unit, axis=1)[:, None] / DM
-        grad_x = tl.load(grad_out + place) + scale * (grad_unit - unit * mean)
+        grad_x += scale * (grad_unit - unit * mean)
         tl.store(grad_tokens + place, grad_x, mask=tl.reshape(inside, (W * T,))[:, None])
 
     row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
     tl.store(row + d, tl.sum(sum_norm, axis=0))
     row += DM
-    by_k = e[:, None, None] * DM + tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]
-    tl.store(row + by_k, tl.sum(sum_a, axis=1))
-    tl.store(row + E * DM + by_k, tl.sum(sum_z, axis=1))
+    tl.store(row + by_d, sum_a)
+    tl.store(row + E * DM + by_d, sum_z)
     row += 2 * E * DM
     by_n = tl.arange(0, NQ)[None, :, None] * Q + tl.arange(0, Q)[None, None, :]
     tl.store(row + e, tl.sum(sum_tau1, axis=1))
@@ -208,9 +213,7 @@ def gradients(
     row += E * N
     tl.store(row + e, tl.sum(sum_skip, axis=1))
     row += E
-    by_d = (tl.arange(0, KD)[None, :, None] * 4 + tl.arange(0, 4)[None, None, :]) * E + e[:, None, None]
-    by_d = tl.multiple_of(by_d, [1, 1, 1])
-    tl.store(row + by_d, tl.sum(sum_out, axis=1))
+    tl.store(row + d[None, :] * E + e[:, None], sum_out)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_columns"])

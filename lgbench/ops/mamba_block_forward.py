@@ -1,6 +1,6 @@
 """Triton kernels of the fused Mamba block, forward: rows of the tokens, states of the chunks, and outputs.
 
-    prepare          per token a row: a, z, raw Δ, u, B, C, τ
+    prepare          per token a row: a, Δ, B, C, τ, z
     chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
     carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
     outputs          scan from the true start, gate, projection back, residual
@@ -19,7 +19,9 @@ from lgbench.ops.mamba_block_tiles import (
     _at,
     _channel,
     _dot,
+    _fetch,
     _flat,
+    _hold,
     _inner,
     _own,
     _pack,
@@ -40,12 +42,13 @@ def prepare(
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     M: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
-    """Write for each token a row: a, z, Δ before the softplus (`[E]` each), u, B, C, and τ.
+    """Write for each token a row: a, Δ (`[E]` each), B, C, τ (4 numbers), z (`[E]`).
 
-    A token that is not real gets z and Δ so far below zero that gate, Δ and their derivatives are exactly 0.
+    A token that is not real gets Δ = 0 and a z so far below zero that gate and derivatives are exactly 0.
     Also copy W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
+    What is known is written at once: registers are scarce here.
     """
-    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + 2 * N + 4
     if tl.program_id(0) == 0:
         _pack(out_proj, packed, E, 1, DM, 4, E)
         _pack(x_proj + R * E, packed + E * DM, E, 1, N, Q, E)
@@ -61,14 +64,16 @@ def prepare(
     w_in = tl.load(in_proj + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
     w_bc = tl.load(x_proj + R * E + tl.max_contiguous(n[:, None] * E + e[None, :], [1, 1]))
     w_z = tl.load(in_proj + E * DM + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
-    a = _dot(u, tl.trans(w_in))
-    z = _dot(u, tl.trans(w_z))
-    s = a * _sigmoid(a)
-    bc = _dot(s, tl.trans(w_bc))
+    row, exists = rows + token[:, None] * ROW, inside[:, None]
     real = inside
     if HAS_MASK:
         flags = mask + (token // length) * mask_stride + token % length
         real = tl.load(flags, mask=inside, other=0) != 0
+    z = _dot(u, tl.trans(w_z))
+    tl.store(row + 2 * E + 2 * N + 4 + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=exists)
+    a = _dot(u, tl.trans(w_in))
+    tl.store(row + e[None, :], a, mask=exists)
+    s = a * _sigmoid(a)
     j = tl.arange(0, 4)[None, :]
     tail = tl.zeros((M, 4), tl.float32)
     pre = tl.zeros_like(s) + tl.load(dt_bias + e)[None, :]
@@ -76,13 +81,9 @@ def prepare(
         tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
         tail = tl.where(j == r, tau[:, None], tail)
         pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
-    row = rows + token[:, None] * ROW
-    tl.store(row + e[None, :], a, mask=inside[:, None])
-    tl.store(row + E + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=inside[:, None])
-    tl.store(row + 2 * E + e[None, :], tl.where(real[:, None], pre, FAR_BELOW), mask=inside[:, None])
-    tl.store(row + 3 * E + d[None, :], u, mask=inside[:, None])
-    tl.store(row + 3 * E + DM + n[None, :], bc, mask=inside[:, None])
-    tl.store(row + 3 * E + DM + 2 * N + j, tail, mask=inside[:, None])
+    tl.store(row + 2 * E + 2 * N + j, tail, mask=exists)
+    tl.store(row + E + e[None, :], tl.where(real[:, None], _softplus(pre), 0.0), mask=exists)
+    tl.store(row + 2 * E + n[None, :], _dot(s, tl.trans(w_bc)), mask=exists)
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
@@ -92,25 +93,31 @@ def chunk_ends(
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
-    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
+    ahead = _fetch(rows, 0, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E)
+    fetched = ahead
     for tile in range(TILES):
+        fetched |= ahead
+        after = tl.minimum(tile + 1, TILES - 1)
+        ahead = _fetch(rows, after, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E)
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
         s = a * _sigmoid(a)
-        delta = _softplus(tl.where(inside[None, :, :], _own(rows + 2 * E, at, E), FAR_BELOW))
+        delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
         total += tl.sum(delta, axis=2)
         decay = tl.exp2(_inner(delta) * rates)
-        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
+        new = _inner(delta * s) * _same(rows + 2 * E, at, N, Q, E)
         for t in tl.static_range(T):
             h = _at(decay, t, T) * h + _at(new, t, T)
     where, exists = _slot(ends, 0, 1, total_chunks, N, Q, W, E)
     tl.store(where, h, mask=exists)
     chunk = (tl.program_id(0) * W + tl.arange(0, W)).to(tl.int64)[None, :]
     tl.store(sums + chunk * E + tl.arange(0, E)[:, None], total, mask=chunk < total_chunks)
+    _hold(sums, fetched | ahead, length, E)
 
 
 @triton.jit(do_not_specialize=["num_chunks"])
@@ -163,7 +170,7 @@ def outputs(
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
 ):  # fmt: skip
     """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
-    ROW: tl.constexpr = 3 * E + DM + 2 * N + 4
+    ROW: tl.constexpr = 3 * E + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
@@ -172,11 +179,11 @@ def outputs(
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
-        z = _own(rows + E, at, E)
+        z = _own(rows + 2 * E + 2 * N + 4, at, E)
         s = a * _sigmoid(a)
-        delta = _softplus(_own(rows + 2 * E, at, E))
+        delta = _own(rows + E, at, E)
         decay = tl.exp2(_inner(delta) * rates)
-        new = _inner(delta * s) * _same(rows + 3 * E + DM, at, N, Q, E)
+        new = _inner(delta * s) * _same(rows + 2 * E, at, N, Q, E)
         if HAS_TAPE:
             where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
             tl.store(where, h, mask=exists)
@@ -185,7 +192,7 @@ def outputs(
         for t in tl.static_range(T):
             h = _at(decay, t, T) * h + _at(new, t, T)
             states = tl.where(steps == t, h[:, :, None, :, :], states)
-        y = _sum_inner(states * _same(rows + 3 * E + DM + N, at, N, Q, E)) + _channel(D, E, 1) * s
+        y = _sum_inner(states * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
         v = _flat(y * z * _sigmoid(z), T, W, E)
         block = _dot(v, tl.load(out_proj + tl.arange(0, E)[:, None] + d * E))
         place = tl.reshape(places, (W * T,))[:, None] * DM + d

@@ -30,6 +30,13 @@ def _softplus(x):
 
 
 @triton.jit
+def _softplus_slope(y):
+    """Derivative of the softplus where it is y: 1 - exp(-y), to 2e-7 of itself for every y >= 0."""
+    p = 0.16666242 + y * (-0.04163007 + y * (0.00818961 + y * -0.0011234))
+    return tl.where(y < 0.5, y + y * y * (-0.49999982 + y * p), 1.0 - tl.exp2(-y * LOG2E))
+
+
+@triton.jit
 def _dot(a, b):
     return tl.dot(a, b, input_precision="ieee")
 
@@ -42,26 +49,57 @@ def _at(tile, t: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
-def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
-    """Places of a tile's tokens among all, `[W, T]` (beyond the end that of the last), and which exist."""
+def _starts(tile, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
+    """Of a tile in each of the `[W]` chunks: its sequence, its first step, and whether the chunk exists."""
     chunk = tl.program_id(0) * W + tl.arange(0, W)
     exists = chunk < total_chunks
     chunk = tl.minimum(chunk, total_chunks - 1)
-    step = ((chunk % num_chunks) * TILES + tile)[:, None] * T + tl.arange(0, T)[None, :]
-    place = (chunk // num_chunks).to(tl.int64)[:, None] * length + tl.minimum(step, length - 1)
-    return place, (step < length) & exists[:, None]
+    return (chunk // num_chunks).to(tl.int64), ((chunk % num_chunks) * TILES + tile) * T, exists
 
 
 @triton.jit
-def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, AGAIN: tl.constexpr = False):
-    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`.
+def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
+    """Places of a tile's tokens among all, `[W, T]` (beyond the end that of the last), and which exist."""
+    item, start, exists = _starts(tile, num_chunks, total_chunks, TILES, T, W)
+    step = start[:, None] + tl.arange(0, T)[None, :]
+    return item[:, None] * length + tl.minimum(step, length - 1), (step < length) & exists[:, None]
 
-    `AGAIN` loads anew what was loaded before in the same tile, which is cheaper than registers to keep it in.
+
+@triton.jit
+def _fetch(
+    rows, tile, length, num_chunks, total_chunks,
+    FIRST: tl.constexpr, COUNT: tl.constexpr, ROW: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, E: tl.constexpr,
+):  # fmt: skip
+    """Read one number in every 32 bytes of a tile's rows, from the FIRST to the COUNT that follow.
+
+    A scan waits for memory in each of its tiles, unless what the next one reads is on its way already. What
+    comes back, `[E, W, k]` integers, has no meaning; `_hold` keeps the compiler from leaving it out.
     """
+    PARTS: tl.constexpr = (COUNT + 14) // 8
+    ROUNDS: tl.constexpr = 1 if T * PARTS <= E else 2 if T * PARTS <= 2 * E else 4
+    item, start, _ = _starts(tile, num_chunks, total_chunks, TILES, T, W)
+    part = tl.arange(0, E)[:, None, None] + tl.arange(0, ROUNDS)[None, None, :] * E
+    part = tl.minimum(part, T * PARTS - 1)
+    step = tl.minimum(start[None, :, None] + part // PARTS, length - 1)
+    where = (item[None, :, None] * length + step) * ROW + FIRST + tl.minimum(part % PARTS * 8, COUNT - 1)
+    return tl.load(rows + tl.multiple_of(where, [1, 1, 1])).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _hold(ptr, fetched, length, E: tl.constexpr):
+    """Write nothing, for no length is negative; but what was fetched decides where."""
+    where = ptr + tl.arange(0, E)[:, None, None] + fetched
+    tl.store(where, 0.0, mask=tl.broadcast_to(length < 0, where.shape))
+
+
+@triton.jit
+def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
+    """`K` numbers of each token, the same for all channels: `[E, W, T, K // Q, Q]`."""
     k = tl.arange(0, K // Q)[:, None] * Q + tl.arange(0, Q)[None, :]
     where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
     where += tl.zeros((E,), tl.int32)[:, None, None, None, None]
-    return tl.load(where, cache_modifier=".ca" if AGAIN else "")
+    return tl.load(where)
 
 
 @triton.jit
@@ -78,6 +116,28 @@ def _pack(ptr, packed, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: t
     k = tl.arange(0, K)[None, :]
     e = tl.arange(0, E)[:, None]
     tl.store(packed + k // Q * (E * Q) + e * Q + k % Q, tl.load(ptr + k * SK + e * SE))
+
+
+@triton.jit
+def _sum_channels(tile, E: tl.constexpr, W: tl.constexpr, T: tl.constexpr, N: tl.constexpr, Q: tl.constexpr):
+    """Sum `[E, W, T, N / Q, Q]` over the channels; the result, in every channel, has the same shape.
+
+    Lanes exchange halves of what they hold until channel e has sum e mod M of all M = T·N, and then hand
+    these round: 2 M exchanges in place of 5 M.
+    """
+    M: tl.constexpr = T * N
+    e = tl.arange(0, E)[:, None, None]
+    sums = tl.reshape(tile, (E, W, M))
+    for bit in tl.static_range(6):
+        if (1 << bit) < M:
+            low, high = tl.split(tl.reshape(sums, (E, W, M >> (bit + 1), 2)))
+            upper = (e >> bit) & 1 != 0
+            sums, given = tl.where(upper, high, low), tl.where(upper, low, high)
+            sums += tl.gather(given, tl.broadcast_to(e ^ (1 << bit), given.shape), 0)
+        elif (1 << bit) < E:
+            sums += tl.gather(sums, tl.broadcast_to(e ^ (1 << bit), sums.shape), 0)
+    holder = tl.broadcast_to(tl.arange(0, M)[None, None, :], (E, W, M))
+    return tl.reshape(tl.gather(tl.broadcast_to(sums, (E, W, M)), holder, 0), (E, W, T, N // Q, Q))
 
 
 @triton.jit

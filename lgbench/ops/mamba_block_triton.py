@@ -2,7 +2,7 @@
 
 A sequence is cut into chunks, and these into tiles of `T` tokens. A warp takes a chunk, a program `W`.
 
-    forward    prepare          per token a row: a, z, raw Δ, u, B, C, τ
+    forward    prepare          per token a row: a, Δ, B, C, τ, z
                chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
                carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
                outputs          scan from the true start, gate, projection back, residual
@@ -54,9 +54,10 @@ class Plan(NamedTuple):
     total_chunks: int
     """Chunks in the batch."""
     warps: int
-    """Chunks, and warps, in one program of `gradients`: more of them mean fewer partial sums. 1 elsewhere."""
+    """Chunks, and warps, in one program of `gradients`: as many as have 16 tokens at a time. 1 elsewhere."""
     registers_scan: int
     """In `chunk_ends` and `chunk_adjoints`."""
+    registers_prepare: int
     registers_outputs: int
     registers_gradients: int
 
@@ -73,17 +74,17 @@ def plan(batch: int, length: int, states: int) -> Plan:
     while num_tiles * tile < length and batch * triton.cdiv(length, num_tiles * tile) > 16 * 132:
         num_tiles += 1 if num_tiles < 8 else 2 if num_tiles < 16 else num_tiles // 4
     num_chunks = triton.cdiv(length, num_tiles * tile)
-    registers = (64, 128, 255) if small else (128, 255, 255)
-    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, 4, *registers)
+    registers = (64, 64, 128, 255) if small else (128, 128, 255, 255)
+    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, 16 // tile, *registers)
 
 
 class Tape(NamedTuple):
     """What `forward` leaves for `backward`."""
 
     packed: Tensor
-    """W_in, W_out and the part of W_x for B and C, each `[K / Q, E, Q]`."""
+    """W_out and the part of W_x for B and C, each `[K / Q, E, Q]`."""
     rows: Tensor
-    """Per token: u, B, C, 1 if real, τ; `(B * L, DM + 2 N + 4)`."""
+    """Per token: a, Δ, B, C, τ, z; `(B * L, 3 E + 2 N + 4)`."""
     sums: Tensor
     """ΣΔ of each chunk, `(chunks, E)`."""
     tile_starts: Tensor
@@ -113,18 +114,19 @@ def forward(
     sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
     tape = Tape(
         new(d_inner * (d_model + 2 * d_state)),
-        new(batch * length, 3 * d_inner + d_model + 2 * d_state + 4),
+        new(batch * length, 3 * d_inner + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
         new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
     )
     states = new(cut.total_chunks, d_inner * d_state)
     last, out = new(batch, d_inner, d_state), torch.empty_like(tokens)
     flags = tokens if mask is None else mask.view(torch.uint8)
-    prepare[(triton.cdiv(batch * length, 64),)](
+    prepare[(triton.cdiv(batch * length, 32),)](
         tokens, tape.rows, tape.packed,
         w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj, flags, eps,
         length, batch * length, length if flags.shape == (batch, length) else 0,
-        **sizes, Q=min(4, d_state), M=64, HAS_MASK=mask is not None, num_warps=4, num_stages=1, maxnreg=128,
+        **sizes, Q=min(4, d_state), M=32, HAS_MASK=mask is not None, num_warps=4, num_stages=1,
+        maxnreg=cut.registers_prepare,
     )  # fmt: skip
     grid, shape = _launch(w, cut, 1)
     chunk_ends[grid](

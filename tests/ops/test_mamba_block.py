@@ -152,6 +152,15 @@ def test_kernels_leave_masked_tokens_and_the_state_alone(kind):
 
 
 @interpreted
+@pytest.mark.parametrize("shift", [-8, 4], ids=["short", "long"])
+def test_kernels_are_the_definition_for_time_steps_of_any_size(shift):
+    tokens, h0, weights = make_inputs(1, 21)
+    inputs = tokens, h0, weights | {"dt_bias": weights["dt_bias"] + shift}
+    expected = results_and_gradients(by_definition, inputs, None, torch.float64)
+    assert_close(results_and_gradients(fused, inputs, None, torch.float32), expected, 5e-6)
+
+
+@interpreted
 def test_kernels_start_from_zero_without_a_first_state():
     inputs = make_inputs(1, 65)
     got = results_and_gradients(fused, inputs, None, torch.float32, with_h0=False)
