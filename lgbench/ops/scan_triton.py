@@ -154,7 +154,7 @@ def _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad)
     batch, length, channels = x.shape
     states = A.shape[1]
     tile, chunk, num_chunks = plan(batch, length, channels, states, False)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    y = x.new_empty(x.shape)
     state = _f32(x, batch, channels, states)
     saved = _f32(x, batch, _cdiv(length, SAVE_EVERY), states, channels) if need_grad else None
     summary = _f32(x, batch, num_chunks, states + 1, channels) if num_chunks > 1 else state
@@ -192,9 +192,7 @@ def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dty
             (*shape, delta.stride(1), z_stride, grad_y.stride(1), C.stride(1), softplus),
         )  # fmt: skip
         _carry(summary, A, grad_state, reverse=True)
-    dx, ddelta, dz = (
-        None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (x, delta, z)
-    )
+    dx, ddelta, dz = (None if t is None else t.new_empty(t.shape) for t in (x, delta, z))
     dBC = _f32(x, 2, blocks, batch, length, states)
     dh0 = None if h0_dtype is None else _f32(x, batch, channels, states)
     scratch = _f32(x, programs * num_chunks, SAVE_EVERY // tile * padded * BLOCK)
@@ -220,7 +218,7 @@ def _cdiv(a: int, b: int) -> int:
 
 
 def _f32(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device=like.device)
+    return like.new_empty(shape, dtype=torch.float32)
 
 
 def _carry(summary: Tensor, A: Tensor, outer: Tensor | None, reverse: bool) -> None:
@@ -245,4 +243,5 @@ def _launch(kernel, programs, tensors, numbers, sizes, num_warps=1) -> None:
     if compiled is None:
         _COMPILED[key] = kernel[(programs,)](*tensors, *numbers, *sizes, num_warps=num_warps)
     else:
-        compiled[(programs, 1, 1)](*tensors, *numbers, *sizes)
+        pointers = [None if t is None else t.data_ptr() for t in tensors]  # Triton looks up a tensor's slowly
+        compiled[(programs, 1, 1)](*pointers, *numbers, *sizes)
