@@ -1,7 +1,7 @@
 """Check the fused Mamba block on a GPU against float64, then time stacks of it as captured graphs.
 
-    PYTHONPATH=. python benchmarks/block_gpu.py                       as shipped
-    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=2,4 --set warps=1,2   cut up in other ways
+    PYTHONPATH=. python benchmarks/block_gpu.py   as shipped
+    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=8,12 --set registers_outputs=96,128   variants
 
 Prints a table last, and writes every number as JSON into the folder of --out (default: $OUT, else nowhere).
 """
