@@ -122,6 +122,8 @@ class _Filtered(ScanIntervention):
             least = math.log(c_thr) if c_thr > 0 else -math.inf
             survives = fitted["timestep_log_survival"] > least
             self.threshold = torch.where(survives, self.params.strength * self.threshold, -1.0)
+            if not (self.threshold > 0).any():  # time steps are positive: nothing is filtered
+                self.threshold = None
 
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
         """Rest within the training length."""

@@ -8,6 +8,8 @@ from typing import Literal
 from torch import Generator, Tensor, nn
 
 Mode = Literal["train", "score", "prefill", "decode"]
+IN_A_LAYER = frozenset({"timestep", "transition", "keep"})
+"""Hooks that an intervention may confine to some `layers`."""
 HOOKS = ("sequence", "timestep", "transition", "keep", "initial_state", "final_state", "record")
 
 
@@ -24,11 +26,14 @@ class ScanIntervention:
         apply_in_decode: whether the hooks also act in mode "decode" (queries and generated tokens that follow
             a context whose state is kept). The released codes of most remedies forget it; here it is
             explicit.
+        layers: the only layers in which `timestep`, `transition` and `keep` act; None is all. The others may
+            leave them to a fused kernel.
         resting: whether `begin` found that nothing changes for this sequence (it is no longer than those of
             training, for instance). No hook is called then, and a fused kernel may serve.
     """
 
     trained: nn.Module | None = None
+    layers: tuple[int, ...] | None = None
     apply_in_decode: bool = True
     resting: bool = False
 
@@ -172,13 +177,16 @@ def overridden_hooks(intervention: ScanIntervention) -> frozenset[str]:
     return frozenset(h for h in HOOKS if getattr(type(intervention), h) is not getattr(ScanIntervention, h))
 
 
-def active_hooks(intervention: ScanIntervention, mode: Mode) -> frozenset[str]:
+def active_hooks(intervention: ScanIntervention, mode: Mode, layer: int | None = None) -> frozenset[str]:
     """Names of the hooks that act in this mode, on the sequence that `begin` announced last.
+
+    With `layer`, those that act there; without, those that act anywhere.
 
     A fused kernel may serve wherever none of them needs what it keeps on chip.
     """
     if isinstance(intervention, Composed):
-        return frozenset[str]().union(*(active_hooks(part, mode) for part in intervention.parts))
+        return frozenset[str]().union(*(active_hooks(part, mode, layer) for part in intervention.parts))
     if intervention.resting or (mode == "decode" and not intervention.apply_in_decode):
         return frozenset()
-    return overridden_hooks(intervention)
+    elsewhere = layer is not None and intervention.layers is not None and layer not in intervention.layers
+    return overridden_hooks(intervention) - (IN_A_LAYER if elsewhere else frozenset())

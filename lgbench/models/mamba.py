@@ -24,7 +24,7 @@ from lgbench.ops.rms_norm import rms_norm
 from lgbench.ops.selective_scan import resolve_backend, selective_scan
 
 NEEDS_DELTA = frozenset({"timestep", "keep", "record"})
-NEEDS_INTERMEDIATES = NEEDS_DELTA | {"transition"}
+"""Hooks for which the fused block has no room; A is changed before it."""
 
 
 class LayerState(NamedTuple):
@@ -120,13 +120,15 @@ class Mamba(nn.Module):
             start = (
                 state[layer] if state is not None else LayerState(_start(intervention, hooks, layer), None)
             )
-            fused = self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES
-            if fused:
-                kept = None
-                tokens, end = block.fused(tokens, start.scan, mask)
+            here = active_hooks(intervention, mode, layer)
+            if self.fused(tokens) and not here & NEEDS_DELTA:
+                kept, A_log = None, block.A_log
+                if "transition" in here:
+                    A_log = (-intervention.transition(layer, -A_log.float().exp())).log()
+                tokens, end = block.fused(tokens, start.scan, mask, A_log)
                 states.append(LayerState(end, None))
             else:
-                tokens, kept, end = block(tokens, start, mask, layer, hooks, intervention, self.scan_backend)
+                tokens, kept, end = block(tokens, start, mask, layer, here, intervention, self.scan_backend)
                 states.append(end)
             processed.append(tokens.shape[1])
             if "final_state" in hooks:
@@ -174,7 +176,7 @@ class Mamba(nn.Module):
 
     def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
         """What computes the scan for tokens like these: "block" (fused) or a back end; stored in rows."""
-        if self.fused(tokens) and not hooks & NEEDS_INTERMEDIATES:
+        if self.fused(tokens) and not hooks & NEEDS_DELTA:
             return "block"
         return resolve_backend("auto" if self.scan_backend == "block" else self.scan_backend, tokens.device)
 
@@ -246,8 +248,10 @@ class MambaBlock(nn.Module):
             intervention.record(layer, delta=delta, A=A, B=B, C=C, x=x, state=state)
         return residual + self.out_proj(y), kept, LayerState(state, conv_state)
 
-    def fused(self, residual: Tensor, h0: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same block without convolution in one fused kernel: residual and final state."""
+    def fused(
+        self, residual: Tensor, h0: Tensor | None, mask: Tensor | None, A_log: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same block without convolution in fused kernels: residual and final state."""
         return mamba_block(
             residual,
             norm_weight=self.norm.weight,
@@ -255,7 +259,7 @@ class MambaBlock(nn.Module):
             x_proj=self.x_proj.weight,
             dt_weight=self.dt_proj.weight,
             dt_bias=self.dt_proj.bias,
-            A_log=self.A_log,
+            A_log=A_log,
             D=self.D,
             out_proj=self.out_proj.weight,
             eps=self.norm.eps,

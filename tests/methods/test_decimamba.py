@@ -297,3 +297,13 @@ def test_removing_it_leaves_the_weights_bit_for_bit(bench):
     deci.model.intervention = registry.METHODS.load("vanilla")().intervention(16, 16)
     for length in (5, 48):
         assert torch.equal(deci.answer(length), vanilla.answer(length))
+
+
+def test_hooks_act_in_the_decimating_layers_alone_so_that_others_may_be_fused(bench):
+    model = bench("decimamba[layers=[[1]],l_base=4,min_seq_len=1]").model
+    model.intervention.begin("score", 40, 2)
+    found = [active_hooks(model.intervention, "score", layer) for layer in range(3)]
+    assert found == [frozenset(), {"keep"}, frozenset()]
+    assert active_hooks(model.intervention, "score") == {"keep"}
+    both = Composed([model.intervention, ScanIntervention()])
+    assert active_hooks(both, "score", 0) == frozenset() and active_hooks(both, "score", 1) == {"keep"}

@@ -61,12 +61,19 @@ def test_channels_that_are_not_global_keep_their_time_steps_bit_for_bit(bench):
 def test_a_higher_threshold_only_removes_tokens(bench):
     delta = 0.1 * torch.rand(2, 48, 32, generator=torch.Generator().manual_seed(0))
     seen = []
-    for strength in (0.0, 0.5, 1.0, 1.5):
+    for strength in (0.25, 0.5, 1.0, 1.5):
         filtered = use(bench, f"longmamba[strength={strength}]").model.intervention
         filtered.begin("prefill", 48, 0)
         seen.append(filtered.timestep(0, delta) > 0)
     for looser, stricter in pairwise(seen):
         assert (stricter <= looser).all() and stricter.sum() < looser.sum()
+
+
+@pytest.mark.parametrize("setting", ["strength=0", "c_thr=1"])
+def test_it_rests_where_it_would_filter_nothing(bench, setting):
+    intervention = use(bench, f"longmamba[{setting}]").model.intervention
+    intervention.begin("prefill", 48, 0)
+    assert intervention.resting and active_hooks(intervention, "prefill") == set()
 
 
 def test_a_zeroed_time_step_is_a_deleted_token_at_the_kept_positions():
@@ -141,7 +148,7 @@ def test_statistics_are_those_of_a_recorded_pass_in_pieces_or_not(bench, toy_tas
 
 
 def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_not_while_decoding(bench, toy_task):
-    long = bench("longmamba[protocol=as_released,items=2]", num_layers=1)
+    long = bench("longmamba[protocol=as_released,items=2,c_thr=0]", num_layers=1)
     method, intervention = long.method, long.model.intervention
     asked = {n: method.calibration_length(n, 16) for n in (17, 2999, 3000, 3600, 11_200, 500_000)}
     assert asked == {17: None, 2999: None, 3000: 3000, 3600: 4000, 11_200: 12_000, 500_000: 192_000}

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lgbench.models.intervention import HOOKS, ScanIntervention, active_hooks
-from lgbench.models.mamba import Mamba
+from lgbench.models.mamba import Mamba, MambaBlock
 from lgbench.models.model import Model
 from lgbench.models.patches import PatchInterface
 from lgbench.registry import METHODS
@@ -312,6 +312,26 @@ def test_a_scaled_transition_equals_scaled_weights():
         for block in model.blocks:
             block.A_log.add_(math.log(0.25))
     torch.testing.assert_close(got, advance(model, inputs).hidden, atol=1e-5, rtol=1e-5)
+
+
+def test_a_changed_transition_is_served_by_the_fused_block_too(monkeypatch):
+    model, inputs = lively(), tokens()
+
+    class Slower(ScanIntervention):
+        layers = (1,)
+
+        def transition(self, layer, A):
+            assert layer == 1
+            return 0.25 * A
+
+    wanted = advance(model, inputs, Slower()).hidden
+    calls = []
+    plain = MambaBlock.fused
+    monkeypatch.setattr(Mamba, "fused", lambda self, tokens: True)
+    monkeypatch.setattr(MambaBlock, "fused", lambda self, *asked: calls.append(self) or plain(self, *asked))
+    got = advance(model, inputs, Slower()).hidden
+    assert calls == list(model.blocks)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_an_initial_state_is_where_the_sequence_starts():
