@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from lgbench.data.document_draws import (
     choose,
     context_pieces,
     draw_gold,
-    draw_keywords,
     draw_released_shelf,
     draw_shelf,
     draw_windows,
 )
+from lgbench.data.document_items import digest
 from lgbench.data.documents import (
     CLOSE,
     DOCUMENT,
@@ -39,7 +38,7 @@ from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import is_bpe_available, make_tokenizer
 from lgbench.errors import UserError
 from lgbench.models.language import TokenInterface, all_right, answer_losses
-from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
+from lgbench.task import Batch, Recipe, Task
 
 ANSWER = " <|Answer|>"
 
@@ -51,8 +50,6 @@ EVIDENCE_TOKENS = 24
 """Of an answer's words, which a document that is cut keeps; the few longer ones are not trained on."""
 SPREAD = 2.0
 """Padded width of training contexts, in standard deviations above the mean; what is longer is cut to fit."""
-EVAL_FEWEST = 6
-"""Words of a keyword query in evaluation at least, so that no other document has them all."""
 
 
 class DocumentTask(Task):
@@ -90,12 +87,13 @@ class DocumentTask(Task):
         self.corpus, self.squad = self.host.to(device), squad
         books = f", {len(extra):,} paragraphs of books" if extra else ""
         self.data_source = f"{squad.source}{books}, {self.tokenizer.name}"
-        self.data_fingerprint = _digest(squad.fingerprint, extra_fingerprint, self.tokenizer.fingerprint)
+        self.data_fingerprint = digest(squad.fingerprint, extra_fingerprint, self.tokenizer.fingerprint)
         self.notice = squad.notice
         if self.params.tokenizer == "auto" and not is_bpe_available():
             bytes_notice = "Text is read as bytes, as the package tokenizers is not installed."
             self.notice = " ".join(filter(None, [squad.notice, bytes_notice]))
         self.scale = self._scale()
+        self.max_query = QUERY_TOKENS * self.scale
         self.max_id = int((self.host.ids[:, 1] - self.host.ids[:, 0]).max())
         markers = int((self.host.markers[:, 1] - self.host.markers[:, 0]).sum())
         self.marked = markers + self.max_id
@@ -149,19 +147,20 @@ class DocumentTask(Task):
         generator: torch.Generator,
         stage: tuple[int, ...],
     ) -> Batch:
-        """Training items within a stage (most documents, tokens of each, 1 where questions are asked).
+        """Training items within a stage (most documents, tokens of each, which items ask questions).
 
-        Tokens of a stage are those of a BPE; with bytes they are as many times more as bytes make a token.
-        The shape depends on `num_items`, `length` and the stage alone.
+        The last is what `share_of_questions` reads: 0 none, 1 some, 2 all. Tokens of a stage are those of a
+        BPE; with bytes they are as many times more as bytes make a token. The shape depends on `num_items`,
+        `length` and the stage alone.
         """
         self.check_documents(length, "train")
         corpus, side, device = self.corpus, self.corpus.train, self.device
-        tokens, max_query = stage[1] * self.scale, QUERY_TOKENS * self.scale
+        tokens = stage[1] * self.scale
         mean, deviation = self._size(tokens)
         budget = min(length * tokens, math.ceil(length * mean + SPREAD * deviation * math.sqrt(length)))
-        width = length * (self.marked + max_query) + budget + EVIDENCE_TOKENS * self.scale
+        width = length * (self.marked + self.max_query) + budget + EVIDENCE_TOKENS * self.scale
 
-        share = self.share_of_questions(stage[2] > 0)
+        share = self.share_of_questions(stage[2])
         asks = torch.rand(num_items, generator=generator, device=device) < share
         gold, question = draw_gold(side, corpus, self.askable, asks, generator)
         gold_id = torch.randint(NUM_IDS, (num_items,), generator=generator, device=device)
@@ -170,18 +169,42 @@ class DocumentTask(Task):
         evidence = corpus.evidence[question].masked_fill(~asks[:, None], 0)
         starts, lengths = draw_windows(corpus, shelf.documents, golden, evidence, tokens, budget, generator)
         part = (t.gather(1, shelf.place[:, None]).squeeze(1) for t in (starts, lengths))
-        queries = choose(asks, ask(corpus, question), draw_keywords(corpus, *part, max_query, 1, generator))
+        others, spans = self.draw_queries(corpus, *part, self.max_query, 1, generator)
+        queries = choose(asks, ask(corpus, question), others)
         pieces = context_pieces(corpus, queries, shelf.ids, starts, lengths)
         context, mask = join_pieces(corpus.pool, *pieces, width)
-        tokens_after, targets = self.finish(corpus, gold_id, question)
+        answer = torch.where(asks[:, None], corpus.answers[question], spans)
+        tokens_after, targets = self.finish(corpus, gold_id, answer)
         return Batch({"tokens": context, "mask": mask}, {"tokens": tokens_after}, targets)
 
-    def share_of_questions(self, stage_has_questions: bool) -> float:
-        """Share of training items that ask a real question, the others having keywords."""
+    def share_of_questions(self, which: int) -> float:
+        """Share of training items that ask a real question, where a stage says 0 none, 1 some or 2 all."""
         raise NotImplementedError
 
-    def finish(self, corpus: Corpus, gold_id: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
-        """The prompt's end with the answer without its last token, and the answer, padded with IGNORE."""
+    def draw_queries(
+        self, corpus: Corpus, starts: Tensor, lengths: Tensor, max_tokens: int, fewest: int,
+        generator: torch.Generator,
+    ) -> tuple[Queries, Tensor]:  # fmt: skip
+        """Queries of items that ask no question, and spans `(batch, 2)` of the pool that answer them.
+
+        Args:
+            corpus: on the generator's device.
+            starts: `(batch,)`, where the shown parts of the golden documents start, at a word.
+            lengths: their tokens.
+            max_tokens: of a query at most.
+            fewest: words of a query at least, where the part has as many.
+            generator: the only randomness.
+        """
+        raise NotImplementedError
+
+    def finish(self, corpus: Corpus, gold_id: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+        """The prompt's end with the answer without its last token, and the answer, padded with IGNORE.
+
+        Args:
+            corpus: holds the pool, on the device of the rest.
+            gold_id: names of the golden documents `(batch,)`.
+            answer: spans of the pool `(batch, 2)`.
+        """
         raise NotImplementedError
 
     def draw_shelf(
@@ -242,125 +265,9 @@ class DocumentTask(Task):
         return self._sizes[tokens]
 
 
-class DocumentItems:
-    """Fixed queries and golden documents with their ids; noise and order are drawn anew for every length.
-
-    All of it is drawn on the CPU, so that every device sees the same.
-
-    Args:
-        task: prepared.
-        num_items: how many; questions and documents repeat only when all had their turn.
-        seed: of everything.
-        asks: bool `(num_items,)`, whether an item asks a real question; the others have keywords.
-    """
-
-    def __init__(self, task: DocumentTask, num_items: int, seed: int, asks: Tensor) -> None:
-        self.task, self.num_items, self.seed, self.asks = task, num_items, seed, asks
-        corpus, side, generator = task.host, task.host.eval, self._generator("items")
-        if not len(side.questions):
-            raise UserError(f"{task.squad.source} has no question about a paragraph that is held out")
-        self.question = _in_turn(side.questions, num_items, generator)
-        documents = _in_turn(side.documents, num_items, generator)
-        self.gold = torch.where(asks, corpus.asked[self.question], documents)
-        self.gold_id = torch.randint(NUM_IDS, (num_items,), generator=generator)
-        start, stop = corpus.documents[self.gold].unbind(-1)
-        most = QUERY_TOKENS * task.scale
-        keywords = draw_keywords(corpus, start, stop - start, most, EVAL_FEWEST, generator)
-        self.asked = choose(asks, ask(corpus, self.question), keywords)
-        self.after, self.targets = (
-            t.to(task.device) for t in task.finish(corpus, self.gold_id, self.question)
-        )
-        settings = type(task).__name__, task.params, task.data_fingerprint, num_items, seed
-        self.fingerprint = _digest(*settings)
-        self._latest: tuple[int, _Layout] | None = None
-
-    def num_tokens(self, length: int) -> int:
-        """Tokens of the longest item; the others are padded on the left."""
-        return self.layout(length).width
-
-    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Tokens `start` to `stop` of these items with `length` documents; nothing else is made."""
-        layout = self.layout(length)
-        tokens, mask = join_pieces(
-            self.task.corpus.pool, layout.starts[items], layout.lengths[items], layout.width, start, stop
-        )
-        return {"tokens": tokens, "mask": mask}
-
-    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """The prompt's end with the answer without its last token, and the answer."""
-        return {"tokens": self.after[items]}, self.targets[items]
-
-    def facts(self, length: int) -> dict[str, list]:
-        """Slot of the golden document, from 0, and the question's id in SQuAD, empty for keywords."""
-        pairs = zip(self.question.tolist(), self.asks.tolist(), strict=True)
-        names = [self.task.squad.questions[k].id if asks else "" for k, asks in pairs]
-        return {"place": self.layout(length).shelf.place.tolist(), "question": names}
-
-    def spans(self, length: int) -> list[tuple[int, int]]:
-        """First and last token (exclusive) of each item's golden text in its context."""
-        layout = self.layout(length)
-        lengths = layout.lengths.cpu()
-        stops = lengths.cumsum(dim=1) + layout.width - lengths.sum(dim=1, keepdim=True)
-        text = (layout.shelf.place[:, None] + 1) * (lengths.shape[1] // length) - 1
-        begins = (stops - lengths).gather(1, text).flatten()
-        return list(zip(begins.tolist(), stops.gather(1, text).flatten().tolist(), strict=True))
-
-    def layout(self, length: int) -> _Layout:
-        """What stands where with so many documents; the latest is kept.
-
-        Raises:
-            UserError: there are not so many documents.
-        """
-        if self._latest is None or self._latest[0] != length:
-            task, corpus = self.task, self.task.host
-            task.check_documents(length, "eval")
-            golden = self.gold, self.gold_id, self.asks
-            shelf = task.draw_shelf(corpus, "eval", *golden, length, self._generator(length))
-            start, stop = corpus.documents[shelf.documents].unbind(-1)
-            self._latest = (length, _Layout(shelf, self.asked, corpus, start, stop - start, task.device))
-        return self._latest[1]
-
-    def _generator(self, part: str | int) -> torch.Generator:
-        seed = int(_digest("documents", self.seed, part)[:14], 16)
-        return torch.Generator().manual_seed(seed)
-
-
-class _Layout:
-    """Pieces of the contexts of all items with a number of documents."""
-
-    def __init__(
-        self, shelf: Shelf, asked: Queries, corpus: Corpus, start: Tensor, size: Tensor, device: torch.device
-    ) -> None:
-        starts, lengths = context_pieces(corpus, asked, shelf.ids, start, size)
-        self.shelf, self.width = shelf, int(lengths.sum(dim=1).max())
-        self.starts, self.lengths = starts.to(device), lengths.to(device)
-
-
-def pad_answer(prompt: Tensor, answer: Tensor, there: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    """Queries and targets from a prompt's end and answers `(batch, num_targets)`, of which `there` exist.
-
-    Args:
-        prompt: int64 `(num_tokens,)`.
-        answer: int64, anything where there is nothing.
-        there: bool `(batch, num_targets)`.
-        end: id that stands for what is not there in the queries.
-    """
-    given = answer[:, :-1].masked_fill(~there[:, :-1], end)
-    return torch.cat([prompt.expand(len(answer), -1), given], dim=1), answer.masked_fill(~there, IGNORE)
-
-
 def _training_texts(squad: Squad) -> list[str]:
     """What a BPE is trained on: paragraphs and questions of the training side, and the markers among them."""
     paragraphs = [squad.paragraphs[at] for at in squad.train]
     train = set(squad.train)
     questions = [question.text for question in squad.questions if question.paragraph in train]
     return [*paragraphs, *questions, *[f"{QUERY}{DOCUMENT} 0{CLOSE}{ANSWER}"] * len(paragraphs)]
-
-
-def _in_turn(choices: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Some of the choices in random order, each once before any comes again."""
-    return choices[torch.randperm(len(choices), generator=generator)][torch.arange(count) % len(choices)]
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

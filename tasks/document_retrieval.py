@@ -22,10 +22,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from lgbench.tasks._documents import ANSWER, DocumentItems, DocumentTask, pad_answer
+from lgbench.tasks._documents import ANSWER, DocumentTask
 from pydantic import Field
 from torch import Tensor
 
+from lgbench.data.document_draws import Queries, draw_keywords
+from lgbench.data.document_items import DocumentItems, pad_answer
 from lgbench.data.documents import CLOSE, DOCUMENT, NUM_IDS, Corpus
 from lgbench.task import IGNORE, Layout, Metric, Recipe
 
@@ -84,11 +86,19 @@ class DocumentRetrieval(DocumentTask):
         places = torch.device("cpu"), self.corpus.pool.device
         self._endings = {place: (prompt.to(place), table.to(place)) for place in places}
 
-    def share_of_questions(self, stage_has_questions: bool) -> float:
+    def share_of_questions(self, which: int) -> float:
         """None before the stages that have any."""
-        return self.params.question_share if stage_has_questions else 0.0
+        return (0.0, self.params.question_share, 1.0)[which]
 
-    def finish(self, corpus: Corpus, gold_id: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
+    def draw_queries(
+        self, corpus: Corpus, starts: Tensor, lengths: Tensor, max_tokens: int, fewest: int,
+        generator: torch.Generator,
+    ) -> tuple[Queries, Tensor]:  # fmt: skip
+        """Keywords; their answer is an id, so the spans are empty."""
+        queries = draw_keywords(corpus, starts, lengths, max_tokens, fewest, generator)
+        return queries, torch.stack([starts, starts], dim=1)
+
+    def finish(self, corpus: Corpus, gold_id: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
         """` <|Answer|> <|Document` and ` {id}|>`; as released the blank belongs to the prompt."""
         prompt, table = self._endings[corpus.pool.device]
         answers = table[gold_id]
@@ -110,6 +120,8 @@ class DocumentRetrieval(DocumentTask):
 class RetrievalItems(DocumentItems):
     """Items that ask with keywords and with questions in turn; each has one of the two metrics."""
 
+    other_kind = "keyword"
+
     def grade(self, items: slice, length: int, answers: Tensor) -> dict[str, Tensor]:
         """1 where the generated tokens `(batch, num_targets)` begin with the answer, `(batch,)`."""
         targets = self.targets[items]
@@ -119,8 +131,3 @@ class RetrievalItems(DocumentItems):
             "keyword": right.masked_fill(asks, torch.nan),
             "question": right.masked_fill(~asks, torch.nan),
         }
-
-    def facts(self, length: int) -> dict[str, list]:
-        """Those of the base, and the kind of query."""
-        kinds = ["question" if asks else "keyword" for asks in self.asks.tolist()]
-        return super().facts(length) | {"kind": kinds}

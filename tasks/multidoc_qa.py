@@ -1,58 +1,68 @@
 """Multi-document QA: many paragraphs, one of them answers the question; say the answer in its words.
 
-    context    <|Query|> {question} <|Document 417|> {text} <|Query|> {question} <|Document 032|> {text} …
-    queries    <|Answer|> in the 10th
-    targets   in the 10th century <end>
+    context    <|Query|> {query} <|Document 417|> {text} <|Query|> {query} <|Document 032|> {text} …
+    question       When did the Normans come?   continuation   Rollo agreed to swear fealty
+    queries    <|Answer|> in the 10th           queries    <|Answer|> to King Charles
+    targets   in the 10th century <end>         targets   to King Charles <end>
 
-Contexts are those of document_retrieval with real questions only; ids are there, and asked for by nobody.
-Text is generated up to the end of text and scored as SQuAD's official script does: `F1` of words, and
-`exact match`, the best of all golds. Training asks for the first gold; a short part of the golden paragraph
-holds it at first.
+Contexts are those of document_retrieval; ids are there, and asked for by nobody. Text is generated up to the
+end of text. Answers to real questions are scored as SQuAD's official script does: `F1` of words, and
+`exact match`, the best of all golds. Training asks for the first gold.
+
+There are so few real questions that a model learns their answers by heart before it learns to read. So most
+training items, and all before the last stage, are *continuations*: the query is 3 to 8 words of the golden
+document as they stand there, the answer the 3 words that follow, both in the part that is shown. They are
+drawn anew from all paragraphs, those of books too, so only reading helps. Their number is fixed, as nothing
+in the text would tell where an answer of another length ends. Half of the evaluation items are continuations
+of held-out paragraphs (metric `continuation`, the share right): they tell a model that cannot read from one
+that reads and copies, and does not understand the question.
 
 Source: the multi-document QA of DeciMamba (Ben-Kish et al., arXiv:2406.14528), whose prompt's end, number of
-generated tokens and code are not published; these are our own, as is the curriculum.
+generated tokens and code are not published; these are our own, as are continuations and the curriculum.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from lgbench.tasks._documents import ANSWER, DocumentItems, DocumentTask, pad_answer
+from lgbench.tasks._documents import ANSWER, TEXT_TOKENS, DocumentTask
 from pydantic import Field
 from torch import Tensor
 
-from lgbench.data.document_draws import join_span
+from lgbench.data.document_draws import Queries, draw_continuations, join_span
+from lgbench.data.document_items import DocumentItems, pad_answer
 from lgbench.data.documents import Corpus
 from lgbench.data.squad_score import exact_match, f1, normalise
-from lgbench.task import Layout, Metric, Recipe
+from lgbench.task import Batch, Layout, Metric, Recipe
 
 NUM_CONSTANTS = 20
 """Most frequent gold answers that are tried as constant ones."""
 
 _STAGES = (
-    (2, 12, 1), (2, 24, 1), (4, 24, 1), (4, 48, 1), (8, 48, 1), (8, 100, 1), (11, 100, 1), (11, 200, 1),
-    (11, 300, 1),
+    (2, 12, 0), (4, 12, 0), (4, 24, 0), (8, 24, 0), (8, 48, 0), (8, 100, 0), (11, 100, 0), (11, 200, 0),
+    (11, 300, 0), (11, 300, 1),
 )  # fmt: skip
 _ONE = dict(train_queries=(1, 1), eval_queries=1, conv_width=4, init_std=0.03,
-            stage_accuracy=0.25, revisit=0.2)  # fmt: skip
+            stage_accuracy=0.6, revisit=0.2)  # fmt: skip
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
         **_ONE, d_model=64, num_layers=2, d_state=8, train_length=4, train_steps=150, batch_size=8,
-        learning_rate=4e-3, warmup_steps=30, decay_from=0.7, stages=((2, 12, 1), (4, 24, 1)),
-        eval_lengths=(2, 4, 8), eval_items=20, eval_batch=20,
+        learning_rate=4e-3, warmup_steps=30, decay_from=0.7, stages=((2, 12, 0), (4, 24, 0), (4, 24, 1)),
+        eval_lengths=(2, 4, 8), eval_items=40, eval_batch=20,
     ),
     "small": Recipe(
         **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=6000,
         batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
-        precision="bfloat16", eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=200, eval_batch=16,
+        precision="bfloat16", eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
     ),
     "paper": Recipe(
         **_ONE, d_model=768, num_layers=24, d_state=16, train_length=11, train_steps=1400, batch_size=64,
         learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
-        eval_lengths=(11, *range(20, 301, 20)), eval_items=200, eval_batch=8,
+        eval_lengths=(11, *range(20, 301, 20)), eval_items=400, eval_batch=8,
     ),
 }  # fmt: skip
 
@@ -66,9 +76,15 @@ class MultidocQA(DocumentTask):
             ge=2,
             description="tokens of an answer, its end included; longer ones are trained on cut short",
         )
+        question_share: float = Field(
+            0.3, ge=0, le=1, description="training items with a real question, in the last stage"
+        )
 
     metric = Metric(name="F1", best=1.0, higher_is_better=True)
-    more_metrics = (Metric(name="exact match", best=1.0, higher_is_better=True, interval="wilson"),)
+    more_metrics = tuple(
+        Metric(name=name, best=1.0, higher_is_better=True, interval="wilson")
+        for name in ("exact match", "continuation")
+    )
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` sees each of 90,000 questions once, `small` takes minutes on a GPU."""
@@ -82,37 +98,58 @@ class MultidocQA(DocumentTask):
         prompt = torch.tensor(self.tokenizer.encode(ANSWER))
         self._prompt = {place: prompt.to(place) for place in (torch.device("cpu"), self.corpus.pool.device)}
 
-    def share_of_questions(self, stage_has_questions: bool) -> float:
-        """All items ask one."""
-        return 1.0
+    def share_of_questions(self, which: int) -> float:
+        """None before the last stage."""
+        return (0.0, self.params.question_share, 1.0)[which]
 
-    def finish(self, corpus: Corpus, gold_id: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
-        """` <|Answer|>`, and the first gold with the end of text if there is room for it."""
-        tokens, there = join_span(corpus, corpus.answers[question], self.params.max_new_tokens)
+    def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
+        """Training items without a curriculum, which all ask questions, as published."""
+        return self.sample_stage(num_items, length, num_queries, generator, (length, TEXT_TOKENS, 2))
+
+    def draw_queries(
+        self, corpus: Corpus, starts: Tensor, lengths: Tensor, max_tokens: int, fewest: int,
+        generator: torch.Generator,
+    ) -> tuple[Queries, Tensor]:  # fmt: skip
+        """Some words and those that follow them."""
+        most = self.params.max_new_tokens - 1
+        return draw_continuations(corpus, starts, lengths, max_tokens, most, fewest, generator)
+
+    def finish(self, corpus: Corpus, gold_id: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+        """` <|Answer|>`, and the answer with the end of text if there is room for it."""
+        tokens, there = join_span(corpus, answer, self.params.max_new_tokens)
         end = there.logical_not().cumsum(dim=1) == 1
         tokens = tokens.masked_fill(end, self.tokenizer.end)
         return pad_answer(self._prompt[corpus.pool.device], tokens, there | end, self.tokenizer.end)
 
     def eval_set(self, num_items: int, seed: int) -> QAItems:
-        """Questions about held-out paragraphs."""
-        return QAItems(self, num_items, seed, asks=torch.ones(num_items, dtype=torch.bool))
+        """Held-out paragraphs; questions and continuations in turn."""
+        return QAItems(self, num_items, seed, asks=torch.arange(num_items) % 2 == 0)
 
     def references(self, eval_set: QAItems, num_queries: int, metric: Metric) -> Mapping[str, float]:
         """Score of the best constant answer among frequent golds; all lengths have the same items."""
-        golds = eval_set.golds
+        asks = metric.name != "continuation"
+        golds = [gold for gold, on in zip(eval_set.golds, eval_set.asks.tolist(), strict=True) if on == asks]
         counts = Counter(normalise(gold) for answers in golds for gold in set(answers))
         constants = [answer for answer, _ in counts.most_common(NUM_CONSTANTS)]
-        score = {"F1": f1, "exact match": exact_match}[metric.name]
-        return {"chance": max(sum(score(said, g) for g in golds) for said in constants) / len(golds)}
+        score = f1 if metric.name == "F1" else exact_match
+        sums = [sum(score(said, gold) for gold in golds) for said in constants]
+        return {"chance": max(sums) / len(golds) if golds else 0.0}
 
 
 class QAItems(DocumentItems):
-    """Questions with all their golds."""
+    """Questions with all their golds, and continuations, in turn."""
 
-    @property
+    other_kind = "continuation"
+
+    @cached_property
     def golds(self) -> list[tuple[str, ...]]:
-        """Gold answers of each item."""
-        return [self.task.squad.questions[k].answers for k in self.question.tolist()]
+        """Right answers of each item; a continuation has one."""
+        pool, questions = self.task.host.pool, self.task.squad.questions
+        drawn = zip(self.asks.tolist(), self.question.tolist(), self.answer.tolist(), strict=True)
+        return [
+            questions[k].answers if asks else (self.task.decode(pool[start:stop].tolist()),)
+            for asks, k, (start, stop) in drawn
+        ]
 
     def grade(self, items: slice, length: int, answers: Tensor) -> dict[str, Tensor]:
         """Scores of the text before the first end of text in generated tokens `(batch, num_targets)`."""
@@ -120,5 +157,10 @@ class QAItems(DocumentItems):
         for tokens, golds in zip(answers.tolist(), self.golds[items], strict=True):
             said = self.task.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
             pairs.append((f1(said, golds), exact_match(said, golds)))
-        scores = torch.tensor(pairs, device=answers.device)
-        return {"F1": scores[:, 0], "exact match": scores[:, 1]}
+        overlap, exact = torch.tensor(pairs, device=answers.device).unbind(-1)
+        asks = self.asks[items].to(answers.device)
+        return {
+            "F1": overlap.masked_fill(~asks, torch.nan),
+            "exact match": exact.masked_fill(~asks, torch.nan),
+            "continuation": exact.masked_fill(asks, torch.nan),
+        }

@@ -1,7 +1,8 @@
 """What is random in a prompt of documents: which ones, their order, their names, and what is asked.
 
-    keywords   a verbatim span of words of the golden document, or some of its telling words in any order
-    question   a real question that the golden document answers
+    keywords       a verbatim span of words of the golden document, or some of its telling words in any order
+    continuation   a verbatim span, whose answer is the words that follow it there
+    question       a real question that the golden document answers
 
 Nothing here loops over items or documents, reads a value back from the device or calls for another generator.
 """
@@ -20,6 +21,9 @@ SPAN_WORDS = (3, 8)
 
 SCATTERED_WORDS = (3, 6)
 """Words of a scattered one."""
+
+CONTINUED_WORDS = 3
+"""Words of a continuation. Always as many, since nothing could tell where one of another length ends."""
 
 NEVER = -1e30
 """Rank of documents that are drawn only when there are no others."""
@@ -164,10 +168,8 @@ def draw_keywords(
         fewest: words of a query at least, where the part has as many.
         generator: the only randomness.
     """
-    starts, most = starts.contiguous(), SCATTERED_WORDS[1]
-    stops = starts + lengths
-    first = torch.searchsorted(corpus.words, starts)
-    after = (torch.searchsorted(corpus.words, stops, right=True) - 1).maximum(first + 1)
+    most, stops = SCATTERED_WORDS[1], starts + lengths
+    first, after = _whole_words(corpus, starts, stops)
     low = torch.searchsorted(corpus.telling, first)
     num_telling = torch.searchsorted(corpus.telling, after) - low
 
@@ -192,6 +194,46 @@ def draw_keywords(
     return choose(
         verbatim, whole, Queries(starts=scattered[0].gather(1, order), lengths=sizes.gather(1, order))
     )
+
+
+def draw_continuations(
+    corpus: Corpus,
+    starts: Tensor,
+    lengths: Tensor,
+    max_tokens: int,
+    max_answer: int,
+    fewest: int,
+    generator: torch.Generator,
+) -> tuple[Queries, Tensor]:
+    """Words of parts of documents, `(batch,)` each, and spans `(batch, 2)` of the words that follow them.
+
+    Args:
+        corpus: on the generator's device.
+        starts: where the parts start, at a word.
+        lengths: their tokens.
+        max_tokens: of a query at most; it loses its first words.
+        max_answer: of an answer at most; it loses its last words. A single longer word is left whole.
+        fewest: words of a query at least, where the part has as many beside the answer.
+        generator: the only randomness.
+
+    Returns:
+        Queries of `SPAN_WORDS` words, and answers of `CONTINUED_WORDS`. Parts of few words have shorter
+        answers after a single word; what follows in a part of one word is nothing.
+    """
+    stops = starts + lengths
+    first, after = _whole_words(corpus, starts, stops)
+    count = _between(max(fewest, SPAN_WORDS[0]), SPAN_WORDS[1], starts, generator)
+    count = count.minimum(after - first - CONTINUED_WORDS).clamp(min=1)
+    more = (after - first - count).clamp(max=CONTINUED_WORDS)
+    word = first + _integer(_uniform(starts, generator), after - first - count - more + 1)
+    turn = word + count
+    place = corpus.words[turn].minimum(stops)
+
+    border = torch.searchsorted(corpus.words, place - max_tokens)
+    begin = corpus.words[word.maximum(border).minimum(turn - 1)].maximum(place - max_tokens)
+    border = torch.searchsorted(corpus.words, place + max_answer, right=True) - 1
+    end = corpus.words[(turn + more).minimum(border.maximum(turn + 1))].minimum(stops)
+    return one_piece(begin, place - begin), torch.stack([place, end], dim=1)
 
 
 def ask(corpus: Corpus, question: Tensor) -> Queries:
@@ -257,6 +299,12 @@ def _shelve(gold: Tensor, gold_id: Tensor, noise: Tensor, place: Tensor, generat
         ids=torch.cat([others, gold_id[:, None]], dim=1).gather(1, source),
         place=place,
     )
+
+
+def _whole_words(corpus: Corpus, starts: Tensor, stops: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the first word of parts, and of that after the last whole one; at least the next."""
+    first = torch.searchsorted(corpus.words, starts.contiguous())
+    return first, (torch.searchsorted(corpus.words, stops, right=True) - 1).maximum(first + 1)
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgbench.data.document_draws import (
+    CONTINUED_WORDS,
     SCATTERED_WORDS,
     SPAN_WORDS,
     ask,
     choose,
     context_pieces,
+    draw_continuations,
     draw_gold,
     draw_keywords,
     draw_released_shelf,
@@ -213,6 +215,50 @@ def test_a_query_is_never_longer_than_its_limit():
     begin, end = CORPUS.documents[torch.arange(6).repeat(50)].unbind(-1)
     queries = draw_keywords(CORPUS, begin, end - begin, 18, 1, seeded(0))
     assert queries.lengths.sum(dim=1).max() <= 18 and (queries.lengths.sum(dim=1) > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    fewest=st.sampled_from([1, 6]),
+    tokens=st.integers(1, 70),
+    limits=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_a_query_and_its_continuation_are_neighbouring_whole_words_of_a_part(seed, fewest, tokens, limits):
+    generator, documents = seeded(seed), torch.arange(len(PARAGRAPHS)).repeat(8)[:, None]
+    nothing = torch.zeros(len(documents), 2, dtype=torch.long)
+    golden = torch.ones_like(documents, dtype=torch.bool)
+    parts = draw_windows(CORPUS, documents, golden, nothing, tokens, 10_000, generator)
+    starts, lengths = (part.squeeze(1) for part in parts)
+    queries, spans = draw_continuations(CORPUS, starts, lengths, *limits, fewest, generator)
+    assert (queries.lengths[:, 1:] == 0).all() and spans.shape == (len(documents), 2)
+    for start, length, begin, size, (place, end) in zip(
+        *(t.tolist() for t in (starts, lengths, queries.starts[:, 0], queries.lengths[:, 0], spans)),
+        strict=True,
+    ):
+        words = CORPUS.words[(CORPUS.words >= start) & (CORPUS.words <= start + length)].tolist()
+        assert start <= begin < place == begin + size <= end <= start + length
+        asked, said = text_of((begin, place)).split(), text_of((place, end)).split()
+        assert size <= limits[0] and len(asked) <= SPAN_WORDS[1] and len(said) <= CONTINUED_WORDS
+        assert bool(said) == (len(words) > 2), "there is an answer wherever there is a second whole word"
+        if len(words) > 2:
+            assert place in words and end in words
+            assert end - place <= limits[1] or len(said) == 1
+            assert begin in words or len(asked) == 1, "only a single long word is cut"
+
+
+def test_continuations_are_three_words_after_three_to_eight_and_differ_from_draw_to_draw():
+    begin, end = CORPUS.documents[torch.zeros(300, dtype=torch.long)].unbind(-1)
+    queries, spans = draw_continuations(CORPUS, begin, end - begin, 600, 600, 1, seeded(0))
+    asked = [text_of((a, b)) for a, b in zip(queries.starts[:, 0], spans[:, 0], strict=True)]
+    said = [text_of(span) for span in spans.tolist()]
+    whole = " ".join(PARAGRAPHS[0].split())
+    assert {len(text.split()) for text in asked} == {3, 4, 5, 6}, "of nine words"
+    assert {len(text.split()) for text in said} == {3}
+    assert all(f"{one}{other}".strip() in whole for one, other in zip(asked, said, strict=True))
+    assert (" They settled in", " Normandy.") not in zip(asked, said, strict=True)
+    assert (" Rollo led the", " Norse raiders. They") in zip(asked, said, strict=True)
+    assert len(set(said)) == 4
 
 
 def test_a_context_reads_as_published():

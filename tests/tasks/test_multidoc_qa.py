@@ -1,9 +1,11 @@
 """Multi-document QA: answers as tokens, their scores, and what training shows."""
 
+import re
+
 import pytest
 import torch
 from lgbench.tasks import _documents
-from lgbench.tasks.multidoc_qa import MultidocQA
+from lgbench.tasks.multidoc_qa import RECIPES, MultidocQA
 
 from lgbench.data.squad import Question, Squad
 
@@ -52,7 +54,13 @@ def answer_tokens(task, *texts):
     return torch.tensor([row[:32] for row in rows])
 
 
-def test_an_item_asks_and_answers_as_written_here(task):
+def read(task, batch, row):
+    """Text of a context, and the answer."""
+    text = task.decode(batch.context["tokens"][row][batch.context["mask"][row]].tolist())
+    return text, task.decode(batch.targets[row][batch.targets[row] >= 0].tolist())
+
+
+def test_a_question_asks_and_answers_as_written_here(task):
     items = task.eval_set(2, 0)
     golden = int(items.gold[0])
     queries, targets = items.queries(slice(0, 1), 2, 1)
@@ -65,6 +73,25 @@ def test_an_item_asks_and_answers_as_written_here(task):
     start, stop = items.spans(2)[0]
     context = items.context(slice(0, 1), 0, 10_000, 2)
     assert task.decode(context["tokens"][0, start:stop].tolist()) == " " + PARAGRAPHS[golden]
+
+
+def test_a_continuation_asks_and_answers_as_written_here(task):
+    """Second item of seed 0; other strings are another evaluation."""
+    items, second = task.eval_set(4, 0), slice(1, 2)
+    queries, targets = items.queries(second, 2, 1)
+    context = items.context(second, 0, 10_000, 2)
+    assert task.decode(context["tokens"][0][context["mask"][0]].tolist()) == (
+        " <|Query|> of Elm lives in the castle"
+        " <|Document 550|> The lord of Fen lives in the castle of Fenstead, far from the sea."
+        " <|Query|> of Elm lives in the castle"
+        " <|Document 062|> The lord of Elm lives in the castle of Elmstead, far from the sea."
+    )
+    answer = b" of Elmstead, far"
+    assert targets[0].tolist() == [*answer, task.tokenizer.end] + [-100] * (31 - len(answer))
+    assert task.decode(queries["tokens"][0].tolist()) == " <|Answer|>" + answer.decode()
+    assert items.golds[1] == (answer.decode(),)
+    facts = items.facts(2)
+    assert (facts["kind"][1], facts["question"][1], facts["place"][1]) == ("continuation", "", 1)
 
 
 def test_an_answer_that_is_too_long_is_cut_and_has_no_end():
@@ -93,20 +120,86 @@ def test_tokens_that_never_end_are_scored_whole(task):
     assert scores["F1"].tolist() == [0.0]
 
 
-@pytest.mark.parametrize("stage", [(2, 12, 1), (4, 24, 1), (4, 300, 1)])
-def test_the_answer_stands_in_the_context_of_every_training_item(task, stage):
+def test_questions_and_continuations_come_in_turn_and_each_has_its_metrics(task):
+    items = task.eval_set(4, 0)
+    right = items.targets.masked_fill(items.targets < 0, task.tokenizer.end)
+    wrong = torch.full_like(right, ord("x"))
+    for answers, score in ((right, 1.0), (wrong, 0.0)):
+        scores = items.grade(slice(0, 4), 2, answers)
+        assert list(scores) == [metric.name for metric in task.metrics]
+        assert scores["F1"][0::2].tolist() == scores["exact match"][0::2].tolist() == [score] * 2
+        assert scores["continuation"][1::2].tolist() == [score] * 2
+        assert scores["F1"][1::2].isnan().all() and scores["exact match"][1::2].isnan().all()
+        assert scores["continuation"][0::2].isnan().all()
+
+
+@pytest.mark.parametrize("stage", [(2, 12, 2), (4, 24, 2), (4, 300, 2)])
+def test_the_answer_to_a_question_stands_in_the_context_of_its_training_item(task, stage):
     batch = task.sample_stage(48, stage[0], 1, torch.Generator().manual_seed(0), stage)
     for row in range(48):
-        text = task.decode(batch.context["tokens"][row][batch.context["mask"][row]].tolist())
-        answer = task.decode(batch.targets[row][batch.targets[row] >= 0].tolist())
+        text, answer = read(task, batch, row)
         assert answer.startswith(" the castle of ") and answer in text
         name = answer.removeprefix(" the castle of ").removesuffix("stead")
         assert text.count(f" <|Query|> Where is the lord of {name}? <|Document ") == stage[0]
         assert text.startswith(" <|Query|>"), "nothing is cut off on the left"
 
 
+@pytest.mark.parametrize("stage", [(2, 12, 0), (4, 24, 0), (4, 300, 0)])
+def test_a_continuation_follows_its_query_in_one_of_the_documents_that_are_shown(task, stage):
+    batch = task.sample_stage(48, stage[0], 1, torch.Generator().manual_seed(0), stage)
+    for row in range(48):
+        text, answer = read(task, batch, row)
+        (query,) = set(re.findall(r" <\|Query\|>(.*?) <\|Document ", text))
+        documents = re.split(r" <\|Query\|>.*? <\|Document \d+\|>", text)[1:]
+        assert len(documents) == stage[0] and "?" not in query
+        assert any(query + answer in document for document in documents), (query, answer)
+        last = batch.targets[row][batch.targets[row] >= 0][-1]
+        assert last == task.tokenizer.end and len(answer.split()) == 3
+        assert 1 <= len(query.split()) <= 8
+
+
+def test_questions_are_asked_in_the_last_stage_alone_and_without_a_curriculum_always(task):
+    for preset in ("smoke", "small"):
+        *others, last = (stage[2] for stage in RECIPES[preset].stages)
+        assert set(others) == {0} and last == 1
+    asked = {}
+    for which in (0, 1, 2):
+        batch = task.sample_stage(400, 2, 1, torch.Generator().manual_seed(0), (2, 24, which))
+        asked[which] = sum("?" in read(task, batch, row)[0] for row in range(400)) / 400
+    assert asked[0] == 0 and asked[2] == 1 and asked[1] == pytest.approx(0.3, abs=0.07)
+    plain = task.sample(20, 2, 1, torch.Generator().manual_seed(0))
+    assert all("?" in read(task, plain, row)[0] for row in range(20))
+
+
+def test_the_shape_of_a_batch_depends_on_length_and_stage_alone(task):
+    for stage in ((2, 12, 0), (4, 24, 0), (4, 300, 1)):
+        batches = [task.sample_stage(3, 2, 1, torch.Generator().manual_seed(k), stage) for k in range(4)]
+        assert len({(b.context["tokens"].shape, b.targets.shape) for b in batches}) == 1
+
+
+def test_sampling_reads_nothing_back_from_the_device(task, monkeypatch):
+    stage = (4, 24, 1)
+    task.sample_stage(2, 4, 1, torch.Generator().manual_seed(0), stage)
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, _refused(name))
+    task.sample_stage(2, 4, 1, torch.Generator().manual_seed(0), stage)
+
+
+def _refused(name):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"Tensor.{name} waits for the device")
+
+    return refuse
+
+
 def test_the_best_frequent_gold_scores_chance(task):
-    items = task.eval_set(2, 0)
+    items = task.eval_set(4, 0)
+    one, other = ((f"the castle of {name}stead", f"{name}stead") for name in NAMES[4:])
+    items.golds = [one, (" far from the",), other, (" from the sea.",)]
     chance = {metric.name: task.references(items, 1, metric)["chance"] for metric in task.metrics}
-    assert chance["exact match"] == 0.5
+    assert chance["exact match"] == chance["continuation"] == 0.5
     assert chance["F1"] == pytest.approx((1 + 2 / 3) / 2), "the castle of X against the castle of Y"
+
+
+def test_a_metric_without_items_has_chance_zero(task):
+    assert task.references(task.eval_set(1, 0), 1, task.more_metrics[1]) == {"chance": 0.0}
