@@ -15,7 +15,8 @@ from lgbench.registry import TASKS
 
 RECIPE_FIELDS = ("eval_lengths", "eval_queries", "query_grid", "eval_items", "batch_size", "learning_rate")
 RECIPE_FIELDS += ("d_model", "precision", "eval_precision")
-AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "backbone", "lm_weight", "eval_at_steps")
+AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "backbone", "lm_weight")
+AXES_FIELDS += ("eval_at_steps",)
 
 
 class RunConfig(BaseModel):

@@ -269,7 +269,7 @@ class _Evaluation:
     def _read(
         self, chosen: slice, state: list | None, start: int, stop: int, length: int, first: int
     ) -> tuple[list, Tensor | None]:
-        """Stream context tokens `start` to `stop` of items of `length`; those from `first` on are read at all.
+        """Stream context tokens `start` to `stop` of items of `length`; those before `first` are never read.
 
         Also the sum of the losses of the tokens after them, `(batch,)` float64, where the task has a metric
         for it.

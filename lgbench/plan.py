@@ -262,8 +262,8 @@ def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) ->
             at = part.calibration_length(length, recipe.train_length)
             if at is not None and at < task.min_length:
                 raise UserError(
-                    f"method '{part_name}' would be fitted at {at} {task.length_unit}; the shortest context of "
-                    f"this task has {task.min_length}"
+                    f"method '{part_name}' would be fitted at {at} {task.length_unit}; the shortest context "
+                    f"of this task has {task.min_length}"
                 )
 
 

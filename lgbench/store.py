@@ -75,8 +75,8 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     (
         "axis",
         pa.string(),
-        "what was varied: context (eval_length), queries (num_queries), or position (tokens up to eval_length "
-        "from the next smaller one on)",
+        "what was varied: context (eval_length), queries (num_queries), or position (tokens up to "
+        "eval_length from the next smaller one on)",
     ),
     ("eval_length", pa.int64(), "context of the evaluation, in length_unit"),
     ("context_tokens", pa.int64(), "tokens of that context, padding included"),
@@ -101,7 +101,11 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("references", pa.string(), "all such reference values by name, JSON"),
     ("combine", pa.string(), "how values of items become one: mean, or exp_mean, the exponential of it"),
     ("value", pa.float64(), "the metric, combined over items"),
-    ("ci_low", pa.float64(), "lower end of the 95 % interval over items: Wilson's of proportions, else bootstrap"),
+    (
+        "ci_low",
+        pa.float64(),
+        "lower end of the 95 % interval over items: Wilson's of proportions, else bootstrap",
+    ),
     ("ci_high", pa.float64(), "upper end of it"),
     ("std", pa.float64(), "standard deviation of item_values"),
     ("num_items", pa.int32(), "number of evaluation items"),
@@ -110,7 +114,11 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         pa.list_(pa.float32()),
         "the metric of each item, in the fixed order, for paired comparison",
     ),
-    ("item_facts", pa.string(), "what the task keeps of each item, e.g. its needle's depth: lists by name, JSON"),
+    (
+        "item_facts",
+        pa.string(),
+        "what the task keeps of each item, e.g. its needle's depth: lists by name, JSON",
+    ),
     ("items_hash", pa.string(), "hash of the evaluation items; rows with equal hashes are paired"),
     ("shared_prefix", pa.bool_(), "measured in one pass for the whole grid of lengths"),
     ("scan_backend", pa.string(), "implementation of the selective scan, or of attention"),

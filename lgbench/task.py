@@ -135,11 +135,11 @@ class EvalSet(Protocol):
 
     # An evaluation set may also have:
     #   num_tokens(length) -> int                   tokens of a context, where length counts something else
-    #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens `(batch, num_targets)`;
-    #                                               NaN where a metric does not apply to an item
-    #   reach(longest)                              called before anything is read, with the longest length of all
+    #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens
+    #                                               `(batch, num_targets)`; NaN where a metric does not apply
+    #   reach(longest)                              called before anything is read, with the longest length
     #   num_items_at(length) -> int                 where there are not always num_items
-    #   facts(length) -> {name: list}               what is worth keeping of each item, e.g. its needle's depth
+    #   facts(length) -> {name: list}               what to keep of each item, e.g. its needle's depth
 
 
 class Task:
@@ -227,7 +227,12 @@ class Task:
         raise NotImplementedError
 
     def sample_stage(
-        self, num_items: int, length: int, num_queries: int, generator: torch.Generator, stage: tuple[int, ...]
+        self,
+        num_items: int,
+        length: int,
+        num_queries: int,
+        generator: torch.Generator,
+        stage: tuple[int, ...],
     ) -> Batch:
         """`sample` within a stage of the recipe's curriculum."""
         return self.sample(num_items, length, num_queries, generator)

@@ -142,9 +142,10 @@ class Trainer:
         self.accuracy[self.stage_steps % STAGE_STEPS].copy_(accuracy)
         self.stage_steps += 1
         last = self.stage == len(self.recipe.stages) - 1
-        if not last and self.stage_steps % STAGE_STEPS == 0:
-            if self.accuracy.mean().item() > self.recipe.stage_accuracy:
-                self.stage, self.stage_steps = self.stage + 1, 0
+        if last or self.stage_steps % STAGE_STEPS:
+            return
+        if self.accuracy.mean().item() > self.recipe.stage_accuracy:
+            self.stage, self.stage_steps = self.stage + 1, 0
 
     def draw(self, length: int, num_queries: int, stage: int) -> Batch:
         """Training items of a stage, with the trainer's own generator."""
@@ -180,7 +181,7 @@ class Trainer:
         context_mask: Tensor | None = None,
         query_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Forward, backward, clip and update; the loss before it, and the accuracy where stages ask for it."""
+        """Forward, backward, clip and update; the loss before it, and the accuracy where stages need it."""
         recipe = self.recipe
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             answer = self.method.training_answer(

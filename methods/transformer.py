@@ -17,4 +17,7 @@ class Transformer(Method):
         """Where queries are generated, one must not see the next."""
         if not task.generates and task.lm_metric is None:
             return None
-        return "its decoder lets queries see one another, which are tokens of the answer here; see decoder_transformer"
+        return (
+            "its decoder lets queries see one another, which are tokens of the answer here; "
+            "see decoder_transformer"
+        )

@@ -155,7 +155,9 @@ def test_a_calibrator_cannot_reach_the_evaluation_items(toy_cells, run_toy, toy_
     from lgbench import cell as cells_module
 
     reached = []
-    monkeypatch.setattr(cells_module, "check_disjoint", lambda fits, items, lengths: reached.append(fits) or 1 / 0)
+    monkeypatch.setattr(
+        cells_module, "check_disjoint", lambda fits, items, lengths: reached.append(fits) or 1 / 0
+    )
     for cell in cells:
         with pytest.raises(ZeroDivisionError):
             run_cell(cell, toy_task, items, store)

@@ -1,6 +1,6 @@
 """Input and output layers of the language tasks: one embedding, which is also the head.
 
-    token → row of W          logits = W h          Source: Press and Wolf, arXiv:1608.05859 (tied weights).
+token → row of W          logits = W h          Source: Press and Wolf, arXiv:1608.05859 (tied weights).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TokenInterface(nn.Module):
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats, float32, of logits `(…, vocabulary)` and labels `(…)`; 0 where a label is IGNORE."""
+    """Cross-entropy in nats, float32, of logits `(…, vocabulary)` and labels `(…)`; 0 where one is IGNORE."""
     losses = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
     return losses.view(labels.shape)
 
@@ -53,6 +53,6 @@ def answer_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def all_right(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 where every target of an item is the likeliest token, `(batch, 1)` float32; IGNORE counts as right."""
+    """1 where every target of an item is the likeliest token, else 0, `(batch, 1)`; IGNORE is right."""
     right = (logits.argmax(dim=-1) == targets) | (targets < 0)
     return right.all(dim=1, keepdim=True).float()

@@ -90,7 +90,7 @@ class Model(nn.Module):
         query_mask: Tensor | None = None,
         read_tokens: bool = False,
     ) -> TrainingAnswer:
-        """Predictions of a training batch, and the loss of its other tokens if `read_tokens`; see `answer`."""
+        """Predictions of a training batch, and, if `read_tokens`, the loss of its other tokens."""
         if not read_tokens:
             masks = {"context_mask": context_mask, "query_mask": query_mask}
             return TrainingAnswer(self.answer(batch, mode="train", length=length, **masks), None)
@@ -105,7 +105,7 @@ class Model(nn.Module):
         num_targets = batch.targets.shape[1]
         tokens = torch.cat([batch.context["tokens"], batch.queries["tokens"]], dim=1)
         labels = next_tokens(tokens, whole, num_targets)
-        # Rows of `hidden` after tokens that a method dropped or put in front: the last row is the last token's.
+        # A method may have dropped tokens or put some in front; the last row is always the last token's.
         place = advanced.positions - advanced.positions[:, -1:] + tokens.shape[1] - 1
         labels = labels.gather(1, place.clamp(min=0)).masked_fill(place < 0, IGNORE)
         losses = token_losses(logits, labels)
@@ -228,7 +228,7 @@ def _detached(state: list) -> list:
 
 
 def next_tokens(tokens: Tensor, mask: Tensor | None, num_targets: int) -> Tensor:
-    """The token after each of `tokens` `(batch, length)`; IGNORE after masked ones and where targets follow."""
+    """The token after each of `tokens` `(batch, length)`; IGNORE after masked ones and before targets."""
     labels = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
     if mask is not None:
         labels = labels.masked_fill(~mask, IGNORE)

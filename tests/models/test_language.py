@@ -22,7 +22,11 @@ def build(toys):
         ((request,),) = [expand(one) for one in parse_plugins(method)]
         kind = METHODS.load(request.name)
         plugin = kind(resolve(kind, request.params, "method", request.name))
-        return task, plugin, build_model(task, plugin, replace(task.recipe("smoke", "causal"), **sizes), seed=0)
+        return (
+            task,
+            plugin,
+            build_model(task, plugin, replace(task.recipe("smoke", "causal"), **sizes), seed=0),
+        )
 
     return make
 
@@ -82,7 +86,9 @@ def test_tokens_that_a_method_drops_have_no_loss_and_the_others_keep_their_label
     torch.testing.assert_close(found.token_loss, torch.stack(losses).mean())
 
 
-@pytest.mark.parametrize("method", ["vanilla", "decoder_transformer[position=rope]", "decoder_transformer[position=alibi]"])
+@pytest.mark.parametrize(
+    "method", ["vanilla", "decoder_transformer[position=rope]", "decoder_transformer[position=alibi]"]
+)
 @pytest.mark.parametrize("ragged", [False, True])
 def test_padding_on_the_left_changes_neither_losses_nor_gradients(build, method, ragged):
     task, plugin, model = build(method, ragged)
@@ -127,7 +133,9 @@ def test_a_generated_answer_is_the_likeliest_token_after_the_likeliest_token(bui
         tokens = torch.cat([context, asked], dim=1)
         for _ in range(3):
             queries = {"tokens": tokens[:, 13:]}
-            logits = model.answer(Batch({"tokens": context}, queries, tokens[:, -1:]), mode="score", length=13)
+            logits = model.answer(
+                Batch({"tokens": context}, queries, tokens[:, -1:]), mode="score", length=13
+            )
             tokens = torch.cat([tokens, logits[:, -1:].argmax(dim=-1)], dim=1)
     assert torch.equal(answers, tokens[:, 14:]) and torch.equal(whole, answers)
 

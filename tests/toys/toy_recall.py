@@ -1,6 +1,6 @@
 """Recall: name the two tokens that followed the only marker. A toy of tokens for tests of the core.
 
-    context   3 1 # 5 2 0 …        queries   ? 5        targets   5 2        the marker # is 8, the query ? is 9
+context   3 1 # 5 2 0 …      queries   ? 5      targets   5 2      the marker # is 8, the query ? is 9
 """
 
 import hashlib
@@ -49,9 +49,10 @@ class ToyRecall(Task):
         absent = torch.zeros(num_items, dtype=torch.long, device=device)
         if self.params.ragged:
             absent = torch.randint(length // 3 + 1, (num_items,), generator=generator, device=device)
-        place = absent + (
-            torch.rand(num_items, generator=generator, device=device) * (length - 2 - absent)
-        ).long()
+        place = (
+            absent
+            + (torch.rand(num_items, generator=generator, device=device) * (length - 2 - absent)).long()
+        )
         tokens[rows, place] = MARKER
         answer = torch.stack([tokens[rows, place + 1], tokens[rows, place + 2]], dim=1)
         queries = torch.cat([torch.full_like(answer[:, :1], ASK), answer[:, :1]], dim=1)
@@ -84,7 +85,9 @@ class _Items:
         self.fingerprint = hashlib.sha256(f"{task.params} {num_items} {seed}".encode()).hexdigest()[:16]
 
     def _draw(self, length):
-        return self.task.sample(self.num_items, length, 2, torch.Generator().manual_seed(1000 * self.seed + length))
+        return self.task.sample(
+            self.num_items, length, 2, torch.Generator().manual_seed(1000 * self.seed + length)
+        )
 
     def context(self, items, start, stop, length):
         return {name: v[items, start:stop] for name, v in self._draw(length).context.items()}
