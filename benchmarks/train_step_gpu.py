@@ -35,7 +35,7 @@ def make_trainer(
     training = Training(
         task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint,
         method=type(method).__name__, method_params="{}",
-        backbone=method.backbone, low=low, high=high, recipe=recipe, seed=seed,
+        low=low, high=high, recipe=recipe, seed=seed,
     )  # fmt: skip
     return Trainer(training, task, method, Path("/nonexistent"), (), backend)
 
