@@ -220,6 +220,7 @@ def _measured(m: Measurement) -> Row:
         "scan_backend": m.scan_backend,
         "eval_wall_s": m.wall_s,
         "eval_tokens_per_s": m.tokens / m.wall_s,
+        "warm_tokens_per_s": m.warm_tokens_per_s,
         "peak_bytes": m.peak_bytes,
     }
 

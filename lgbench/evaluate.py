@@ -52,6 +52,8 @@ class Measurement:
     """What computed scan or attention; a method that rests at this length may leave it to a faster one."""
     wall_s: float
     tokens: int
+    warm_tokens_per_s: float | None
+    """Without the first batch of items, which compiles kernels; None where there was one batch only."""
     peak_bytes: int
 
 
@@ -188,6 +190,7 @@ class _Evaluation:
                 start = stop
                 scores[length].append(self._scores_from(state, chosen, length, stop - first))
             losses.append(summed)
+            clock.lap(chosen.stop / count)
         taken = self._taken(clock, count * (last + len(grid) * num_queries))
         kept = tuple(last - first + asked for asked in self.model.backbone.processed) if first else ()
         found = [
@@ -203,7 +206,7 @@ class _Evaluation:
         """Context and queries in one piece, at one length."""
         num_queries = self.recipe.eval_queries
         clock = _Clock(self.task.device)
-        scores = list(self._whole_scores(length, num_queries))
+        scores = list(self._whole_scores(length, num_queries, clock))
         tokens = num_items(self.items, length) * (num_tokens(self.items, length) + num_queries)
         taken = self._taken(clock, tokens)
         return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
@@ -226,6 +229,7 @@ class _Evaluation:
                 queries, targets = items.queries(chosen, length, grid[-1])
                 predictions = self.model.answer_from(state, queries, grid[-1], tokens_in - first)
                 parts.append(task.score(predictions, targets))
+                clock.lap(chosen.stop / count)
             by_query = torch.cat(parts)
             taken = self._taken(clock, count * (tokens_in + grid[-1]))
         for num_queries in grid:
@@ -233,7 +237,7 @@ class _Evaluation:
                 scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
             else:
                 clock = _Clock(task.device)
-                scores, kept = list(self._whole_scores(length, num_queries)), self._kept()
+                scores, kept = list(self._whole_scores(length, num_queries, clock)), self._kept()
                 taken = self._taken(clock, count * (tokens_in + num_queries))
             points = self._points(length, scores, shared_prefix=self.streamed, kept_tokens=kept, **taken)
             found += [replace(m, axis="queries", num_queries=num_queries) for m in points]
@@ -250,21 +254,26 @@ class _Evaluation:
         predictions = self.model.answer_from(state, queries, num_targets, read)
         return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
 
-    def _whole_scores(self, length: int, num_queries: int) -> Iterator[dict[str, Tensor]]:
+    def _whole_scores(self, length: int, num_queries: int, clock: _Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
         items, model, tokens = self.items, self.model, num_tokens(self.items, length)
         first = self._first(tokens)
         size = self.recipe.eval_batch
         size = max(1, min(size, size * PIECE // (tokens + num_queries)))
-        for chosen in _batches(num_items(items, length), size):
+        count = num_items(items, length)
+        for chosen in _batches(count, size):
             queries, targets = items.queries(chosen, length, num_queries)
             context = items.context(chosen, first, tokens, length)
             if self.task.generates:
-                prompt, count = _prompt(queries, targets.shape[1]), targets.shape[1]
-                yield items.grade(chosen, length, model.generate(context, prompt, count, tokens - first))
-                continue
-            predictions = model.answer(Batch(context, queries, targets), mode="score", length=tokens - first)
-            yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+                num_targets = targets.shape[1]
+                prompt = _prompt(queries, num_targets)
+                answers = model.generate(context, prompt, num_targets, tokens - first)
+                yield items.grade(chosen, length, answers)
+            else:
+                read = Batch(context, queries, targets)
+                predictions = model.answer(read, mode="score", length=tokens - first)
+                yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+            clock.lap(chosen.stop / count)
 
     def _read(
         self, chosen: slice, state: list | None, start: int, stop: int, length: int, first: int
@@ -328,8 +337,13 @@ class _Evaluation:
     def _taken(self, clock: _Clock, tokens: int) -> dict[str, Any]:
         """Time, memory and back end of what was just measured."""
         wall_s, peak = clock.stop()
-        backend = self.model.backend_name(self.task.device, self.recipe.d_model)
-        return {"wall_s": wall_s, "peak_bytes": peak, "tokens": tokens, "scan_backend": backend}
+        return {
+            "wall_s": wall_s,
+            "peak_bytes": peak,
+            "tokens": tokens,
+            "warm_tokens_per_s": clock.warm_rate(tokens, wall_s),
+            "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
+        }
 
     def _first(self, tokens: int) -> int:
         return self.method.first_token(tokens, self.train_tokens)
@@ -357,6 +371,21 @@ class _Clock:
             torch.cuda.synchronize(device)
             torch.cuda.reset_peak_memory_stats(device)
         self.began = time.monotonic()
+        self.first: tuple[float, float] | None = None
+        """Share of the items in the first batch, and its seconds."""
+
+    def lap(self, share: float) -> None:
+        """The first `share` of the items are done; the first call counts."""
+        if self.first is None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.first = share, time.monotonic() - self.began
+
+    def warm_rate(self, tokens: int, wall_s: float) -> float | None:
+        """Tokens a second of what came after the first lap, of `tokens` and `wall_s` in all."""
+        if self.first is None or self.first[0] >= 1 or wall_s <= self.first[1]:
+            return None
+        return tokens * (1 - self.first[0]) / (wall_s - self.first[1])
 
     def stop(self) -> tuple[float, int]:
         """Seconds, and bytes: peak of the device, or of the process on a CPU."""

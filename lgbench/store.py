@@ -137,6 +137,12 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         pa.float64(),
         "tokens per second of that evaluation; tokens that a method leaves out count too",
     ),
+    (
+        "warm_tokens_per_s",
+        pa.float64(),
+        "the same without the first batch of items, which compiles kernels; null where there was one batch "
+        "only",
+    ),
     ("peak_bytes", pa.int64(), "peak device memory of the evaluation (CPU: peak of the process), bytes"),
     ("environment", pa.string(), "hash of environments/HASH.json"),
     ("package_version", pa.string(), "version of lgbench"),

@@ -1,5 +1,7 @@
 """A shared pass, streamed pieces and separate passes measure the same; methods get what they declare."""
 
+import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -259,6 +261,17 @@ def test_measurements_say_what_they_cost(lively):
         assert m.wall_s > 0 and m.peak_bytes > 2**20
     assert on("context", evaluate(model, task, plugin, recipe, items))[0].tokens == 6 * (48 + 4 * 8)
     assert not model.training
+
+
+@pytest.mark.parametrize("method", ["vanilla", "prepended"])
+def test_a_warm_rate_leaves_the_first_batch_out_and_needs_a_second_one(lively, method, monkeypatch):
+    model, task, plugin, recipe, items = lively(method)
+    looks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(looks)))  # a second between any two
+    for m in on("context", evaluate(model, task, plugin, replace(recipe, eval_batch=6), items)):
+        assert m.wall_s == 2 and m.warm_tokens_per_s is None
+    for m in on("context", evaluate(model, task, plugin, replace(recipe, eval_batch=4), items)):
+        assert m.wall_s == 2 and m.warm_tokens_per_s == pytest.approx(m.tokens / 3)  # 2 of 6 items in 1 s
 
 
 def test_a_task_without_pictures_has_no_gallery(lively):

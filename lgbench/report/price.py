@@ -13,7 +13,7 @@ SAME_SIZE = ["d_model", "num_layers"]
 def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> float:
     """Tokens per second in evaluation, as a multiple of vanilla's on the same machine, code, items and sizes.
 
-    The median over the context lengths that both were evaluated at. Where only one of the two answered all
+    Compilation does not count. The median over the context lengths that both were evaluated at. Where only one of the two answered all
     lengths from one pass, whose rate is that of long contexts, the longest of these lengths alone counts.
     Vanilla on the same backbone if there is one, else on any.
 
@@ -30,14 +30,14 @@ def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> float:
         vanilla = same
     key = [*SAME_RUN, *SAME_SIZE, "eval_length"]
     mine, theirs = (
-        part.astype({"shared_prefix": float}).groupby(key)[["eval_tokens_per_s", "shared_prefix"]].mean()
+        part.astype({"shared_prefix": float}).groupby(key)[["warm_tokens_per_s", "shared_prefix"]].mean()
         for part in (final, vanilla)
     )
     both = mine.join(theirs.add_suffix("_vanilla"), how="inner").dropna()
     if both.empty:
         return float("nan")
     ratios = (
-        (both["eval_tokens_per_s"] / both["eval_tokens_per_s_vanilla"]).groupby(level="eval_length").mean()
+        (both["warm_tokens_per_s"] / both["warm_tokens_per_s_vanilla"]).groupby(level="eval_length").mean()
     )
     if (both["shared_prefix"] != both["shared_prefix_vanilla"]).any():
         return float(ratios.iloc[-1])

@@ -85,6 +85,7 @@ def row(**changes):
         "train_tokens_per_s": 1e6,
         "eval_wall_s": 2.0,
         "eval_tokens_per_s": 2e6,
+        "warm_tokens_per_s": 2e6,
         "peak_bytes": 2**30,
         "environment": "env",
         "package_version": "0.1.0",

@@ -130,7 +130,7 @@ def test_folder_that_cannot_be_written_is_one_clear_error(root, store):
 def measured(root, store, rates, **columns):
     """Store what a method reached at each length, with these tokens per second."""
     for length, rate in rates.items():
-        store(root, lengths=[length], eval_tokens_per_s=rate, items_hash=str(length), **columns)
+        store(root, lengths=[length], warm_tokens_per_s=rate, items_hash=str(length), **columns)
 
 
 def test_speed_is_the_median_ratio_to_vanilla_of_the_same_run(root, store):
