@@ -13,9 +13,9 @@ SAME_SIZE = ["d_model", "num_layers"]
 def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> float:
     """Tokens per second in evaluation, as a multiple of vanilla's on the same machine, code, items and sizes.
 
-    Compilation does not count. The median over the context lengths that both were evaluated at. Where only one of the two answered all
-    lengths from one pass, whose rate is that of long contexts, the longest of these lengths alone counts.
-    Vanilla on the same backbone if there is one, else on any.
+    Compilation does not count. The median over the context lengths that both were evaluated at. Where only
+    one of the two answered all lengths from one pass, whose rate is that of long contexts, the longest of
+    these lengths alone counts. Vanilla on the same backbone if there is one, else on any.
 
     Args:
         final: measured context rows of one series, one a seed and length.
