@@ -46,7 +46,7 @@ def test_the_two_commands_are_targets_of_the_makefile():
 def test_every_option_that_it_shows_exists():
     shown = set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", README))
     texts = [CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=200).output
-             for command in ("run", "report", "leaderboard", "data list", "list")]  # fmt: skip
+             for command in ("run", "report", "leaderboard", "data list", "list", "show")]  # fmt: skip
     assert shown and [option for option in shown if not any(option in text for text in texts)] == []
 
 
