@@ -16,7 +16,7 @@ from lgbench.errors import UserError
 from lgbench.launch.local import Outcome, run_plan
 from lgbench.models import pretrained
 from lgbench.models.hub_files import find_folder
-from lgbench.ops.selective_scan import resolve_backend
+from lgbench.ops.selective_scan import BACKENDS, resolve_backend
 from lgbench.params import PluginRequest, resolve
 from lgbench.plan import (
     Axes,
@@ -156,6 +156,10 @@ def _check_backend(name: str, device: torch.device) -> None:
         try:
             resolve_backend(name, device)
         except ValueError as error:
+            if name not in BACKENDS:
+                raise UserError(
+                    f"--scan-backend {name}: known are auto, block, {', '.join(BACKENDS)}"
+                ) from None
             raise UserError(f"--scan-backend {name}: {error}") from None
 
 

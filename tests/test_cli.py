@@ -195,7 +195,7 @@ BAD = {
     "unknown preset": (["--method", "vanilla", "--preset", "huge"], "no preset 'huge'. It has: smoke"),
     "no seeds": (["--method", "vanilla", "--seeds", "0"], "--seeds: "),
     "unknown device": (["--method", "vanilla", "--device", "tpu"], "--device: "),
-    "unknown scan": (["--method", "vanilla", "--scan-backend", "fast"], "no back end 'fast'"),
+    "unknown scan": (["--method", "vanilla", "--scan-backend", "fast"], "known are auto, block, reference"),
     "scan that cannot run here": (
         ["--method", "vanilla", "--scan-backend", "mamba_ssm"],
         "cannot run on cpu",
