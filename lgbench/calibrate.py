@@ -74,7 +74,10 @@ class CalibrationData:
         self._sample, self._loss, self._device = task.sample, task.loss, task.device
         self._method, self._recipe, self._seed, self._earlier = method, recipe, seed, dict(earlier)
         self.train_length, self.num_queries = recipe.train_length, recipe.train_queries[1]
+        self._context_tokens = task.context_tokens
         self._train_tokens = task.context_tokens(recipe.train_length)
+        self._told: dict[int, int] = {}
+        """Nominal length in tokens of batches drawn here, by their width."""
         self.tokens, self.digests = 0, Digests()
 
     def draw(self, part: str, num_items: int, length: int) -> Batch:
@@ -89,7 +92,10 @@ class CalibrationData:
         seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
         generator = torch.Generator(self._device).manual_seed(seed)
         batch = self._sample(num_items, length, self.num_queries, generator)
-        self.tokens += num_items * (length + self.num_queries)
+        self._told[_length(batch.context)] = self._context_tokens(length)
+        present = batch.context.get("mask")
+        context = num_items * _length(batch.context) if present is None else int(present.sum())
+        self.tokens += context + num_items * _length(batch.queries)
         self.digests.setdefault(length, []).extend(
             zip(_digests(batch.context, HEAD), _digests(batch.context), strict=True)
         )
@@ -118,15 +124,18 @@ class CalibrationData:
         return total
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
-        first = self._method.first_token(length, self._train_tokens)
+        nominal = self._told[length]
+        skipped = self._method.first_token(nominal, self._train_tokens)
+        told = nominal - skipped
+        first = max(0, length - told) if skipped else 0
         if not can_stream(model):
             read = Batch(_span(batch.context, first, length), batch.queries, batch.targets)
-            return model.answer(read, mode="score", length=length - first)
+            return model.answer(read, mode="score", length=told)
         state = None
         for start in range(first, length, PIECE):
             piece = _span(batch.context, start, min(length, start + PIECE))
-            state = model.read_context(piece, state, length - first)
-        return model.answer_from(state, batch.queries, batch.targets.shape[1], length - first)
+            state = model.read_context(piece, state, told)
+        return model.answer_from(state, batch.queries, batch.targets.shape[1], told)
 
 
 def fit_lengths(

@@ -75,7 +75,9 @@ def run(
     lm_weight: Annotated[
         str | None, typer.Option(help="Weights of the language-model loss, e.g. 0,0.1.")
     ] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe, or a tokenizers file.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="auto, bytes, bpe, or a tokenizers file or folder.")
+    ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="Hugging Face Mamba checkpoint to start from.")
     ] = None,
@@ -89,7 +91,9 @@ def run(
     eval_items: Annotated[int | None, typer.Option(help="Evaluation items.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences a training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    data: Annotated[str | None, typer.Option(help="auto, omniglot (insist on it) or procedural.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="auto, the real set by name, procedural; of text, also a path.")
+    ] = None,
     data_dir: DataDir = None,
     results: Annotated[Path | None, typer.Option(help="Results folder (default: runs).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,

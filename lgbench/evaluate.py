@@ -179,7 +179,7 @@ class _Evaluation:
         scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
         losses: list[list[Tensor]] = []
         clock, last = _Clock(task.device), num_tokens(items, grid[-1])
-        first = 0 if shared else self._first(last)
+        first = 0 if shared else self._window(grid[-1])[0]
         count = num_items(items, grid[-1])
         for chosen in _batches(count, self.recipe.eval_batch):
             state, start, summed = None, first, []
@@ -188,7 +188,7 @@ class _Evaluation:
                 state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length, first)
                 summed.append(loss)
                 start = stop
-                scores[length].append(self._scores_from(state, chosen, length, stop - first))
+                scores[length].append(self._scores_from(state, chosen, length))
             losses.append(summed)
             clock.lap(chosen.stop / count)
         taken = self._taken(clock, count * (last + len(grid) * num_queries))
@@ -219,7 +219,7 @@ class _Evaluation:
         task, items, grid, length = self.task, self.items, self.recipe.query_grid, self.recipe.train_length
         found: list[Measurement] = []
         tokens_in, kept = num_tokens(items, length), ()
-        first = self._first(tokens_in)
+        first, told = self._window(length)
         count = num_items(items, length)
         clock = _Clock(task.device)
         if self.streamed:
@@ -227,7 +227,7 @@ class _Evaluation:
             for chosen in _batches(count, self.recipe.eval_batch):
                 state, _ = self._read(chosen, None, first, tokens_in, length, first)
                 queries, targets = items.queries(chosen, length, grid[-1])
-                predictions = self.model.answer_from(state, queries, grid[-1], tokens_in - first)
+                predictions = self.model.answer_from(state, queries, grid[-1], told)
                 parts.append(task.score(predictions, targets))
                 clock.lap(chosen.stop / count)
             by_query = torch.cat(parts)
@@ -243,21 +243,22 @@ class _Evaluation:
             found += [replace(m, axis="queries", num_queries=num_queries) for m in points]
         return found
 
-    def _scores_from(self, state: list, chosen: slice, length: int, read: int) -> dict[str, Tensor]:
+    def _scores_from(self, state: list, chosen: slice, length: int) -> dict[str, Tensor]:
         """Scores `(batch,)` by metric, answered from a kept state."""
+        told = self._window(length)[1]
         queries, targets = self.items.queries(chosen, length, self.recipe.eval_queries)
         num_targets = targets.shape[1]
         if self.task.generates:
             prompt = _prompt(queries, num_targets)
-            answers = self.model.generate_from(state, prompt, num_targets, read)
+            answers = self.model.generate_from(state, prompt, num_targets, told)
             return self.items.grade(chosen, length, answers)
-        predictions = self.model.answer_from(state, queries, num_targets, read)
+        predictions = self.model.answer_from(state, queries, num_targets, told)
         return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
 
     def _whole_scores(self, length: int, num_queries: int, clock: _Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
         items, model, tokens = self.items, self.model, num_tokens(self.items, length)
-        first = self._first(tokens)
+        first, told = self._window(length)
         size = self.recipe.eval_batch
         size = max(1, min(size, size * PIECE // (tokens + num_queries)))
         count = num_items(items, length)
@@ -267,11 +268,11 @@ class _Evaluation:
             if self.task.generates:
                 num_targets = targets.shape[1]
                 prompt = _prompt(queries, num_targets)
-                answers = model.generate(context, prompt, num_targets, tokens - first)
+                answers = model.generate(context, prompt, num_targets, told)
                 yield items.grade(chosen, length, answers)
             else:
                 read = Batch(context, queries, targets)
-                predictions = model.answer(read, mode="score", length=tokens - first)
+                predictions = model.answer(read, mode="score", length=told)
                 yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
             clock.lap(chosen.stop / count)
 
@@ -284,14 +285,14 @@ class _Evaluation:
         for it.
         """
         items, model, summed = self.items, self.model, None
-        read = num_tokens(items, length) - first
+        told = self._window(length)[1]
         while start < stop:
             end = min(stop, start + PIECE)
             if self.task.lm_metric is None:
-                state = model.read_context(items.context(chosen, start, end, length), state, read)
+                state = model.read_context(items.context(chosen, start, end, length), state, told)
             else:
                 tokens = items.context(chosen, start, end + 1, length)["tokens"]
-                losses, state = model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], state, read)
+                losses, state = model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], state, told)
                 summed = losses.double().sum(dim=1) + (0 if summed is None else summed)
             start = end
         return state, summed
@@ -345,8 +346,16 @@ class _Evaluation:
             "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
         }
 
-    def _first(self, tokens: int) -> int:
-        return self.method.first_token(tokens, self.train_tokens)
+    def _window(self, length: int) -> tuple[int, int]:
+        """First context token that is read, and the context's length in tokens as methods are told it.
+
+        Where items of a length differ in tokens, that is the nominal number: what a method does to an item
+        must not depend on the others, and has to end where the training lengths end.
+        """
+        nominal = self.task.context_tokens(length)
+        skipped = self.method.first_token(nominal, self.train_tokens)
+        told = nominal - skipped
+        return (max(0, num_tokens(self.items, length) - told) if skipped else 0), told
 
     def _kept(self) -> tuple[int, ...]:
         """Tokens that each layer processed, for methods that may drop some."""

@@ -87,7 +87,7 @@ class BatchGraphs:
             for name, values in drawn.items():
                 mine[name].copy_(values)
         static.targets.copy_(padded.targets)
-        self.length.fill_(tokens)
+        self.length.fill_(self.trainer.task.context_tokens(length))
         graph.replay()
         return found
 

@@ -191,7 +191,8 @@ def _explain(problem: Mapping[str, Any], params: Mapping[str, Any], known: Mappi
     if info.range and problem["type"].startswith(_OUT_OF_RANGE):
         return f"{got}; {key} must be {info.range} ({_details(info.type, default=info.default)})"
     if problem["type"].endswith(_WRONG_TYPE):
-        return f"{got}; {key} must be {info.type} ({_details(info.range, default=info.default)})"
+        brackets = ", written [[...]] since [...] is a grid" if "list of" in info.type else ""
+        return f"{got}; {key} must be {info.type}{brackets} ({_details(info.range, default=info.default)})"
     return f"{got}; {_own_words(problem['msg'])} ({_details(info.type, info.range, default=info.default)})"
 
 

@@ -114,6 +114,7 @@ def resolve_cells(
         method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
         for recipe, seed in _recipes(task, method, method_request.name, seeds, preset, axes, overrides):
             _check(recipe)
+            _check_fits(recipe, task, method_request.name)
             task.check(recipe)
             method.check(recipe)
             _check_calibration(method, method_request.name, recipe, task)
@@ -254,6 +255,19 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")
     if not recipe.learning_rate > 0:
         raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
+
+
+def _check_fits(recipe: Recipe, task: Task, method: str) -> None:
+    """Refuse what only some tasks and backbones have."""
+    has_tokens = task.generates or task.lm_metric is not None
+    if recipe.lm_weight and not has_tokens:
+        raise UserError(f"--lm-weight {recipe.lm_weight:g}: this task has no tokens to foretell")
+    if recipe.pretrained and not has_tokens:
+        raise UserError("--pretrained: is a language model, and one of the tasks has no tokens")
+    if recipe.pretrained and recipe.backbone != "mamba":
+        raise UserError(
+            f"--pretrained: holds a Mamba, and method '{method}' would run on the backbone {recipe.backbone}"
+        )
 
 
 def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:

@@ -63,10 +63,9 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     """
     for path in config.plugin:
         registry.add_file(path)
-    if config.pretrained is not None and config.tokenizer is None:
-        own = find_folder(config.pretrained, ["tokenizer.json"])
-        config = config.model_copy(update={"tokenizer": str(own)})
     task_requests, method_requests = config.requests()
+    if config.pretrained is not None and config.tokenizer is None:
+        task_requests = _own_tokenizer(task_requests, config.pretrained)
     method_requests, broken = _usable(method_requests, console)
     device = choose_device(config.device)
     _check_backend(config.scan_backend, device)
@@ -117,6 +116,17 @@ def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[Plugi
     return usable, broken
 
 
+def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginRequest]:
+    """Tasks of tokens read them as the checkpoint does, unless they say otherwise."""
+    own = str(find_folder(source, ["tokenizer.json"]))
+    return [
+        PluginRequest(request.name, {"tokenizer": own, **request.params})
+        if "tokenizer" in registry.TASKS.load(request.name).Params.model_fields
+        else request
+        for request in requests
+    ]
+
+
 def _pretrained(config: RunConfig) -> dict[str, Any]:
     """Fields of `Recipe` that a published checkpoint decides; none without one."""
     if config.pretrained is None:
@@ -138,8 +148,6 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
 def _fit_vocabulary(task: Task, fingerprint: str, source: str) -> None:
     """Give the embedding the size that the checkpoint's has."""
     size = pretrained.kept(fingerprint).sizes.vocabulary
-    if task.tokenizer is None:
-        raise UserError(f"--pretrained {source}: is a language model, and one of the tasks has no tokens")
     if task.tokenizer.size > size:
         raise UserError(
             f"--pretrained {source}: knows {size} tokens, the tokenizer {task.tokenizer.name} has "

@@ -84,7 +84,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     (
         "assumed_length",
         pa.int64(),
-        "context length that the method was told or fitted for, tokens; null if it assumes none",
+        "context length that the method was told or fitted for, in length_unit; null if it assumes none",
     ),
     ("num_fitted", pa.int64(), "scalars fitted to calibration data for this length; 0 without calibration"),
     ("calibration_tokens", pa.int64(), "tokens of these data, queries included"),

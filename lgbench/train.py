@@ -130,7 +130,8 @@ class Trainer:
             elif self.task.exchangeable:
                 loss, accuracy = self.compute(length, num_queries, length, num_queries)
             else:
-                loss, accuracy = self.update(self.draw(length, num_queries, stage), length)
+                told = self.task.context_tokens(length)
+                loss, accuracy = self.update(self.draw(length, num_queries, stage), told)
             self.log[self.step % LOG_EVERY].copy_(loss)
             if self.recipe.stages and stage == self.stage:
                 self._count(accuracy)

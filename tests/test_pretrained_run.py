@@ -62,6 +62,8 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path, checkpoint):
         (["--tokenizer", "bytes", "--num-layers", "3"], "--num-layers has no effect with --pretrained"),
         (["--tokenizer", "bytes", "--train-steps", "-1"], "--train-steps must be at least 1, got -1"),
         (["--task", "omniglot", "--tokenizer", "bytes"], "one of the tasks has no tokens"),
+        (["--method", "decoder_transformer", "--tokenizer", "bytes"], "would run on the backbone decoder"),
+        (["--backbone", "mamba2", "--tokenizer", "bytes"], "would run on the backbone mamba2"),
     ],
 )
 def test_what_does_not_fit_a_checkpoint_is_one_line(tmp_path, checkpoint, options, complaint):

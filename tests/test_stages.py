@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lgbench import checkpoint
+from lgbench.calibrate import CalibrationData
 from lgbench.cell import wilson_interval
 from lgbench.launch.local import run_plan
 from lgbench.params import expand, parse_plugins
@@ -142,6 +143,37 @@ def test_generated_answers_have_a_row_for_each_metric_and_facts_of_their_items(r
     assert {(row["metric"], row["eval_length"]) for row in rows} == {
         (metric, length) for metric in ("accuracy", "first token") for length in (4, 9, 24)
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"),
+    [
+        ("decimamba[layers=1,l_base=6,min_seq_len=2]", {4: [7, 7], 9: [12, 9], 24: [27, 9]}),
+        ("last_window[factor=0.25]", {4: None, 9: [9, 9], 24: [9, 9]}),
+    ],
+)
+def test_kept_tokens_of_generated_answers_count_prompt_and_answer(recall, tmp_path, method, kept):
+    """The prompt's end is one token, of the answer two tokens are generated and the first is read again."""
+    _, rows = run(recall, tmp_path, method)
+    for row in rows:
+        wanted = kept[row["eval_length"]]
+        got = json.loads(row["kept_tokens"]) if row["kept_tokens"] else None
+        assert got == (None if wanted is None else [n - 1 for n in wanted]), row["eval_length"]
+
+
+def test_tokens_of_a_calibration_do_not_count_padding(recall):
+    task, (cell,) = recall("vanilla", ragged=True)
+    data = CalibrationData(task, METHODS.load("vanilla")(), cell.recipe, 0, {})
+    batch = data.draw("calibration", 5, 20)
+    present = batch.context["mask"].sum().item()
+    assert present < 5 * 20 and data.tokens == present + 5 * 2
+
+
+def test_a_token_loss_and_a_checkpoint_are_refused_where_there_are_no_tokens(toy_cells):
+    from lgbench.errors import UserError
+
+    with pytest.raises(UserError, match="--lm-weight 0.1: this task has no tokens"):
+        toy_cells("vanilla", lm_weight=[0.1])
 
 
 def test_the_encoder_decoder_is_skipped_where_answers_are_generated(recall, tmp_path):

@@ -211,6 +211,8 @@ class Model(nn.Module):
         )
 
     def _decode(self, advanced, num_tokens: int, length: int) -> Tensor:
+        """Greedy tokens after what was read; `processed` then counts the prompt and what was generated."""
+        read = self.backbone.processed
         self.intervention.begin("decode", length, 1)
         found = [self.interface.read(advanced.hidden[:, -1:]).argmax(dim=-1)]
         while len(found) < num_tokens:
@@ -219,6 +221,7 @@ class Model(nn.Module):
                 tokens, mode="decode", state=advanced.state, intervention=self.intervention
             )
             found.append(self.interface.read(advanced.hidden).argmax(dim=-1))
+        self.backbone.processed = tuple(n + num_tokens - 1 for n in read)
         return torch.cat(found, dim=1)
 
 
