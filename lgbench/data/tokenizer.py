@@ -120,7 +120,7 @@ def make_tokenizer(name: str, texts: Iterable[str]) -> Tokenizer:
         return ByteTokenizer()
     if name in ("bpe", "auto"):
         return _train_bpe(texts)
-    return _read(Path(name).expanduser())
+    return _read(name)
 
 
 def is_bpe_available() -> bool:
@@ -148,13 +148,14 @@ def _train_bpe(texts: Iterable[str]) -> LibraryTokenizer:
     return LibraryTokenizer("bpe", backend, backend.token_to_id(END_OF_TEXT))
 
 
-def _read(path: Path) -> LibraryTokenizer:
+def _read(name: str) -> LibraryTokenizer:
     """The tokenizer in a JSON file, or in the `tokenizer.json` of a folder."""
+    path = Path(name).expanduser()
     file = path / _FILE_NAME if path.is_dir() else path
-    if not path.exists():
+    if not name or not path.exists():
         raise UserError(
             f"tokenizer must be auto, bytes, bpe, or the path of a tokenizers JSON file or of a folder with "
-            f"{_FILE_NAME}; {str(path)!r} is none of them"
+            f"{_FILE_NAME}; {name!r} is none of them"
         )
     if not file.is_file():
         raise UserError(f"tokenizer {path} is a folder without {_FILE_NAME}")

@@ -167,3 +167,5 @@ def test_a_folder_without_a_tokenizer_and_a_name_of_nothing_are_refused(tmp_path
         make_tokenizer(str(tmp_path), [])
     with pytest.raises(UserError, match=r"tokenizer must be auto, bytes, bpe, or the path .* 'gpt9' is none"):
         make_tokenizer("gpt9", [])
+    with pytest.raises(UserError, match=r"tokenizer must be auto, bytes, bpe, or the path .* '' is none"):
+        make_tokenizer("", [])
