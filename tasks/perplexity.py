@@ -189,7 +189,7 @@ class Windows:
     def reach(self, longest: int) -> None:
         """Choose windows for contexts of up to `longest` tokens, of books that are long enough for these.
 
-        Ten a book, spread over it; the first ones of all books are taken before second ones.
+        Ten a book at most, spread over it; the first ones of all books are taken before second ones.
 
         Raises:
             UserError: no book is long enough.
@@ -237,23 +237,28 @@ class Windows:
         self._begin, self._length = begin + torch.from_numpy(self.offset).to(self.task.device), length
 
     def _clean(self) -> np.ndarray:
-        """(book, offset) of ten windows a book, all first ones before all second ones."""
+        """(book, offset) of ten windows a book, all first ones before all second ones.
+
+        No label is asked for twice: windows are at least `NUM_LABELS` apart, and there are fewer of a book
+        that has no room for ten, but one of each that is long enough.
+        """
         shift = np.random.default_rng(self.seed).random(len(self.task.eval_books.sizes))
         windows = []
         for book, size in enumerate(self.task.eval_books.sizes.tolist()):
             places = size - self.longest - NUM_LABELS  # of the first token of a window
-            count = max(0, min(WINDOWS_A_BOOK, places))
+            count = min(WINDOWS_A_BOOK, max(places // NUM_LABELS, int(places > 0)))
             apart = places // max(1, count)
             windows += [(k, book, k * apart + int(shift[book] * apart)) for k in range(count)]
         return np.array([(book, offset) for _, book, offset in sorted(windows)], dtype=np.int64)
 
     def _released(self, length: int) -> np.ndarray:
-        """(book, offset) of the windows of every book that is longer than a window of this length."""
+        """(book, offset) of the windows of every book that is longer than one, all first ones first."""
         windows, size = [], length + NUM_LABELS + 1
         for book, tokens in enumerate(self.task.eval_books.sizes.tolist()):
             stride = max(10, (tokens - size) // 10)
-            windows += [(book, offset) for offset in range(0, tokens - size, stride)]
-        return np.array(windows, dtype=np.int64).reshape(-1, 2)
+            windows += [(k, book, at) for k, at in enumerate(range(0, tokens - size, stride))]
+        chosen = [(book, offset) for _, book, offset in sorted(windows)]
+        return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
     def _read(self, begin: Tensor, start: int, stop: int) -> Tensor:
         place = torch.arange(start, stop, device=self.task.device)
