@@ -126,7 +126,7 @@ class Passkey(Task):
         self.check_items(recipe.eval_items)
         if self.data_fingerprint:
             shortest = min(stage[0] for stage in recipe.stages) if recipe.stages else recipe.train_length
-            for length in (recipe.train_length, shortest, recipe.eval_lengths[0]):
+            for length in (recipe.train_length, shortest):
                 self.check_length(length)
             items = self.eval_set(recipe.eval_items, EVAL_SEED)
             for length in recipe.eval_lengths:
@@ -248,14 +248,14 @@ class Passkey(Task):
         if length < self.min_length:
             raise UserError(
                 f"a context of {length} tokens is too short for passkey: question and needle alone take "
-                f"{self.min_length} tokens ({self.tokenizer.name})"
+                f"{self.min_length} tokens ({self.tokenizer.name}), so give {self.min_length} or more"
             )
 
     def _corpus(self, documents: Sequence[str], shortest: int) -> Corpus:
         needle = NEEDLE[self.params.variant].partition("{")[0]
         if any(needle in text for text in documents):
             raise UserError(
-                f"the text {self.data_source} itself says {needle!r}; passkey needs one without it"
+                f"the text itself says {needle!r} ({self.data_source}); passkey needs one without it"
             )
         if self.params.variant == "natural":
             return read_corpus(documents, self.tokenizer, self.device, shortest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,8 @@ NUM_CODES = 10_000
 """Codes of each side as released; drawn from 0 to 99,999 with replacement."""
 MAX_ANSWER = 10
 """Tokens generated as released."""
+ROUND, LONGEST_TRIED = 1_000, 64_000
+"""Lengths that are tried where one has no sentence near a depth: multiples of the first."""
 
 
 class Answers:
@@ -85,6 +87,7 @@ class PasskeyItems:
         self.needles, self.answers = task.tables(self.codes)
         chosen_by = task.params.model_dump(exclude=set(task.data_params))
         self.fingerprint = digest(f"{chosen_by} {task.data_fingerprint} {num_items} {seed}")
+        self._starts = task.eval_corpus.starts.cpu().numpy()
         self._latest: tuple[int, Tensor, Tensor] | None = None
 
     def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
@@ -124,16 +127,14 @@ class PasskeyItems:
     def _places(self, length: int) -> tuple[Tensor, Tensor]:
         """Where in the corpus each text begins and where its needle goes; the latest length's are kept."""
         if self._latest is None or self._latest[0] != length:
-            self.task.check_length(length)
-            draws = np.random.default_rng((self.seed, 2, length)).random((self.num_items, 2))
             released = self.task.params.protocol == "as_released" and self.task.params.variant == "natural"
-            places = self._released(length, draws) if released else self._clean(length, draws)
-            self._latest = (length, *places)
+            self._latest = (length, *(self._released(length) if released else self._clean(length)))
         return self._latest[1:]
 
-    def _clean(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _clean(self, length: int) -> tuple[Tensor, Tensor]:
         """Needles uniformly within a tenth of their depths, before any sentence of the corpus."""
-        task, corpus = self.task, self.task.eval_corpus
+        task, corpus, draws = self.task, self.task.eval_corpus, self._draws(length)
+        task.check_length(length)
         room = length - len(task.question) - self.needles.sizes.cpu().numpy()
         low, high = np.maximum(0, self.depths - 0.1), np.minimum(1, self.depths + 0.1)
         low, high = np.ceil(low * room), np.floor(high * room)
@@ -141,33 +142,47 @@ class PasskeyItems:
         sentence = torch.from_numpy((draws[:, 1] * len(corpus.starts)).astype(np.int64)).to(task.device)
         return task.place(corpus, corpus.starts[sentence], torch.from_numpy(wanted).to(task.device))
 
-    def _released(self, length: int, draws: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _released(self, length: int) -> tuple[Tensor, Tensor]:
         """The text of each item goes on at the sentence where that of the item before ended.
 
         The needle goes to any boundary of sentences in [max(0, depth - 0.1) n, min(1, depth + 0.1) n - m]
         of a haystack of n tokens, m of which are its own.
 
         Raises:
-            UserError: there is no boundary for an item.
+            UserError: there is no boundary for an item; names a length at which all have one.
         """
-        corpus, size = self.task.eval_corpus, len(self.task.eval_corpus.tokens)
-        starts = corpus.starts.cpu().numpy()
-        hay = length - len(self.task.question)
-        text_at, needle_at, sentence = [], [], 0
-        for depth, needle, (draw, _) in zip(self.depths, self.needles.sizes.tolist(), draws, strict=True):
-            begin = starts[sentence % len(starts)]
-            low, high = max(0.0, depth - 0.1) * hay, min(1.0, depth + 0.1) * hay - needle
-            first, last = (_count_before(starts, size, begin + edge) for edge in (low, high + 1e-6))
+        starts, size = self._starts, len(self.task.eval_corpus.tokens)
+        text_at, needle_at, draws = [], [], self._draws(length)[:, 0]
+        for (begin, first, last), depth, draw in zip(self._choices(length), self.depths, draws, strict=True):
             if first >= last:
                 raise UserError(
                     f"no sentence starts near depth {depth:g} of a context of {length} tokens; for "
-                    "protocol=as_released give larger --eval-lengths or another tokenizer"
+                    f"protocol=as_released {self._remedy(length)}"
                 )
             chosen = first + int(draw * (last - first))
             text_at.append(begin)
             needle_at.append(int(starts[chosen % len(starts)] + chosen // len(starts) * size - begin))
-            sentence = _count_before(starts, size, begin + hay - needle) % len(starts)
         return tuple(torch.tensor(np.array(a), device=self.task.device) for a in (text_at, needle_at))
+
+    def _choices(self, length: int) -> Iterator[tuple[int, int, int]]:
+        """Where the text of each item begins, and the sentences that its needle may precede, as a range."""
+        starts, size = self._starts, len(self.task.eval_corpus.tokens)
+        hay, sentence = length - len(self.task.question), 0
+        for depth, needle in zip(self.depths, self.needles.sizes.tolist(), strict=True):
+            begin = starts[sentence % len(starts)]
+            low, high = max(0.0, depth - 0.1) * hay, min(1.0, depth + 0.1) * hay - needle
+            yield begin, *(_count_before(starts, size, begin + edge) for edge in (low, high + 1e-6))
+            sentence = _count_before(starts, size, begin + hay - needle) % len(starts)
+
+    def _remedy(self, length: int) -> str:
+        """The smallest round length beyond this one that has a sentence near all depths."""
+        for longer in range(length - length % ROUND + ROUND, LONGEST_TRIED + 1, ROUND):
+            if all(first < last for _, first, last in self._choices(longer)):
+                return f"the next multiple of {ROUND:,} tokens that works is --eval-lengths {longer}"
+        return f"no multiple of {ROUND:,} tokens up to {LONGEST_TRIED:,} works; take another text"
+
+    def _draws(self, length: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, 2, length)).random((self.num_items, 2))
 
     def _before_end(self, tokens: list[int]) -> str:
         end = self.task.tokenizer.end

@@ -235,15 +235,36 @@ def test_what_does_not_fit_is_refused_with_what_would():
     with pytest.raises(UserError, match="12: passkey needs a multiple"):
         task.eval_set(12, 0)
     with pytest.raises(
-        UserError, match="64 tokens is too short for passkey: question and needle alone take 155"
+        UserError,
+        match=r"64 tokens is too short for passkey: question and needle alone take 155 .* 155 or more",
     ):
         task.check(replace(recipe, eval_lengths=(64, 512)))
     with pytest.raises(UserError, match="154 tokens is too short"):
         task.sample(2, 154, 5, torch.Generator().manual_seed(0))
-    with pytest.raises(UserError, match="no sentence starts near depth 0 of a context of 300 tokens"):
-        load(protocol="as_released").eval_set(5, 0).facts(300)
     with pytest.raises(UserError, match="depths are fractions of the context, from 0 to 1"):
         load(depths=(0.0, 2.0))
+
+
+def test_as_released_a_length_that_works_is_named_where_no_sentence_starts_near_a_depth():
+    task = load(protocol="as_released")
+    items = task.eval_set(100, 0)
+    for length in (64, 300):
+        with pytest.raises(
+            UserError, match=rf"near depth .* of {length} tokens; .* works is --eval-lengths "
+        ) as refused:
+            items.facts(length)
+        works = int(str(refused.value).rpartition(" ")[2])
+        assert works % 1000 == 0 and len(items.facts(works)["needle"]) == 100
+        for less in range(1000, works, 1000):
+            with pytest.raises(UserError, match="no sentence starts near"):
+                items.facts(less)
+
+
+def test_as_released_a_text_without_boundaries_is_refused_with_another_remedy(tmp_path):
+    (tmp_path / "train.txt").write_text("one word after another " * 8000)
+    task = load(data=str(tmp_path / "train.txt"), protocol="as_released")
+    with pytest.raises(UserError, match="no multiple of 1,000 tokens up to 64,000 works; take another text"):
+        task.eval_set(5, 0).facts(1000)
 
 
 def test_a_text_that_says_a_needle_of_its_own_is_refused(tmp_path):
