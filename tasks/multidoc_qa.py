@@ -74,7 +74,8 @@ class MultidocQA(DocumentTask):
         max_new_tokens: int = Field(
             24,
             ge=2,
-            description="tokens of an answer, its end included; longer ones are trained on cut short",
+            description="tokens of an answer, its end included; longer ones are trained on cut short. "
+            "They are those of a BPE; with bytes there are as many times more as bytes make a token",
         )
         question_share: float = Field(
             0.3, ge=0, le=1, description="training items with a real question, in the last stage"
@@ -95,6 +96,7 @@ class MultidocQA(DocumentTask):
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Data as in the base, and the prompt's end."""
         super().prepare(device, data_dir)
+        self.max_answer = self.params.max_new_tokens * self.scale
         prompt = torch.tensor(self.tokenizer.encode(ANSWER))
         self._prompt = {place: prompt.to(place) for place in (torch.device("cpu"), self.corpus.pool.device)}
 
@@ -111,12 +113,12 @@ class MultidocQA(DocumentTask):
         generator: torch.Generator,
     ) -> tuple[Queries, Tensor]:  # fmt: skip
         """Some words and those that follow them."""
-        most = self.params.max_new_tokens - 1
+        most = self.max_answer - 1  # the end of text is one, too
         return draw_continuations(corpus, starts, lengths, max_tokens, most, fewest, generator)
 
     def finish(self, corpus: Corpus, gold_id: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
         """` <|Answer|>`, and the answer with the end of text if there is room for it."""
-        tokens, there = join_span(corpus, answer, self.params.max_new_tokens)
+        tokens, there = join_span(corpus, answer, self.max_answer)
         end = there.logical_not().cumsum(dim=1) == 1
         tokens = tokens.masked_fill(end, self.tokenizer.end)
         return pad_answer(self._prompt[corpus.pool.device], tokens, there | end, self.tokenizer.end)

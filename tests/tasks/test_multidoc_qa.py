@@ -35,7 +35,7 @@ SQUAD = Squad(
 def prepared(**params):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_documents, "load_squad", lambda name, data_dir: SQUAD)
-        params = {"tokenizer": "bytes", "extra_text": False, "max_new_tokens": 32, **params}
+        params = {"tokenizer": "bytes", "extra_text": False, "max_new_tokens": 11, **params}
         task = MultidocQA(MultidocQA.Params(**params))
         task.prepare(torch.device("cpu"))
     return task
@@ -49,9 +49,9 @@ def task():
 def answer_tokens(task, *texts):
     """Generated tokens: each text, the end, and whatever a model says after it."""
     rows = [
-        [*task.tokenizer.encode(text), task.tokenizer.end, *task.tokenizer.encode("!" * 32)] for text in texts
+        [*task.tokenizer.encode(text), task.tokenizer.end, *task.tokenizer.encode("!" * 33)] for text in texts
     ]
-    return torch.tensor([row[:32] for row in rows])
+    return torch.tensor([row[:33] for row in rows])
 
 
 def read(task, batch, row):
@@ -67,8 +67,8 @@ def test_a_question_asks_and_answers_as_written_here(task):
     answer = f" the castle of {NAMES[golden]}stead"
     there = targets[0][targets[0] >= 0]
     assert task.decode(there[:-1].tolist()) == answer and there[-1] == task.tokenizer.end
-    assert targets.shape == (1, 32) and (targets[0, len(there) :] == -100).all()
-    assert queries["tokens"].shape[1] == len(" <|Answer|>") + 31
+    assert targets.shape == (1, 33) and (targets[0, len(there) :] == -100).all()
+    assert queries["tokens"].shape[1] == len(" <|Answer|>") + 32
     assert task.decode(queries["tokens"][0].tolist()) == " <|Answer|>" + answer
     start, stop = items.spans(2)[0]
     context = items.context(slice(0, 1), 0, 10_000, 2)
@@ -87,7 +87,7 @@ def test_a_continuation_asks_and_answers_as_written_here(task):
         " <|Document 062|> The lord of Elm lives in the castle of Elmstead, far from the sea."
     )
     answer = b" of Elmstead, far"
-    assert targets[0].tolist() == [*answer, task.tokenizer.end] + [-100] * (31 - len(answer))
+    assert targets[0].tolist() == [*answer, task.tokenizer.end] + [-100] * (32 - len(answer))
     assert task.decode(queries["tokens"][0].tolist()) == " <|Answer|>" + answer.decode()
     assert items.golds[1] == (answer.decode(),)
     facts = items.facts(2)
@@ -95,8 +95,9 @@ def test_a_continuation_asks_and_answers_as_written_here(task):
 
 
 def test_an_answer_that_is_too_long_is_cut_and_has_no_end():
-    _, targets = prepared(max_new_tokens=8).eval_set(2, 0).queries(slice(0, 2), 2, 1)
-    assert bytes(targets[0].tolist()).decode() == " the cas"
+    """Three tokens of a BPE are nine bytes, as these words have 4.8 bytes and 1.5 tokens."""
+    _, targets = prepared(max_new_tokens=3).eval_set(2, 0).queries(slice(0, 2), 2, 1)
+    assert bytes(targets[0].tolist()).decode() == " the cast"
 
 
 def test_what_is_said_before_the_end_is_scored_by_the_best_gold(task):
@@ -116,7 +117,7 @@ def test_what_is_said_before_the_end_is_scored_by_the_best_gold(task):
 
 def test_tokens_that_never_end_are_scored_whole(task):
     items = task.eval_set(2, 0)
-    scores = items.grade(slice(0, 1), 2, torch.full((1, 32), ord("x")))
+    scores = items.grade(slice(0, 1), 2, torch.full((1, 33), ord("x")))
     assert scores["F1"].tolist() == [0.0]
 
 
