@@ -28,8 +28,9 @@ CONTINUED_WORDS = 3
 NEVER = -1e30
 """Rank of documents that are drawn only when there are no others."""
 
-RELEASED_ORDER = 10_000
-"""Golden places of the released code repeat after so many items."""
+RELEASED_ORDER = 9_973
+"""Golden places of the released code repeat after so many items. Prime: with an even number, items of odd
+numbers, which are of one kind, would all have places of one parity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +165,13 @@ def draw_keywords(
         corpus: on the generator's device.
         starts: where the parts start, at a word.
         lengths: their tokens.
-        max_tokens: of a query at most; a span loses its last words, a scattered word its end.
+        max_tokens: of a query at most. A span loses its last words; a scattered word has an equal share of
+            it, and a longer one is cut there, inside the word.
         fewest: words of a query at least, where the part has as many.
         generator: the only randomness.
+
+    Returns:
+        Queries with a telling word at least, where the part has one and the limit leaves it.
     """
     most, stops = SCATTERED_WORDS[1], starts + lengths
     first, after = _whole_words(corpus, starts, stops)
@@ -174,7 +179,11 @@ def draw_keywords(
     num_telling = torch.searchsorted(corpus.telling, after) - low
 
     count = _between(max(fewest, SPAN_WORDS[0]), SPAN_WORDS[1], starts, generator).minimum(after - first)
-    word = first + _integer(_uniform(starts, generator), after - first - count + 1)
+    anchor = low + _integer(_uniform(starts, generator), num_telling.clamp(min=1))
+    anchor = corpus.telling[anchor.clamp(max=len(corpus.telling) - 1)]
+    earliest = torch.where(num_telling > 0, first.maximum(anchor - count + 1), first)
+    latest = torch.where(num_telling > 0, anchor.minimum(after - count), after - count)
+    word = earliest + _integer(_uniform(starts, generator), latest - earliest + 1)
     border = torch.searchsorted(corpus.words, corpus.words[word] + max_tokens, right=True) - 1
     span = corpus.words[word], corpus.words[(word + count).minimum(border).maximum(word + 1)]
 

@@ -29,6 +29,9 @@ NUM_IDS = 1000
 COMMON_WORDS = 200
 """The most frequent words of the corpus tell nothing about a document and are no keywords."""
 
+COMMON_SHARE = 0.02
+"""Nor do words that stand in a larger share of the documents, as those of a template do."""
+
 EXTRA_WORDS = 120
 """Words of a paragraph that is cut from a book, about as many as those of SQuAD have."""
 
@@ -220,8 +223,10 @@ def _evidence(question: Question, paragraph: str, words: list[tuple[int, int]]) 
 
 
 def _telling(texts: Sequence[str], train: Sequence[int]) -> list[int]:
-    """Indices, counted through all texts, of words that are not among the most common ones of `train`."""
+    """Indices, counted through all texts, of words that are neither frequent nor widespread in `train`."""
     plain = [[re.sub(r"\W", "", word).lower() for word in text.split()] for text in texts]
     counts = Counter(word for at in train for word in plain[at])
-    common = {word for word, _ in counts.most_common(COMMON_WORDS)} | {""}
+    spread = Counter(word for at in train for word in set(plain[at]))
+    widespread = {word for word, count in spread.items() if count > max(1, COMMON_SHARE * len(train))}
+    common = {word for word, _ in counts.most_common(COMMON_WORDS)} | widespread | {""}
     return [k for k, word in enumerate(itertools.chain.from_iterable(plain)) if word not in common]

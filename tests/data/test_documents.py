@@ -1,5 +1,7 @@
 """Documents as tokens: what lies where in the pool, how pieces are joined, what is drawn."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -173,6 +175,15 @@ def test_released_noise_may_be_golden_and_released_places_recur():
     assert ((shelf.documents == 1).sum(dim=1) > 1).any()
 
 
+@pytest.mark.parametrize("num_documents", [2, 4, 12, 20, 300])
+def test_released_places_tell_nothing_about_items_of_even_and_odd_numbers(num_documents):
+    gold = torch.zeros(1200, dtype=torch.long)
+    place = draw_released_shelf(CORPUS.train, gold, gold, gold > 5, num_documents, seeded(0)).place
+    for one_kind in (place[0::2], place[1::2]):
+        assert (one_kind % 2 == 0).float().mean() == pytest.approx(0.5, abs=0.05)
+        assert (one_kind < num_documents / 2).float().mean() == pytest.approx(0.5, abs=0.05)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), tokens=st.integers(12, 70), budget=st.integers(30, 200))
 def test_windows_start_at_words_keep_to_the_budget_and_hold_the_evidence(seed, tokens, budget):
@@ -209,6 +220,25 @@ def test_keywords_are_whole_words_of_the_document(seed, fewest):
         else:
             assert len(pieces) <= SCATTERED_WORDS[1] and {piece.strip() for piece in pieces} <= set(words)
             assert len({int(a) for a, n in zip(starts, lengths, strict=True) if n}) == len(pieces), "distinct"
+
+
+def test_a_verbatim_query_has_a_word_that_is_neither_frequent_nor_in_many_documents():
+    """A template of 16 words in 100 documents, each with one name of its own, after 200 frequent words."""
+    frequent = tuple(f"very{k} " * 300 for k in range(200))
+    template = " ".join(f"form{k}" for k in range(8)), " ".join(f"shape{k}" for k in range(8))
+    named = tuple(f"{template[0]} Name{k} {template[1]}" for k in range(100))
+    squad = replace(SQUAD, paragraphs=(*frequent, *named), articles=(0,) * 300, questions=(),
+                    train=tuple(range(250)), eval=tuple(range(250, 300)))  # fmt: skip
+    corpus = build_corpus(squad, (), TOKENIZER)
+    begin, end = corpus.documents[torch.arange(200, 300).repeat(4)].unbind(-1)
+    queries = draw_keywords(corpus, begin, end - begin, 600, 6, seeded(0))
+    assert (queries.lengths[:, 1:] == 0).all(), "a document with a single telling word has spans only"
+    said = [
+        TOKENIZER.decode(corpus.pool[a : a + n].tolist())
+        for a, n in zip(queries.starts[:, 0], queries.lengths[:, 0], strict=True)
+    ]
+    assert all(f" Name{k % 100}" in text and 6 <= len(text.split()) <= 8 for k, text in enumerate(said))
+    assert len({text.split().index(f"Name{k % 100}") for k, text in enumerate(said)}) == 8, "at any place"
 
 
 def test_a_query_is_never_longer_than_its_limit():
