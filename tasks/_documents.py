@@ -74,6 +74,8 @@ class DocumentTask(Task):
     length_unit = "documents"
     min_length = 2
     data_params = frozenset({"data", "tokenizer", "extra_text"})
+    training_params = frozenset({"question_share"})
+    """Names of parameters, of any subclass, that evaluation items do not depend on."""
     host: Corpus | None = None
     """On the CPU, whatever the device, for the draws of the evaluation; None before `prepare`."""
 

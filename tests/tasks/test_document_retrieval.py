@@ -204,6 +204,20 @@ def test_as_released_ids_are_not_padded_and_the_prompt_ends_with_a_blank(make):
     assert short, "some golden id has fewer than three digits"
 
 
+def test_as_released_both_kinds_of_query_have_their_golden_document_at_even_and_odd_places(make):
+    facts = make(protocol="as_released").eval_set(40, 0).facts(12)
+    seen = {(kind, place % 2) for kind, place in zip(facts["kind"], facts["place"], strict=True)}
+    assert seen == {("keyword", 0), ("keyword", 1), ("question", 0), ("question", 1)}
+
+
+def test_the_fingerprint_of_items_changes_with_what_they_are_and_not_with_what_is_trained_on(make, task):
+    items = task.eval_set(6, 0)
+    assert make(question_share=0.1).eval_set(6, 0).fingerprint == items.fingerprint
+    assert make(extra_text=False).eval_set(6, 0).fingerprint == items.fingerprint, "the data were the same"
+    others = make(protocol="as_released").eval_set(6, 0), task.eval_set(8, 0), task.eval_set(6, 1)
+    assert len({items.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
 def test_the_best_constant_id_scores_chance(task):
     items = task.eval_set(400, 0)
     for metric, asks in zip(task.metrics, (False, True), strict=True):
