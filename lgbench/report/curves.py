@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def _metric_ranks(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
 def _boards(
     rows: pd.DataFrame, missing: pd.DataFrame, ranks: dict[tuple[str, str], int], warnings: list[str]
 ) -> Iterable[Board]:
-    titles = _titles(rows[BOARD].drop_duplicates())
+    titles, slugs = _titles(rows[BOARD].drop_duplicates()), set[str]()
     for key, group in rows.groupby(BOARD):
         title, names = titles[key], name_series(group)
         group = _with_series(group, names)
@@ -173,7 +173,7 @@ def _boards(
             is_binary=are_binary(group),
             notice=" ".join(sorted(set(group["notice"]) - {""})).strip(),
             title=title,
-            slug=_slug(f"{title.replace(', data: ', ' ').replace(', preset ', ' ')} {key[-1]}"),
+            slug=_slug(title, dict(zip(BOARD, key, strict=True)), slugs),
             rows=group,
             missing=_with_series(alike, names).dropna(subset="series"),
             points=points,
@@ -198,9 +198,16 @@ def _titles(keys: pd.DataFrame) -> dict[tuple, str]:
     return titles
 
 
-def _slug(text: str) -> str:
-    """Text as part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+def _slug(title: str, board: Mapping[str, str], taken: set[str]) -> str:
+    """A board as part of a file's name: of its data the first words, and their hash where that is taken."""
+    shown = title.partition(", data: ")[0]
+    source = re.split(r"[(,]", board["data_source"])[0]
+    words = f"{shown} {source} {board['preset']} {board['metric']}"
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    if slug in taken:
+        slug += f"-{board['data_fingerprint'][:8]}"
+    taken.add(slug)
+    return slug
 
 
 def _outcomes(missing: pd.DataFrame) -> pd.DataFrame:

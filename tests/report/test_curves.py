@@ -206,3 +206,12 @@ def test_documents_are_counted_in_full_wherever_lengths_are_named(root, store):
     results = load([root])
     assert results.boards[0].series == ["vanilla (trained on 11)", "vanilla (trained on 2,048)"]
     assert results.missing["where"].tolist() == ["2,048 documents"]
+
+
+def test_names_of_files_are_short_and_never_shared_by_two_boards(root, store):
+    sources = ["squad dev-v2.0 (split by article), 6,568 paragraphs of books, bpe", "squad dev-v2.0, bytes"]
+    for fingerprint, source in zip(("aaaaaaaaaaaa", "bbbbbbbbbbbb"), sources, strict=True):
+        store(root, task="document_retrieval", data_source=source, data_fingerprint=fingerprint)
+    slugs = [board.slug for board in load([root]).boards]
+    plain = "document-retrieval-squad-dev-v2-0-small-mse"
+    assert sorted(slugs) == [plain, f"{plain}-bbbbbbbb"]
