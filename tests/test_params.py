@@ -217,7 +217,11 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
         ({"power": 2}, "got power=2; power must be 0 to 1 (float, default 1)"),
         ({"score": "max"}, "got score=max; score must be l2 or mean (default l2)"),
         ({"cap": 1}, "got cap=1; cap must be above 1 (int or null, default null)"),
-        ({"widths": [1, "x"]}, "got widths=[1,x]; widths must be list of int, written [[...]] since [...] is a grid (default [16,32])"),
+        (
+            {"widths": [1, "x"]},
+            "got widths=[1,x]; widths must be list of int, written [[...]] since [...] is a grid "
+            "(default [16,32])",
+        ),
         ({"note": "x" * 21}, f'got note={"x" * 21}; note must be at most 20 long (str, default "")'),
         ({"flag": "maybe"}, "got flag=maybe; flag must be bool (default true)"),
     ],

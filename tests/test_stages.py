@@ -172,7 +172,7 @@ def test_tokens_of_a_calibration_do_not_count_padding(recall):
 def test_a_token_loss_and_a_checkpoint_are_refused_where_there_are_no_tokens(toy_cells):
     from lgbench.errors import UserError
 
-    with pytest.raises(UserError, match="--lm-weight 0.1: this task has no tokens"):
+    with pytest.raises(UserError, match=r"--lm-weight 0\.1: this task has no tokens"):
         toy_cells("vanilla", lm_weight=[0.1])
 
 
