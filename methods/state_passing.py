@@ -71,9 +71,8 @@ class StatePassing(Method):
                 model, batch, length=length, context_mask=context_mask, query_mask=query_mask,
                 read_tokens=read_tokens,
             )  # fmt: skip
-        middle = length // 2
         return model.training_answer_in_halves(
-            batch, middle, read_tokens=read_tokens, passing=middle > 0 and model.intervention.passing
+            batch, read_tokens=read_tokens, passing=model.intervention.passing
         )
 
 

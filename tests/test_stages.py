@@ -176,6 +176,24 @@ def test_a_token_loss_and_a_checkpoint_are_refused_where_there_are_no_tokens(toy
         toy_cells("vanilla", lm_weight=[0.1])
 
 
+def test_halves_are_those_of_the_batch_whatever_length_it_is_told_to_have(recall, tmp_path, monkeypatch):
+    """A length may count documents, whose tokens differ from the nominal number."""
+    task, (cell,) = recall("state_passing[source=tbptt]")
+    monkeypatch.setattr(task, "context_tokens", lambda length: 10 * length)
+    method = METHODS.load("state_passing")(METHODS.load("state_passing").Params(source="tbptt"))
+    some = Trainer(cell.training, task, method, tmp_path / "e")
+    read = []
+    advance = some.model.backbone.advance
+    monkeypatch.setattr(
+        some.model.backbone,
+        "advance",
+        lambda tokens, **how: read.append(tokens.shape[1]) or advance(tokens, **how),
+    )
+    some.model.intervention.begin_step(0, 0, 12)
+    some.update(some.draw(9, 2, 0), task.context_tokens(9))
+    assert read == [4, 5 + 2]
+
+
 def test_the_encoder_decoder_is_skipped_where_answers_are_generated(recall, tmp_path):
     outcome, (row,) = run(recall, tmp_path, "transformer")
     assert row["status"] == "skipped" and "decoder_transformer" in row["reason"]

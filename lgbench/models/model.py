@@ -112,15 +112,15 @@ class Model(nn.Module):
         token_loss = losses.sum() / (labels != IGNORE).sum().clamp(min=1)
         return TrainingAnswer(logits[:, -num_targets:], token_loss)
 
-    def training_answer_in_halves(
-        self, batch: Batch, middle: int, *, read_tokens: bool, passing: bool
-    ) -> TrainingAnswer:
-        """`training_answer` with the context cut at token `middle`; no gradient flows across the cut.
+    def training_answer_in_halves(self, batch: Batch, *, read_tokens: bool, passing: bool) -> TrainingAnswer:
+        """`training_answer` with the context cut in the middle; no gradient flows across the cut.
 
         If not `passing`, the second half starts in the zero state and the first one is not read. Methods that
         change the sequence in training are not for this.
         """
         length = next(iter(batch.context.values())).shape[1]
+        middle = length // 2
+        passing = passing and middle > 0
         halves = [
             {name: values[:, span] for name, values in batch.context.items()}
             for span in (slice(0, middle), slice(middle, length))

@@ -114,7 +114,7 @@ def test_answers_in_halves_have_the_losses_of_the_whole_where_the_state_is_passe
     task, _, model = build()
     batch = draw(task)
     whole = model.training_answer(batch, length=13, read_tokens=True)
-    halves = model.training_answer_in_halves(batch, 6, read_tokens=True, passing=True)
+    halves = model.training_answer_in_halves(batch, read_tokens=True, passing=True)
     torch.testing.assert_close(whole.predictions, halves.predictions)
     torch.testing.assert_close(whole.token_loss, halves.token_loss)
 

@@ -224,7 +224,9 @@ def test_chance_is_the_best_guess_of_a_held_out_code():
 def test_every_preset_has_room_for_the_needle_and_items_for_all_depths(preset):
     for variant in VARIANTS:
         task = load(variant=variant)
-        task.check(task.recipe(preset, "causal"))
+        recipe = task.recipe(preset, "causal")
+        task.check(recipe)
+        assert recipe.eval_lengths[0] >= task.min_length and recipe.eval_items % len(task.params.depths) == 0
 
 
 def test_what_does_not_fit_is_refused_with_what_would():
