@@ -1,7 +1,7 @@
 """Time whole Omniglot training steps on a GPU: data, forward, backward, clip and update, through the real
 trainer.
 
-    python benchmarks/train_step_gpu.py --out OUT.json [--seeds 1,4,8] [--backends auto,triton]
+    python benchmarks/train_step_gpu.py [--out OUT.json] [--seeds 1,4,8] [--backends auto,triton]
 
 Prints milliseconds a step (median of blocks of 50 steps, device waited for after each block) at batch 64 with
 512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. Checks that a
@@ -78,7 +78,7 @@ def padded_equals_unpadded(task, method, recipe: Recipe) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, help="write every number as JSON; default: only print")
     parser.add_argument("--seeds", default="1,4,8")
     parser.add_argument("--backends", default="auto,triton")
     options = parser.parse_args()
@@ -111,7 +111,8 @@ def main() -> None:
         ms = step_ms([make_trainer(task, method, recipe, 1, recipe.train_length, 0)], warm=300)
         found[f"{name}, ms a step"] = ms
         print(f"{name}: {ms:.3f} ms", flush=True)
-    options.out.write_text(json.dumps(found, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
