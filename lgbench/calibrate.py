@@ -104,7 +104,8 @@ class CalibrationData:
     def loss(self, model: Model, batch: Batch, trial: Mapping[str, Tensor]) -> float:
         """Mean loss of the queries with these parameters; adds to the gradients of those that require one.
 
-        Context and queries are processed as in an evaluation: streamed where that is exact.
+        Context and queries are processed as in an evaluation: streamed where that is exact. Fewer items at a
+        time are read in longer pieces, since a GPU waits for Python where little is done at once.
         """
         model.intervention.use(self._earlier | dict(trial))
         length, num_items = _length(batch.context), len(batch.targets)
@@ -131,9 +132,9 @@ class CalibrationData:
         if not can_stream(model):
             read = Batch(_span(batch.context, first, length), batch.queries, batch.targets)
             return model.answer(read, mode="score", length=told)
-        state = None
-        for start in range(first, length, PIECE):
-            piece = _span(batch.context, start, min(length, start + PIECE))
+        state, step = None, PIECE * max(1, self._recipe.eval_batch // len(batch.targets))
+        for start in range(first, length, step):
+            piece = _span(batch.context, start, min(length, start + step))
             state = model.read_context(piece, state, told)
         return model.answer_from(state, batch.queries, batch.targets.shape[1], told)
 

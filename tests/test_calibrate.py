@@ -224,6 +224,21 @@ def test_the_objective_is_the_loss_of_the_task_streamed_or_whole_in_any_batches(
     torch.testing.assert_close(gradient, plain["timestep_scale"].grad, rtol=1e-4, atol=1e-7)
 
 
+def test_half_as_many_items_are_read_in_pieces_of_twice_the_length(toy_task, fitted_model, monkeypatch):
+    model, recipe = fitted_model
+    monkeypatch.setattr("lgbench.calibrate.PIECE", 8)
+    data = CalibrationData(toy_task, _Fitted(), replace(recipe, eval_batch=4), 0, {})
+    seen, read = [], model.read_context
+    monkeypatch.setattr(
+        model,
+        "read_context",
+        lambda c, *rest: (seen.append(next(iter(c.values())).shape[1]), read(c, *rest))[1],
+    )
+    for num_items in (4, 2):
+        data.loss(model, data.draw("calibration", num_items, 40), {})
+    assert seen == [8] * 5 + [16, 16, 8]
+
+
 def test_lengths_that_ask_for_the_same_fit_share_it_and_files_save_the_work(toy_task, fitted_model, tmp_path):
     model, recipe = fitted_model
     first = fit_toy(model, recipe, toy_task, tmp_path)
