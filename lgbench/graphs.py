@@ -78,7 +78,7 @@ class BatchGraphs:
         tokens = next(iter(batch.context.values())).shape[1]
         padded = pad_left(batch, math.ceil(tokens / self.width) * self.width)
         shape = tuple(
-            n for part in (padded.context, padded.queries) for v in part.values() for n in v.shape[1:2]
+            n for part in (padded.context, padded.queries) for v in part.values() for n in v.shape[:2]
         )
         if shape not in self.captured:
             self.captured[shape] = self._capture(padded)

@@ -250,6 +250,10 @@ def _check(recipe: Recipe) -> None:
     ):
         if getattr(recipe, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(recipe, name)}")
+    if recipe.stage_batches and len(recipe.stage_batches) != len(recipe.stages):
+        raise UserError(
+            f"stage_batches has {len(recipe.stage_batches)} numbers for {len(recipe.stages)} stages"
+        )
     low, high = recipe.train_queries
     if not 1 <= low <= high:
         raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")

@@ -94,6 +94,9 @@ class Recipe:
     """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
     stage_accuracy: float = 0.9
     """Share of right training answers above which the next stage comes."""
+    stage_batches: tuple[int, ...] = ()
+    """Sequences of a step in each stage, as a multiple of `batch_size`; 1 if empty. Short contexts leave room
+    for more of them, without which the first stages take long to be learnt."""
     revisit: float = 0.0
     """Share of steps that are drawn from earlier stages."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -108,6 +111,10 @@ class Recipe:
     """Numbers of queries for the second axis, at a context of `train_length`; empty leaves the axis out."""
     eval_items: int
     eval_batch: int
+
+    def batch_at(self, stage: int) -> int:
+        """Sequences of a training step in a stage."""
+        return self.batch_size * (self.stage_batches[stage] if self.stage_batches else 1)
 
     def training_part(self) -> Recipe:
         """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""

@@ -68,7 +68,9 @@ class Trainer:
             if isinstance(module, DropPath):
                 module.generator = self.generator
         self.carried = self.model.intervention.begin_training(
-            self.model.backbone, self.recipe.batch_size, self.generator
+            self.model.backbone,
+            self.recipe.batch_size * max(self.recipe.stage_batches or (1,)),
+            self.generator,
         )
         self.parameters = list(self.model.parameters())
         self.optimizer = _adam(self.model, self.recipe, self.device)
@@ -136,7 +138,7 @@ class Trainer:
             if self.recipe.stages and stage == self.stage:
                 self._count(accuracy)
         self.step += 1
-        self.tokens += self.recipe.batch_size * (self.task.context_tokens(length) + num_queries)
+        self.tokens += self.recipe.batch_at(stage) * (self.task.context_tokens(length) + num_queries)
 
     def _count(self, accuracy: Tensor) -> None:
         """Take the accuracy of a step of the newest stage; after `STAGE_STEPS` of them maybe go on."""
@@ -150,7 +152,7 @@ class Trainer:
 
     def draw(self, length: int, num_queries: int, stage: int) -> Batch:
         """Training items of a stage, with the trainer's own generator."""
-        asked = (self.recipe.batch_size, length, num_queries, self.generator)
+        asked = (self.recipe.batch_at(stage), length, num_queries, self.generator)
         if not self.recipe.stages:
             return self.task.sample(*asked)
         return self.task.sample_stage(*asked, self.recipe.stages[stage])

@@ -117,7 +117,7 @@ class _Passed(_Schedule):
 
     def final_state(self, layer: int, state: Tensor) -> None:
         """Keep it for the next batch, without its history."""
-        self.states[layer].copy_(state.detach())
+        self.states[layer, : len(state)].copy_(state.detach())
 
 
 class _Noise(_Schedule):

@@ -11,6 +11,7 @@ import torch
 from lgbench import checkpoint
 from lgbench.calibrate import CalibrationData
 from lgbench.cell import wilson_interval
+from lgbench.errors import UserError
 from lgbench.launch.local import run_plan
 from lgbench.params import expand, parse_plugins
 from lgbench.plan import Axes, resolve_cells, task_key
@@ -84,6 +85,32 @@ def test_the_next_stage_comes_when_the_mean_accuracy_is_above_the_bar(trainer):
         some.one_step()
     assert [told[k * STAGE_STEPS] for k in range(4)] == [STAGES[0], STAGES[0], STAGES[1], STAGES[2]]
     assert some.stage == 2
+
+
+def test_early_stages_have_batches_of_several_times_the_size(recall, tmp_path):
+    """Also where states of the batch before are passed on, which then are too many for later stages."""
+    for method in ("vanilla", "state_passing[source=state,last_steps=40]", "state_passing[source=noise]"):
+        task, (cell,) = recall(method, stages=STAGES, stage_batches=(3, 2, 1), batch_size=4, train_steps=80)
+        kind = METHODS.load(cell.method)
+        chosen = kind(kind.Params.model_validate_json(cell.method_params))
+        some = Trainer(cell.training, task, chosen, tmp_path / method)
+        sizes, tokens, update = [], [], some.update
+
+        def seen(batch, length, update=update, sizes=sizes, tokens=tokens):
+            sizes.append(len(batch.targets))
+            tokens.append(len(batch.targets) * (length + 2))
+            return update(batch, length)[0], torch.tensor(1.0)
+
+        some.update = seen
+        for _ in range(3 * STAGE_STEPS):
+            some.one_step()
+        assert sizes == [12] * STAGE_STEPS + [8] * STAGE_STEPS + [4] * STAGE_STEPS
+        assert some.tokens == sum(tokens) and all(p.isfinite().all() for p in some.parameters)
+
+
+def test_as_many_multiples_of_the_batch_as_stages_are_asked_for(recall):
+    with pytest.raises(UserError, match="stage_batches has 2 numbers for 3 stages"):
+        recall("vanilla", stages=STAGES, stage_batches=(2, 1))
 
 
 def test_a_training_with_stages_is_the_same_when_interrupted(trainer):
@@ -170,8 +197,6 @@ def test_tokens_of_a_calibration_do_not_count_padding(recall):
 
 
 def test_a_token_loss_and_a_checkpoint_are_refused_where_there_are_no_tokens(toy_cells):
-    from lgbench.errors import UserError
-
     with pytest.raises(UserError, match=r"--lm-weight 0\.1: this task has no tokens"):
         toy_cells("vanilla", lm_weight=[0.1])
 
@@ -225,8 +250,6 @@ def test_wilsons_interval_is_that_of_the_textbook():
 
 
 def test_backbones_are_an_axis_and_a_method_refuses_those_it_does_not_run_on(recall):
-    from lgbench.errors import UserError
-
     _, cells = recall("vanilla", axes=Axes(backbone=["mamba", "mamba2"]))
     assert [cell.recipe.backbone for cell in cells] == ["mamba", "mamba2"]
     with pytest.raises(UserError, match="'decoder_transformer' does not run on the backbone 'mamba2'"):

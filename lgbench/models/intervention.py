@@ -46,7 +46,7 @@ class ScanIntervention:
 
         Args:
             backbone: what is trained.
-            batch_size: sequences a step.
+            batch_size: sequences a step, at most.
             generator: the training's own, the only source of randomness inside a step.
 
         Returns:
@@ -105,7 +105,10 @@ class ScanIntervention:
         return None
 
     def initial_state(self, layer: int) -> Tensor | None:
-        """State `(batch, d_inner, d_state)` in which a sequence starts; None is the zero state."""
+        """State `(batch, d_inner, d_state)` in which a sequence starts; None is the zero state.
+
+        There may be more states than sequences; the first are taken.
+        """
         return None
 
     def final_state(self, layer: int, state: Tensor) -> None:

@@ -117,9 +117,9 @@ class Mamba(nn.Module):
             mask = mask if mask is None else F.pad(mask, (added, 0), value=True)
         positions, states, processed = None, [], []
         for layer, block in enumerate(self.blocks):
-            start = (
-                state[layer] if state is not None else LayerState(_start(intervention, hooks, layer), None)
-            )
+            start = state[layer] if state is not None else None
+            if start is None:
+                start = LayerState(_start(intervention, hooks, layer, len(tokens)), None)
             here = active_hooks(intervention, mode, layer)
             if self.fused(tokens) and not here & NEEDS_DELTA:
                 kept, A_log = None, block.A_log
@@ -291,8 +291,9 @@ def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Te
     return delta.masked_fill(~mask.expand(delta.shape[:2]).unsqueeze(-1), 0.0)
 
 
-def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int) -> Tensor | None:
-    return intervention.initial_state(layer) if "initial_state" in hooks else None
+def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int, batch: int) -> Tensor | None:
+    start = intervention.initial_state(layer) if "initial_state" in hooks else None
+    return None if start is None else start[:batch]
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:
