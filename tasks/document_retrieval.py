@@ -45,7 +45,7 @@ RECIPES: dict[str, Recipe] = {
         stages=((2, 12, 0), (4, 12, 0), (4, 24, 1)), eval_lengths=(2, 4, 8, 16), eval_items=40, eval_batch=20,
     ),
     "small": Recipe(
-        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=4000,
+        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=5000,
         batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
         stage_batches=_BATCHES, precision="bfloat16",
         eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
@@ -63,7 +63,7 @@ class DocumentRetrieval(DocumentTask):
 
     class Params(DocumentTask.Params):
         question_share: float = Field(
-            0.5, ge=0, le=1, description="training items with a real question, in stages that have any"
+            0.3, ge=0, le=1, description="training items with a real question, in stages that have any"
         )
 
     metric = Metric(name="keyword", best=1.0, higher_is_better=True, interval="wilson")
