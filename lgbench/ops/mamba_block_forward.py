@@ -19,6 +19,7 @@ from lgbench.ops.mamba_block_tiles import (
     _at,
     _channel,
     _dot,
+    _dot_in_parts,
     _fetch,
     _flat,
     _hold,
@@ -194,7 +195,8 @@ def outputs(
             states = tl.where(steps == t, h[:, :, None, :, :], states)
         y = _sum_inner(states * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
         v = _flat(y * z * _sigmoid(z), T, W, E)
-        block = _dot(v, tl.load(out_proj + tl.arange(0, E)[:, None] + d * E))
+        weight = tl.load(out_proj + tl.arange(0, E)[:, None] + d * E)
+        block = _dot_in_parts(v, weight)
         place = tl.reshape(places, (W * T,))[:, None] * DM + d
         x = tl.load(tokens + place)
         tl.store(out + place, x + block, mask=tl.reshape(inside, (W * T,))[:, None])
