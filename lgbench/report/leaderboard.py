@@ -36,8 +36,9 @@ DEFINITIONS = {
         "no better than chance at L_train. A length where no value was finite fails."
     ),
     "Area": (
-        "The mean normalised score between L_train and the longest evaluated length, octaves weighing "
-        "equally: the area under the score over log2(length / L_train), divided by its width."
+        "The mean normalised score between L_train and the longest multiple of it up to which all methods of "
+        "the table were evaluated, octaves weighing equally: the area under the score over "
+        "log2(length / L_train), divided by its width."
     ),
     "Rank": (
         "By effective length, then by area. A method that learned little has little to lose, and the longest "

@@ -18,6 +18,9 @@ COSTS = ["train_wall_s", "train_tokens_per_s", "eval_tokens_per_s"]
 def rank(board: Board) -> pd.DataFrame:
     """One row a series of a board, best first: by effective length, then by area.
 
+    Areas end at the longest multiple of the training length that every series was evaluated at, or beyond; a
+    series without a length beyond its training length has none and shortens no other's.
+
     A length at which every seed gave values that are not finite counts as no better than chance. A series
     that was not evaluated at or below its training length has NaN scores and comes last.
 
@@ -28,24 +31,30 @@ def rank(board: Board) -> pd.DataFrame:
         length); `area`, `area_low`, `area_high`; `at` (multiple → (evaluated length, value) or None);
         `num_seeds`, `num_seeds_run`; `COSTS`, means over seeds; `speed` and what `price.calibration` gives.
     """
-    curve = board.curve("context")
-    rows = [_entry(board, str(series), points) for series, points in curve.groupby("series", sort=False)]
-    if not rows:
+    curves = list(board.curve("context").groupby("series", sort=False))
+    if not curves:
         return pd.DataFrame()
-    table = pd.DataFrame(rows)
+    found = [(str(series), points, _scores(board, str(series), points)) for series, points in curves]
+    reached = [lengths[-1] / points["train_length"].iloc[0] for _, points, (lengths, *_) in found]
+    shared = min((multiple for multiple in reached if multiple > 1), default=1.0)
+    table = pd.DataFrame([_entry(board, *one, shared) for one in found])
     table = table.sort_values(["effective", "area"], ascending=False, kind="stable", na_position="last")
     return table.assign(rank=range(1, len(table) + 1)).reset_index(drop=True)
 
 
-def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
+def _entry(
+    board: Board,
+    series: str,
+    points: pd.DataFrame,
+    scored: tuple[list[int], scores.Floats, scores.Floats],
+    shared: float,
+) -> dict[str, Any]:
+    """`scored` is from `_scores`; areas end at `shared` times the training length."""
+    lengths, score, replicates = scored
     train_length, step = int(points["train_length"].iloc[0]), points["step"].iloc[0]
     rows = board.rows[board.rows["series"] == series]
     missing = board.missing[board.missing["series"] == series]
     final = rows[(rows["axis"] == "context") & (rows["step"] == step)]
-    lost = missing[
-        (missing["status"] == "diverged") & (missing["axis"] == "context") & (missing["step"] == step)
-    ]
-    lengths, score, replicates = _scores(points, lost["eval_length"].dropna(), board.combine)
     entry = {
         "series": series,
         "length_unit": board.length_unit,
@@ -65,11 +74,13 @@ def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
     if start is None:
         return entry | dict.fromkeys(numbers, np.nan)
     effective = float(scores.effective_length(lengths, score, train_length))
+    num_shared = sum(length <= shared * train_length for length in lengths)
+    within = lengths[:num_shared], score[:num_shared], replicates[:, :num_shared]
     found = (
         effective,
         *scores.interval(scores.effective_length(lengths, replicates, train_length)),
-        float(scores.area(lengths, score, train_length)),
-        *scores.interval(scores.area(lengths, replicates, train_length)),
+        float(scores.area(within[0], within[1], train_length)),
+        *scores.interval(scores.area(within[0], within[2], train_length)),
     )
     is_open = effective == lengths[-1] / train_length
     return (
@@ -80,13 +91,19 @@ def _entry(board: Board, series: str, points: pd.DataFrame) -> dict[str, Any]:
 
 
 def _scores(
-    points: pd.DataFrame, lost: pd.Series, combine: str
+    board: Board, series: str, points: pd.DataFrame
 ) -> tuple[list[int], scores.Floats, scores.Floats]:
     """Increasing lengths, the normalised score at each, and its replicates; 0 where no value was finite."""
+    missing = board.missing[board.missing["series"] == series]
+    lost = missing[
+        (missing["status"] == "diverged")
+        & (missing["axis"] == "context")
+        & (missing["step"] == points["step"].iloc[0])
+    ]["eval_length"].dropna()
     chance, best = points["chance"].to_numpy(float), points["best"].to_numpy(float)
-    measured = scores.normalised_score(points["value"], chance, best, combine)
+    measured = scores.normalised_score(points["value"], chance, best, board.combine)
     drawn = np.stack(points["replicates"].to_list(), axis=1)
-    replicates = scores.normalised_score(drawn, chance, best, combine)
+    replicates = scores.normalised_score(drawn, chance, best, board.combine)
     replicates = replicates[np.isfinite(replicates).all(axis=1)]
     column = {int(length): index for index, length in enumerate(points["eval_length"])}
     lengths = sorted({*column, *(int(length) for length in lost)})

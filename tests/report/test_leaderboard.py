@@ -1,5 +1,7 @@
 """Ranking, and the Markdown that is made of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,7 +85,23 @@ def test_diverging_at_long_lengths_counts_as_failing_there(root, store):
     table = rank(load([root]).boards[0]).set_index("series")
     assert table.loc["diverges", ["effective", "reach", "is_open"]].tolist() == [2, 8, False]
     assert table.loc["not evaluated", ["effective", "reach", "is_open"]].tolist() == [2, 2, True]
-    assert table.at["diverges", "area"] == pytest.approx(table.at["not evaluated", "area"] * 1.5 / 3)
+    shared = table.at["not evaluated", "area"]
+    assert table.at["diverges", "area"] == shared, "both were evaluated up to 2 times the training length"
+    board = load([root]).boards[0]
+    alone = replace(board, points=board.points[board.points["series"] == "diverges"])
+    (entry,) = rank(alone).itertuples()
+    assert entry.area == pytest.approx(shared * 1.5 / 3)
+
+
+def test_areas_end_where_the_evaluation_of_all_does(root, store):
+    store(root, holds_until(1024), lengths=GRID, label="far")
+    store(root, holds_until(1024), lengths=GRID[:-1], label="nearer")
+    store(root, holds_until(1024), lengths=[256, 1024], label="at training")
+    table = rank(load([root]).boards[0]).set_index("series")
+    assert table["reach"].to_dict() == {"far": 8, "nearer": 4, "at training": 1}
+    assert table.at["far", "area"] == table.at["nearer", "area"] > 0
+    assert table.at["far", "area_low"] == table.at["nearer", "area_low"]
+    assert np.isnan(table.at["at training", "area"])
 
 
 def test_seeds_without_a_value_are_counted(ranked, store_missing):
