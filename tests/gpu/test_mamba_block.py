@@ -84,6 +84,19 @@ def test_kernels_are_the_definition(batch, length, sizes, masked):
     assert_close(results_and_gradients(inputs, mask, torch.float32, fused=True), expected, 1e-5)
 
 
+def test_factors_of_very_different_size_keep_the_accuracy_of_float32():
+    tokens, h0, values = make_inputs(8, 257)
+    scale = 10.0 ** torch.linspace(-6, 6, 16, dtype=torch.float64, device="cuda")
+    values[0], values[1] = values[0] * scale, values[1] / scale
+    values[7] = values[7] * scale.sqrt()[:, None] * 1000
+    inputs = tokens, h0, values
+    expected = results_and_gradients(inputs, None, torch.float64, fused=False)
+    got = results_and_gradients(inputs, None, torch.float32, fused=True)
+    for place, across in ((0, (0, 1)), (5, (0,)), (11, (1,))):  # tokens, in_proj, out_proj: each d by itself
+        error = (got[place].double() - expected[place]).square().sum(across)
+        assert (error <= 1e-10 * expected[place].square().sum(across)).all(), f"tensor {place} differs"
+
+
 def test_a_second_run_is_equal_bit_for_bit():
     inputs = make_inputs(16, 777)
     first = results_and_gradients(inputs, None, torch.float32, fused=True)
