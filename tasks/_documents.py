@@ -22,7 +22,6 @@ from lgbench.data.document_draws import (
     draw_shelf,
     draw_windows,
 )
-from lgbench.data.document_items import digest
 from lgbench.data.documents import (
     CLOSE,
     DOCUMENT,
@@ -33,6 +32,7 @@ from lgbench.data.documents import (
     cut_paragraphs,
     join_pieces,
 )
+from lgbench.data.fingerprint import digest
 from lgbench.data.squad import Squad, load_squad
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import is_bpe_available, make_tokenizer

@@ -31,8 +31,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from lgbench.cell import EVAL_SEED
+from lgbench.data.fingerprint import digest
 from lgbench.data.haystack import Corpus, Needles, hide, join, pad, read_corpus
-from lgbench.data.passkey import Answers, PasskeyItems, digest, make_codes
+from lgbench.data.passkey import Answers, PasskeyItems, make_codes
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError

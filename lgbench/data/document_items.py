@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from lgbench.data.document_draws import Queries, Shelf, ask, choose, context_pieces
 from lgbench.data.documents import NUM_IDS, Corpus, join_pieces
+from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
 from lgbench.task import IGNORE, Tensors
 
@@ -135,8 +135,3 @@ def pad_answer(prompt: Tensor, answer: Tensor, there: Tensor, end: int) -> tuple
 def _in_turn(choices: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Some of the choices in random order, each once before any comes again."""
     return choices[torch.randperm(len(choices), generator=generator)][torch.arange(count) % len(choices)]
-
-
-def digest(*parts: object) -> str:
-    """16 hex digits that stand for these values."""
-    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgbench.data.fingerprint import digest
 from lgbench.data.haystack import Needles, pad
 from lgbench.data.tokenizer import Tokenizer
 from lgbench.errors import UserError
@@ -213,8 +214,3 @@ def _count_before(starts: np.ndarray, size: int, place: float) -> int:
     """Number of sentences that start before this place of the corpus, which goes round and round."""
     rounds = int(place // size)
     return rounds * len(starts) + int(np.searchsorted(starts, place - rounds * size))
-
-
-def digest(text: str) -> str:
-    """16 hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
