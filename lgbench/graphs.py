@@ -7,8 +7,10 @@ elsewhere a batch is drawn outside and copied in (`BatchGraphs`).
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -113,7 +115,11 @@ def pad_left(batch: Batch, width: int) -> Batch:
 
 
 def capture(trainer: Trainer, pool: object, step: Step) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]:
-    """Run a step once, which compiles kernels and warms up libraries, undo it, and capture it."""
+    """Run a step once, which compiles kernels and warms up libraries, undo it, and capture it.
+
+    Python's garbage collector waits meanwhile: it might free the graphs of an earlier training, which a
+    device that is capturing does not permit, and which spoils the capture.
+    """
     moments = (v for s in trainer.optimizer.state.values() for v in s.values())
     changed = [*trainer.parameters, *moments, *trainer.carried.values()]
     before = [t.detach().clone() for t in changed]
@@ -125,6 +131,21 @@ def capture(trainer: Trainer, pool: object, step: Step) -> tuple[torch.cuda.CUDA
     trainer.generator.set_state(random_state)
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(trainer.generator)
-    with torch.cuda.graph(graph, pool=pool, stream=trainer.stream, capture_error_mode="thread_local"):
+    with (
+        no_garbage_collection(),
+        torch.cuda.graph(graph, pool=pool, stream=trainer.stream, capture_error_mode="thread_local"),
+    ):
         found = step()
     return graph, found
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """What nobody refers to stays alive in here, unless no cycle holds it."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

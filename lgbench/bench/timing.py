@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from lgbench.graphs import no_garbage_collection
+
 Call = Callable[[], object]
 Clock = Callable[[Call], float]
 """Runs a call once; milliseconds."""
@@ -94,7 +96,7 @@ def captured(call: Call, device: torch.device) -> Call:
         call()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with no_garbage_collection(), torch.cuda.graph(graph, stream=stream):
         kept = call()
 
     def replay() -> object:

@@ -1,5 +1,6 @@
 """Captured training steps on a real GPU: exact in padding, alone or beside others, interrupted or not."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -97,3 +98,16 @@ def test_training_learns(make):
     trainer = make(folder="learns")
     train_all([trainer])
     assert trainer.history[-1][1] < 0.8 * trainer.history[0][1]
+
+
+def test_garbage_of_an_earlier_training_does_not_spoil_a_capture(make):
+    earlier = make(seed=5)
+    train_all([earlier])
+    earlier.itself = earlier
+    del earlier
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        assert train_all([make(seed=6)]) == {}
+    finally:
+        gc.set_threshold(*before)
