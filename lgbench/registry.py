@@ -66,7 +66,12 @@ class Registry:
     def problem(self, name: str) -> str | None:
         """Why a plugin cannot be used, from its source or an earlier `load`; None if nothing is known."""
         name = self.canonical(name)
-        return self._failed.get(name) or self._sources()[name].problem()
+        if "+" not in name:
+            return self._failed.get(name) or self._sources()[name].problem()
+        problems = ((part, self.problem(part)) for part in name.split("+"))
+        return next(
+            (f"has the part '{part}', which {problem}" for part, problem in problems if problem), None
+        )
 
     def load(self, name: str) -> type[Any]:
         """Import a plugin and return its class: the one public subclass of the contract in its module.

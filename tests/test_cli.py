@@ -155,6 +155,11 @@ def test_a_method_that_does_not_apply_is_no_failure(toy):
 BAD = {
     "nothing to run": ([], "nothing to run: give --method"),
     "unknown method": (["--method", "vanila"], "no method 'vanila'. Did you mean 'vanilla'?"),
+    "the same method twice in a combination": (
+        ["--method", "decimamba+decimamba"],
+        "method 'decimamba+decimamba' has the same part twice",
+    ),
+    "unknown method in a combination": (["--method", "decimamba+vanila"], "no method 'vanila'. Did you mean"),
     "unknown task": (
         ["--method", "vanilla", "--task", "omnigl"],
         "no task 'omnigl'. Did you mean 'omniglot'?",
@@ -278,6 +283,18 @@ def test_a_broken_plugin_is_reported_once_when_asked_for_and_does_not_stop_the_o
     assert len(written("runs/rows")) == 1, "the other method was run"
     others = toy("--method", "vanilla", "--plugin", broken)
     assert others.exit_code == 0 and "ZeroDivisionError" not in others.stderr
+
+
+def test_a_combination_with_a_broken_part_is_reported_and_does_not_stop_the_others(toy, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("from lgbench.method import Method\nprint(1 / 0)\n\nclass Broken(Method):\n    pass\n")
+    asked = toy("--method", "vanilla,vanilla+broken", "--plugin", broken)
+    assert asked.exit_code == 1 and {r["method"] for r in rows()} == {"vanilla"}
+    left_out = [line for line in asked.stdout.splitlines() if line.startswith("Left out:")]
+    assert len(left_out) == 1 and "method 'broken' cannot be imported: ZeroDivisionError" in left_out[0]
+    alone = toy("--method", "vanilla+broken", "--plugin", broken)
+    assert alone.exit_code == 2
+    assert alone.stderr == "lgbench: nothing to run: none of the methods can be used\n"
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(toy, monkeypatch):

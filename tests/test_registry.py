@@ -291,6 +291,13 @@ def test_broken_plugins_stay_listed_and_do_not_stop_the_others(zoo: Zoo) -> None
     assert methods.load("gentle").__name__ == "Gentle"
 
 
+def test_the_problem_of_a_combination_is_that_of_its_first_broken_part(zoo: Zoo) -> None:
+    methods = zoo(gentle=GENTLE, lacking=LACKING)
+    needs = "has the part 'lacking', which needs toy_absent_module, which is not installed. "
+    assert methods.problem("gentle+lacking") == f"{needs}pip install toy_absent_module"
+    assert methods.problem("gentle+gentle") is None
+
+
 def test_a_plugin_that_failed_is_not_run_again(zoo: Zoo, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     methods = zoo(
