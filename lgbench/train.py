@@ -77,13 +77,19 @@ class Trainer:
         self.log = torch.zeros(LOG_EVERY, device=self.device)
         self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
         self.stage, self.stage_steps = 0, 0
-        self.step, self.wall_s, self.tokens = 0, 0.0, 0
+        self.step, self.wall_s = 0, 0.0
+        self._tokens = torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         capture = self.stream is not None and not method.train_eagerly
         kind = SampledGraphs if task.exchangeable else BatchGraphs
         self._graphs = kind(self) if capture else None
         self._saved_at = time.monotonic()
+
+    @property
+    def tokens(self) -> int:
+        """Read so far, contexts and queries, padding not counted; waits for the device."""
+        return int(self._tokens)
 
     @property
     def finished(self) -> bool:
@@ -127,6 +133,8 @@ class Trainer:
         with torch.cuda.stream(self.stream):
             _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
             self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
+            if self.task.exchangeable:
+                self._tokens += self.recipe.batch_size * (length + num_queries)
             if self._graphs is not None:
                 loss, accuracy = self._graphs.step(length, num_queries, stage)
             elif self.task.exchangeable:
@@ -138,7 +146,6 @@ class Trainer:
             if self.recipe.stages and stage == self.stage:
                 self._count(accuracy)
         self.step += 1
-        self.tokens += self.recipe.batch_at(stage) * (self.task.context_tokens(length) + num_queries)
 
     def _count(self, accuracy: Tensor) -> None:
         """Take the accuracy of a step of the newest stage; after `STAGE_STEPS` of them maybe go on."""
@@ -151,11 +158,14 @@ class Trainer:
             self.stage, self.stage_steps = self.stage + 1, 0
 
     def draw(self, length: int, num_queries: int, stage: int) -> Batch:
-        """Training items of a stage, with the trainer's own generator."""
+        """Training items of a stage, with the trainer's own generator; their tokens are counted."""
         asked = (self.recipe.batch_at(stage), length, num_queries, self.generator)
-        if not self.recipe.stages:
-            return self.task.sample(*asked)
-        return self.task.sample_stage(*asked, self.recipe.stages[stage])
+        if self.recipe.stages:
+            batch = self.task.sample_stage(*asked, self.recipe.stages[stage])
+        else:
+            batch = self.task.sample(*asked)
+        self._tokens += count_tokens(batch)
+        return batch
 
     def compute(
         self, length: int | Tensor, num_queries: int | Tensor, drawn_length: int, drawn_queries: int
@@ -263,9 +273,18 @@ class Trainer:
         self.log.copy_(tensors["log"])
         self.accuracy.copy_(tensors["accuracy"])
         self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
-        self.step, self.wall_s, self.tokens = facts["step"], facts["wall_s"], facts["tokens"]
+        self.step, self.wall_s = facts["step"], facts["wall_s"]
+        self._tokens.fill_(facts["tokens"])
         self.history = [tuple(pair) for pair in facts["history"]]
         return True
+
+
+def count_tokens(batch: Batch) -> int | Tensor:
+    """Tokens of contexts and queries, padding not counted; on the device where there is any."""
+    present = batch.context.get("mask")
+    first, queries = next(iter(batch.context.values())), next(iter(batch.queries.values()))
+    context = first.shape[0] * first.shape[1] if present is None else present.sum()
+    return context + queries.shape[0] * queries.shape[1]
 
 
 def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:

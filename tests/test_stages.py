@@ -108,6 +108,15 @@ def test_early_stages_have_batches_of_several_times_the_size(recall, tmp_path):
         assert some.tokens == sum(tokens) and all(p.isfinite().all() for p in some.parameters)
 
 
+def test_padding_does_not_count_as_tokens_of_a_training(recall, tmp_path):
+    task, (cell,) = recall("vanilla", ragged=True)
+    some = Trainer(cell.training, task, METHODS.load("vanilla")(), tmp_path / "f")
+    batch = some.draw(20, 2, 0)
+    present = batch.context["mask"].sum().item()
+    assert present < batch.context["mask"].numel()
+    assert some.tokens == present + len(batch.targets) * 2
+
+
 def test_as_many_multiples_of_the_batch_as_stages_are_asked_for(recall):
     with pytest.raises(UserError, match="stage_batches has 2 numbers for 3 stages"):
         recall("vanilla", stages=STAGES, stage_batches=(2, 1))

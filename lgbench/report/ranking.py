@@ -74,13 +74,12 @@ def _entry(
     if start is None:
         return entry | dict.fromkeys(numbers, np.nan)
     effective = float(scores.effective_length(lengths, score, train_length))
-    num_shared = sum(length <= shared * train_length for length in lengths)
-    within = lengths[:num_shared], score[:num_shared], replicates[:, :num_shared]
+    end = shared * train_length
     found = (
         effective,
         *scores.interval(scores.effective_length(lengths, replicates, train_length)),
-        float(scores.area(within[0], within[1], train_length)),
-        *scores.interval(scores.area(within[0], within[2], train_length)),
+        float(scores.area(lengths, score, train_length, end)),
+        *scores.interval(scores.area(lengths, replicates, train_length, end)),
     )
     is_open = effective == lengths[-1] / train_length
     return (

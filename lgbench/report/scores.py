@@ -119,16 +119,17 @@ def effective_length(lengths: Sequence[int], scores: ArrayLike, train_length: in
     return multiples[holds.sum(axis=-1)]
 
 
-def area(lengths: Sequence[int], scores: ArrayLike, train_length: int) -> Floats:
+def area(lengths: Sequence[int], scores: ArrayLike, train_length: int, end: float = float("inf")) -> Floats:
     """Mean score beyond the training length: the area under it over log2(length) by its width.
 
-    From the training length (or the nearest evaluated one below) to the largest evaluated length, by
-    trapezoids. NaN where nothing beyond was evaluated.
+    From the training length (or the nearest evaluated one below) to `end` or the largest evaluated length,
+    by trapezoids. NaN where nothing beyond was evaluated.
 
     Args:
         lengths: evaluated lengths, increasing; at least one is at most `train_length`.
         scores: normalised scores, `(…, num_lengths)`.
         train_length: training length, tokens.
+        end: tokens; between evaluated lengths the score is taken as linear in log2(length).
 
     Returns:
         areas in [0, 1], `(…)`.
@@ -138,6 +139,13 @@ def area(lengths: Sequence[int], scores: ArrayLike, train_length: int) -> Floats
         raise ValueError(f"no evaluated length up to the training length {train_length}; there are {lengths}")
     octaves = np.log2(np.asarray(lengths[start:], dtype=float))
     beyond = np.asarray(scores, dtype=float)[..., start:]
+    last = np.log2(end)
+    if octaves[0] < last < octaves[-1]:
+        after = int(np.searchsorted(octaves, last))
+        share = (last - octaves[after - 1]) / (octaves[after] - octaves[after - 1])
+        at_end = (1 - share) * beyond[..., after - 1] + share * beyond[..., after]
+        octaves = np.append(octaves[:after], last)
+        beyond = np.concatenate([beyond[..., :after], at_end[..., None]], axis=-1)
     if len(octaves) < 2:
         return np.full(beyond.shape[:-1], np.nan)
     trapezoids = (beyond[..., 1:] + beyond[..., :-1]) / 2 * np.diff(octaves)

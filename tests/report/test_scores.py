@@ -104,6 +104,14 @@ def test_effective_length_and_area_work_on_replicates():
     assert area([4, 8, 16], curves, 4).tolist() == [0.75, 1.0]
 
 
+def test_area_ends_between_evaluated_lengths_where_it_is_told():
+    lengths, scores = [4, 8, 32], [1.0, 0.5, 0.0]
+    assert area(lengths, scores, 4, end=16) == pytest.approx((0.75 + 0.375) / 2)
+    assert area(lengths, scores, 4, end=8) == area(lengths[:2], scores[:2], 4) == 0.75
+    assert area(lengths, scores, 4, end=64) == area(lengths, scores, 4)
+    assert area(lengths, [scores, scores[::-1]], 4, end=6).shape == (2,)
+
+
 def test_area_weighs_octaves_equally_and_starts_at_the_training_length():
     assert area([1, 4, 8, 32], [0.0, 1.0, 0.5, 0.5], 4) == pytest.approx((0.75 + 2 * 0.5) / 3)
     assert np.isnan(area([1, 4], [0.0, 1.0], 4))
