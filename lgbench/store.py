@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lgbench.errors import UserError
+from lgbench.errors import CannotWrite, UserError
 
 SCHEMA_VERSION = 2
 
@@ -257,7 +257,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     not.
 
     Raises:
-        UserError: the folder cannot be made or written, or the disk is full.
+        CannotWrite: the folder cannot be made or written, or the disk is full.
     """
     temporary = None
     try:
@@ -271,7 +271,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, target)
     except OSError as error:
-        raise UserError(
+        raise CannotWrite(
             f"cannot write {target}: {error.strerror or error}. Nothing half-written was left."
         ) from error
     finally:

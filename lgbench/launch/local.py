@@ -18,7 +18,7 @@ import torch
 
 from lgbench import checkpoint
 from lgbench.cell import Items, failure_path, run_cell, unmeasured_row
-from lgbench.errors import UserError
+from lgbench.errors import CannotWrite, UserError
 from lgbench.plan import Cell, Training, checkpoint_folder, load_method, task_key
 from lgbench.progress import Progress
 from lgbench.store import Store, atomic_file
@@ -70,7 +70,7 @@ def run_plan(
         side_by_side: trainings that share a GPU at a time.
 
     Raises:
-        UserError: the results folder cannot be written.
+        CannotWrite: the results folder cannot be written; any other error is a row of its cell.
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
     """
     outcome = Outcome()
@@ -145,6 +145,8 @@ def _train(
                 trainer.save_weights()
             else:
                 trainers.append(trainer)
+        except CannotWrite:
+            raise
         except Exception as error:
             failures[training] = _Failure(*_describe(error), step=0)
     if not trainers:
@@ -155,7 +157,7 @@ def _train(
             trainers, save_every_s=save_every_s, on_progress=progress.training, should_stop=should_stop
         )
         return failures | {t.training: _failure(t, "diverged", str(e)) for t, e in diverged.items()}
-    except UserError:
+    except CannotWrite:
         raise
     except Exception as error:
         failure = _failure(trainers[-1], *_describe(error))
@@ -191,7 +193,7 @@ def _evaluate(
         if key not in items:
             items[key] = Items(task, *key[1:])
         rows = run_cell(cell, task, items[key], store, scan_backend, progress.evaluation)
-    except UserError:
+    except CannotWrite:
         raise
     except Exception as error:
         _give_up(cell, task, store, outcome, progress, *_describe(error))
@@ -202,7 +204,9 @@ def _evaluate(
 
 
 def _describe(error: Exception) -> tuple[str, str]:
-    """Status and reason of an exception inside a cell; the reason ends with the traceback."""
+    """Status and reason of an exception inside a cell: the traceback, or one line that needs none."""
+    if isinstance(error, UserError):
+        return "failed", " ".join(str(error).split())
     status = "out_of_memory" if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else "failed"
     return status, "".join(traceback.format_exception(error))
 

@@ -198,6 +198,19 @@ def test_a_method_that_does_not_apply_is_a_skipped_row_and_not_a_failure(toy_cel
     assert trained == [[("vanilla", 0)]]
 
 
+@pytest.mark.parametrize("side_by_side", [1, 3])
+@pytest.mark.parametrize("when", ["train", "evaluation"])
+def test_what_one_cell_cannot_do_is_its_failed_row_and_the_others_go_on(
+    toy_cells, run_toy, when, side_by_side
+):
+    cells = toy_cells(f"toy_trouble[kind=refusal,when={when}],vanilla,prepended", **QUICK)
+    outcome, store = run_toy(cells, side_by_side=side_by_side)
+    assert outcome.finished == 2
+    assert [(c.method, *why) for c, *why in outcome.failed] == [("toy_trouble", "failed", "no such length")]
+    assert sorted(statuses(store).values()) == ["failed", "ok", "ok"]
+    assert not (store.root / "failures").exists(), "the reason says it all"
+
+
 def test_a_disk_that_is_full_ends_the_run_with_one_line(toy_cells, run_toy, monkeypatch, tmp_path):
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")

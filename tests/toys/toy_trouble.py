@@ -1,10 +1,11 @@
-"""Fail on purpose: give NaN, raise, run out of memory, or refuse the task."""
+"""Fail on purpose: give NaN, raise, run out of memory, refuse the task or a sequence."""
 
 from typing import Literal
 
 import torch
 from pydantic import Field
 
+from lgbench.errors import UserError
 from lgbench.method import Method, ScanIntervention
 
 
@@ -12,7 +13,9 @@ class ToyTrouble(Method):
     """What the runner must survive."""
 
     class Params(Method.Params):
-        kind: Literal["nan", "crash", "memory", "unsupported"] = Field("crash", description="what happens")
+        kind: Literal["nan", "crash", "memory", "unsupported", "refusal"] = Field(
+            "crash", description="what happens"
+        )
         when: Literal["train", "evaluation"] = Field("train", description="where it happens")
         after: int = Field(0, ge=0, description="sequences that are spared")
 
@@ -38,6 +41,8 @@ class _Trouble(ScanIntervention):
             return tokens
         if self.params.kind == "crash":
             raise RuntimeError("boom [/red]")
+        if self.params.kind == "refusal":
+            raise UserError("no such length")
         if self.params.kind == "memory":
             raise torch.OutOfMemoryError("tried to allocate too much")
         return tokens * float("nan")
