@@ -147,6 +147,7 @@ def label(name: str, params: BaseModel) -> str:
         for key, field in type(params).model_fields.items()
         if getattr(params, key) != field.get_default(call_default_factory=True)
     }
+    changed = _shortest(params, changed)
     dumped = params.model_dump(mode="json", include=changed)
     texts = {
         key: f"={write_value([value] if isinstance(value, list) else value)}" for key, value in dumped.items()
@@ -159,6 +160,27 @@ def label(name: str, params: BaseModel) -> str:
         )
         for part in name.split("+")
     )
+
+
+def _shortest(params: BaseModel, changed: set[str]) -> set[str]:
+    """Names of parameters that must be typed, where values that are not typed may depend on others."""
+
+    fields = type(params).model_fields
+
+    def lost(names: set[str]) -> set[str]:
+        """What is another value where these alone are typed; everything where that is refused."""
+        try:
+            again = type(params).model_validate(params.model_dump(include=names))
+        except (ValidationError, UserError):
+            return {*fields}
+        return {key for key in fields if getattr(again, key) != getattr(params, key)}
+
+    while missing := lost(changed) - changed:
+        changed = changed | missing
+    for key in fields:
+        if key in changed and not lost(changed - {key}):
+            changed = changed - {key}
+    return changed
 
 
 def params_json(params: BaseModel) -> str:

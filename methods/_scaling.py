@@ -1,11 +1,24 @@
-"""What MambaExtend and MambaModulation share: positive scales, and how they are fitted to a length."""
+"""What MambaExtend and MambaModulation share: positive scales, and how they are fitted to a length.
+
+`protocol=as_released` follows one of two released programs, and takes what is not given from it:
+
+    calibrator   released for          granularity   start                  steps                rate
+    spsa         perplexity            layer         U(0.75, 1)             50, modulation 30    0.001
+    backprop     passkey               channel       U(0, 1), see modules   30, not as released  0.1
+
+spsa is taken if neither is asked for. Both end with the last iterate and leave queries after a kept state
+unscaled. Not as released, in either: items come from the training split, the loss is the task's own in nats
+(released with spsa: perplexity over all positions), scales are float32, and each length is calibrated unless
+`fit_length` says otherwise (passkey: once, at 4,096 tokens; fit_length=4096). Not as released with backprop:
+steps see the same 20 items, where it was up to 10 epochs of 6,144 sequences in batches of 32.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lgbench.calibrate import CalibrationData
@@ -23,13 +36,20 @@ class Scaling(Method):
     class Params(Method.Params):
         granularity: Literal["layer", "channel", "global"] = Field(
             "layer",
-            description="one scale a layer, one a channel (Mamba-2: head) of each layer, or one in all",
+            description="one scale a layer, one a channel (Mamba-2: head) of each layer, or one in all; "
+            "if not set, as_released with backprop a channel",
         )
         scale: float | None = Field(None, gt=0, description="this scale everywhere instead of fitted ones")
         calibrator: Literal["backprop", "spsa"] = Field(
-            "backprop", description="AdamW through the model, or losses alone"
+            "backprop",
+            description="AdamW through the model, or losses alone; if not set, as_released spsa",
         )
-        steps: int = Field(30, ge=1, le=10_000, description="steps of the calibrator")
+        steps: int = Field(
+            30,
+            ge=1,
+            le=10_000,
+            description="steps of the calibrator; if not set, mambaextend as_released with spsa 50",
+        )
         learning_rate: float | None = Field(
             None, gt=0, description="of the calibrator; if not set 0.1 for backprop, 0.001 for spsa"
         )
@@ -42,11 +62,24 @@ class Scaling(Method):
         )
         protocol: Literal["clean", "as_released"] = Field(
             "clean",
-            description="as_released: random start, last iterate, no scales for queries after a kept state",
+            description="as_released: random start, last iterate, no scales for queries after a kept state, "
+            "and what is not given as in the released program for perplexity (spsa) or passkey (backprop)",
         )
         apply_in_decode: bool | None = Field(
             None, description="scale queries after a kept state too; if not set, unless as_released"
         )
+
+        released_spsa_steps: ClassVar[int] = 50
+
+        @model_validator(mode="before")
+        @classmethod
+        def _released_settings(cls, given: Any) -> Any:
+            if not isinstance(given, dict) or given.get("protocol") != "as_released":
+                return given
+            given = {"calibrator": "spsa", **given}
+            if given["calibrator"] == "backprop":
+                return {"granularity": "channel", **given}
+            return {"steps": cls.released_spsa_steps, **given}
 
     key = ""
     """Name of the scales among fitted parameters."""
@@ -91,7 +124,8 @@ class Scaling(Method):
         rng = torch.Generator().manual_seed(0)
         start = torch.ones(self._shape(model), dtype=torch.float32)
         if released:
-            start = 0.75 + 0.25 * torch.rand(start.shape, generator=rng)
+            lowest = self.lowest_start(model)
+            start = (lowest + (1 - lowest) * torch.rand(start.shape, generator=rng)).clamp(min=FLOOR)
         fit, rate = (spsa, 0.001) if params.calibrator == "spsa" else (adamw, 0.1)
         scales = fit(
             lambda values: data.loss(model, batch, {self.key: values}),
@@ -103,6 +137,10 @@ class Scaling(Method):
             keep_best=not released,
         )
         return {self.key: scales}
+
+    def lowest_start(self, model: Model) -> float:
+        """`as_released` draws first scales between this and 1."""
+        return 0.75 if self.params.calibrator == "spsa" else 0.0
 
     def prepared(self, intervention: ScaleIntervention) -> ScaleIntervention:
         """An intervention with this method's settings."""

@@ -4,7 +4,9 @@
 
 Source: Azizi et al., "MambaExtend" (ICLR 2025). Deviations of `protocol=clean`: scales start at 1, float32,
 best iterate by the calibration loss, and they also act on queries that follow a kept state; calibration
-items come from the training split (released: test items, and test scores inside the search).
+items come from the training split (released: test items, and test scores inside the search). What
+`protocol=as_released` takes over, and what it does not, is said in `_scaling.py`; the released programs for
+PG-19's last hundred tokens and for LongBench are not followed.
 """
 
 from lgbench.methods._scaling import ScaleIntervention, Scaling

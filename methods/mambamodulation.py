@@ -4,14 +4,19 @@
     power    A' = -|A|^s       what the released code computes: |A| = 1 is fixed, |A| < 1 becomes faster
 
 Source: MambaModulation (arXiv:2509.19633). Calibrators, granularities and deviations as in `mambaextend`;
-`as_released` also keeps scales at most 1, as the code does for Mamba-1.
+`as_released` also keeps scales at most 1, as the code does for Mamba-1. With backprop it starts Mamba at 1
+and Mamba-2 at U(0, 1), with one scale a channel of Mamba, where the code has one for each state of a channel,
+and its rate of 0.1 is the largest of the four that were tried.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lgbench.methods._scaling import ScaleIntervention, Scaling
 from pydantic import Field, model_validator
 from torch import Tensor
+
+from lgbench.models.mamba2 import Mamba2
+from lgbench.models.model import Model
 
 
 class MambaModulation(Scaling):
@@ -19,6 +24,8 @@ class MambaModulation(Scaling):
 
     class Params(Scaling.Params):
         map: Literal["linear", "power"] = Field("linear", description="how a scale changes A")
+
+        released_spsa_steps: ClassVar[int] = 30
 
         @model_validator(mode="after")
         def _released_map(self):
@@ -28,6 +35,12 @@ class MambaModulation(Scaling):
 
     key = "transition_scale"
     highest = 1.0
+
+    def lowest_start(self, model: Model) -> float:
+        """1, for all scales alike, where the released passkey program has Mamba."""
+        if self.params.calibrator == "backprop" and not isinstance(model.backbone, Mamba2):
+            return 1.0
+        return super().lowest_start(model)
 
     def intervention(self, train_length: int, d_model: int) -> ScaleIntervention:
         """Scales on A."""

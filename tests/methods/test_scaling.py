@@ -13,6 +13,7 @@ from lgbench.errors import UserError
 from lgbench.evaluate import evaluate
 from lgbench.models.intervention import active_hooks
 from lgbench.ops.selective_scan import selective_scan
+from lgbench.params import expand, label, params_json, parse_plugins, resolve
 
 EXTEND, LINEAR, POWER = "mambaextend", "mambamodulation", "mambamodulation[map=power]"
 
@@ -200,6 +201,68 @@ def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_
     assert scales.min() >= 0.01 and scales.max() <= 1.0 and not torch.equal(scales, torch.ones(6, 1))
     assert bench("mambaextend").model.intervention.apply_in_decode
     assert bench("mambaextend[protocol=as_released,apply_in_decode=true]").model.intervention.apply_in_decode
+
+
+@pytest.mark.parametrize(
+    "given, backbone, wanted, lowest",
+    [
+        ("mambaextend[protocol=as_released]", "mamba", ("spsa", "layer", 50), 0.75),
+        ("mambaextend[protocol=as_released]", "mamba2", ("spsa", "layer", 50), 0.75),
+        ("mambaextend[protocol=as_released,calibrator=backprop]", "mamba", ("backprop", "channel", 30), 0.0),
+        ("mambaextend[protocol=as_released,calibrator=backprop,granularity=global,steps=2]", "mamba",
+         ("backprop", "global", 2), 0.0),
+        ("mambamodulation[protocol=as_released,map=power]", "mamba", ("spsa", "layer", 30), 0.75),
+        ("mambamodulation[protocol=as_released,map=power,calibrator=backprop]", "mamba",
+         ("backprop", "channel", 30), 1.0),
+        ("mambaextend", "mamba", ("backprop", "layer", 30), None),
+    ],
+)  # fmt: skip
+def test_as_released_takes_the_released_program_of_its_calibrator(
+    bench, given, backbone, wanted, lowest, monkeypatch, toy_task
+):
+    made, seen = bench(given, backbone=backbone), {}
+    params = made.method.params
+    assert (params.calibrator, params.granularity, params.steps) == wanted
+    if lowest is None:
+        return
+
+    def fit(objective, start, **options):
+        seen.update(options, start=start)
+        return start
+
+    monkeypatch.setitem(made.method.calibrate.__globals__, "spsa", fit)
+    monkeypatch.setitem(made.method.calibrate.__globals__, "adamw", fit)
+    made.method.calibrate(made.model, CalibrationData(toy_task, made.method, made.recipe, 0, {}), 16)
+    assert (seen["steps"], seen["keep_best"]) == (wanted[2], False)
+    assert seen["learning_rate"] == (0.001 if wanted[0] == "spsa" else 0.1)
+    start, channels = seen["start"], made.model.backbone.blocks[0].num_channels
+    assert start.shape == {"layer": (6, 1), "channel": (6, channels), "global": (1, 1)}[wanted[1]]
+    assert max(lowest, 0.01) <= start.min() and start.max() <= 1
+    if wanted[1] == "channel":
+        assert start.min() < lowest + 0.05
+
+
+@pytest.mark.parametrize(
+    "typed, shortest",
+    [
+        ("mambaextend[protocol=as_released]", None),
+        ("mambaextend[protocol=as_released,calibrator=spsa,steps=50]", "mambaextend[protocol=as_released]"),
+        ("mambaextend[protocol=as_released,steps=30]", "mambaextend[steps=30,protocol=as_released]"),
+        ("mambaextend[protocol=as_released,calibrator=backprop,granularity=layer]",
+         "mambaextend[granularity=layer,calibrator=backprop,protocol=as_released]"),
+        ("decimamba[layers=[[1]]]+mambaextend[protocol=as_released]", None),
+        ("mambaextend[calibrator=spsa]", None),
+    ],
+)  # fmt: skip
+def test_labels_of_released_settings_are_short_and_read_as_the_same_settings(typed, shortest):
+    def read(text):
+        (request,) = expand(parse_plugins(text)[0])
+        return request.name, resolve(registry.METHODS.load(request.name), request.params, "method", text)
+
+    name, params = read(typed)
+    assert label(name, params) == (shortest or typed)
+    assert read(label(name, params))[1].model_dump() == params.model_dump()
+    assert params_json(type(params).model_validate_json(params_json(params))) == params_json(params)
 
 
 @pytest.mark.parametrize(
