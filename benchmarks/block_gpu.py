@@ -1,7 +1,7 @@
 """Check the fused Mamba block on a GPU against float64, then time stacks of it as captured graphs.
 
     PYTHONPATH=. python benchmarks/block_gpu.py   as shipped
-    PYTHONPATH=. python benchmarks/block_gpu.py --set num_tiles=8,12 --set registers_outputs=96,128   variants
+    PYTHONPATH=. python benchmarks/block_gpu.py --set chunk=32,48 --set registers_outputs=96,128   variants
 
 Prints a table last, and writes every number as JSON into the folder of --out (default: $OUT, else nowhere).
 """
@@ -102,7 +102,7 @@ def variants(arguments: argparse.Namespace, default):
 
         def cut(batch: int, length: int, states: int, changes=changes):
             plan = default(batch, length, states)._replace(**dict(changes))
-            chunks = -(-length // (plan.tile * plan.num_tiles))
+            chunks = -(-length // plan.chunk)
             return plan._replace(num_chunks=chunks, total_chunks=batch * chunks)
 
         yield " ".join(f"{name}={value}" for name, value in changes) or "shipped", cut

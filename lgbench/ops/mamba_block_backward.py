@@ -20,6 +20,7 @@ from lgbench.ops.mamba_block_tiles import (
     _at,
     _channel,
     _dot,
+    _dot_in_parts,
     _fetch,
     _flat,
     _hold,
@@ -28,6 +29,7 @@ from lgbench.ops.mamba_block_tiles import (
     _packed,
     _places,
     _rates,
+    _row_places,
     _same,
     _sigmoid,
     _slot,
@@ -45,23 +47,31 @@ def chunk_adjoints(
 ):  # fmt: skip
     """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone."""
     ROW: tl.constexpr = 3 * E + 2 * N + 4
+    READ: tl.constexpr = ROW - E
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
-    READ: tl.constexpr = ROW - E
-    ahead = _fetch(rows, TILES - 1, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E)
-    ahead_grad = _fetch(grad_out, TILES - 1, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E)
+    d = tl.arange(0, DM)
+    e = tl.arange(0, E)
+    w_out = tl.load(packed + (d // 4 * (E * 4) + d % 4)[None, :] + e[:, None] * 4)
+    last = TILES - 1
+    ahead = _fetch(rows, last, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E, False)
+    ahead_grad = _fetch(grad_out, last, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True)
     fetched, fetched_grad = ahead, ahead_grad
-    for back in range(TILES):
+    for back in tl.range(TILES, num_stages=1):
         tile = TILES - 1 - back
         fetched |= ahead
         fetched_grad |= ahead_grad
-        before = tl.maximum(tile - 1, 0)
-        ahead = _fetch(rows, before, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E)
-        ahead_grad = _fetch(grad_out, before, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E)
-        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        next = tl.maximum(tile - 1, 0)
+        ahead = _fetch(rows, next, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E, False)
+        ahead_grad = _fetch(grad_out, next, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True)
+        places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         z = tl.where(inside[None, :, :], _own(rows + 2 * E + 2 * N + 4, at, E), FAR_BELOW)
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
+        grad_x = tl.load(grad_out + place, mask=tl.reshape(inside, (W * T,))[:, None], other=0.0)
+        grad_v = tl.reshape(_dot_in_parts(w_out, tl.trans(grad_x)), (E, W, T))
+        # each channel takes its own number: this only keeps the compiler from laying out z as the product
+        grad_v = tl.gather(grad_v, tl.broadcast_to(e[:, None, None], grad_v.shape), 0)
         delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
         decay = tl.exp2(_inner(delta) * rates)
         pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 2 * E + N, at, N, Q, E)
@@ -107,7 +117,7 @@ def gradients(
     sum_tau2 = tl.zeros((E, W), tl.float32)
     sum_dt2 = tl.zeros((E, W), tl.float32)
     steps = tl.arange(0, T)[None, None, :, None, None]
-    for back in range(TILES):
+    for back in tl.range(TILES, num_stages=1):
         tile = TILES - 1 - back
         places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW

@@ -18,16 +18,17 @@ from lgbench.ops.mamba_block_tiles import (
     LOG2E,
     _at,
     _channel,
-    _dot,
     _dot_in_parts,
+    _dot_with_parts,
     _fetch,
     _flat,
     _hold,
     _inner,
     _own,
     _pack,
-    _places,
+    _parts,
     _rates,
+    _row_places,
     _same,
     _sigmoid,
     _slot,
@@ -36,55 +37,57 @@ from lgbench.ops.mamba_block_tiles import (
 )
 
 
-@triton.jit(do_not_specialize=["length", "num_tokens", "mask_stride"])
+@triton.jit(do_not_specialize=["length", "num_tokens", "num_rows", "mask_stride"])
 def prepare(
     tokens, rows, packed, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
-    length, num_tokens, mask_stride,
+    length, num_tokens, num_rows, mask_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    M: tl.constexpr, HAS_MASK: tl.constexpr,
+    M: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
 ):  # fmt: skip
     """Write for each token a row: a, Δ (`[E]` each), B, C, τ (4 numbers), z (`[E]`).
 
-    A token that is not real gets Δ = 0 and a z so far below zero that gate and derivatives are exactly 0.
-    Also copy W_out and the part of W_x for B and C to `packed`, as the other kernels like to read them.
-    What is known is written at once: registers are scarce here.
+    A program takes `TILES` times `M` tokens. A token that is not real, or beyond the last, gets Δ = 0 and a z
+    so far below zero that gate and derivatives are exactly 0. What is known is written at once: registers are
+    scarce here. Also copy W_out and the part of W_x for B and C to `packed`, as the backward reads them.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     if tl.program_id(0) == 0:
         _pack(out_proj, packed, E, 1, DM, 4, E)
         _pack(x_proj + R * E, packed + E * DM, E, 1, N, Q, E)
         _pack(x_proj + (R + N) * E, packed + E * DM + N * E, E, 1, N, Q, E)
-    token = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
-    inside = token < num_tokens
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
     n = tl.arange(0, 2 * N)
-    x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
-    u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * tl.load(norm_weight + d)[None, :]
-    # the hints make the compiler keep the matrices with outputs along the banks of shared memory
-    w_in = tl.load(in_proj + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
-    w_bc = tl.load(x_proj + R * E + tl.max_contiguous(n[:, None] * E + e[None, :], [1, 1]))
-    w_z = tl.load(in_proj + E * DM + tl.max_contiguous(e[:, None] * DM + d[None, :], [1, 1]))
-    row, exists = rows + token[:, None] * ROW, inside[:, None]
-    real = inside
-    if HAS_MASK:
-        flags = mask + (token // length) * mask_stride + token % length
-        real = tl.load(flags, mask=inside, other=0) != 0
-    z = _dot(u, tl.trans(w_z))
-    tl.store(row + 2 * E + 2 * N + 4 + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=exists)
-    a = _dot(u, tl.trans(w_in))
-    tl.store(row + e[None, :], a, mask=exists)
-    s = a * _sigmoid(a)
     j = tl.arange(0, 4)[None, :]
-    tail = tl.zeros((M, 4), tl.float32)
-    pre = tl.zeros_like(s) + tl.load(dt_bias + e)[None, :]
-    for r in tl.static_range(R):
-        tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
-        tail = tl.where(j == r, tau[:, None], tail)
-        pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
-    tl.store(row + 2 * E + 2 * N + j, tail, mask=exists)
-    tl.store(row + E + e[None, :], tl.where(real[:, None], _softplus(pre), 0.0), mask=exists)
-    tl.store(row + 2 * E + n[None, :], _dot(s, tl.trans(w_bc)), mask=exists)
+    a_high, a_low = _parts(tl.load(in_proj + e[None, :] * DM + d[:, None]))
+    z_high, z_low = _parts(tl.load(in_proj + E * DM + e[None, :] * DM + d[:, None]))
+    bc_high, bc_low = _parts(tl.load(x_proj + R * E + n[None, :] * E + e[:, None]))
+    gain = tl.load(norm_weight + d)[None, :]
+    bias = tl.load(dt_bias + e)[None, :]
+    for tile in tl.range(TILES, num_stages=1):
+        token = tl.program_id(0).to(tl.int64) * (M * TILES) + tile * M + tl.arange(0, M)
+        inside = token < num_tokens
+        x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
+        u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * gain
+        row, exists = rows + token[:, None] * ROW, (token < num_rows)[:, None]
+        real = inside
+        if HAS_MASK:
+            flags = mask + (token // length) * mask_stride + token % length
+            real = tl.load(flags, mask=inside, other=0) != 0
+        z = _dot_with_parts(u, z_high, z_low)
+        tl.store(row + 2 * E + 2 * N + 4 + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=exists)
+        a = _dot_with_parts(u, a_high, a_low)
+        tl.store(row + e[None, :], a, mask=exists)
+        s = a * _sigmoid(a)
+        tail = tl.zeros((M, 4), tl.float32)
+        pre = tl.zeros_like(s) + bias
+        for r in tl.static_range(R):
+            tau = tl.sum(s * tl.load(x_proj + r * E + e)[None, :], axis=1)
+            tail = tl.where(j == r, tau[:, None], tail)
+            pre += tau[:, None] * tl.load(dt_weight + e * R + r)[None, :]
+        tl.store(row + 2 * E + 2 * N + j, tail, mask=exists)
+        tl.store(row + E + e[None, :], tl.where(real[:, None], _softplus(pre), 0.0), mask=exists)
+        tl.store(row + 2 * E + n[None, :], _dot_with_parts(s, bc_high, bc_low), mask=exists)
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
@@ -98,13 +101,13 @@ def chunk_ends(
     rates = _rates(A_log, N, Q, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
-    ahead = _fetch(rows, 0, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E)
+    ahead = _fetch(rows, 0, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E, False)
     fetched = ahead
-    for tile in range(TILES):
+    for tile in tl.range(TILES, num_stages=1):
         fetched |= ahead
-        after = tl.minimum(tile + 1, TILES - 1)
-        ahead = _fetch(rows, after, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E)
-        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+        next = tl.minimum(tile + 1, TILES - 1)
+        ahead = _fetch(rows, next, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E, False)
+        places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
         s = a * _sigmoid(a)
@@ -132,8 +135,9 @@ def carry(
     `first` and `last` are `(B, E, N)`, the chunks' states `(B, chunks, N / Q, E, Q)`. Forward, `locals_` are
     ends from zero and become starts. Backward, they are adjoints of starts and become adjoints of ends.
     """
-    item = tl.program_id(0).to(tl.int64)
-    state = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks: tl.constexpr = E * N // BLOCK
+    item = (tl.program_id(0) // blocks).to(tl.int64)
+    state = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     e = (state // Q) % E
     n = state // (E * Q) * Q + state % Q
     outside = (item * E + e) * N + n
@@ -175,9 +179,10 @@ def outputs(
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
-    d = tl.arange(0, DM)[None, :]
-    for tile in range(TILES):
-        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
+    d = tl.arange(0, DM)
+    w_out = tl.load(out_proj + d[:, None] * E + tl.arange(0, E)[None, :])
+    for tile in tl.range(TILES, num_stages=1):
+        places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
         z = _own(rows + 2 * E + 2 * N + 4, at, E)
@@ -195,8 +200,8 @@ def outputs(
             states = tl.where(steps == t, h[:, :, None, :, :], states)
         y = _sum_inner(states * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
         v = _flat(y * z * _sigmoid(z), T, W, E)
-        weight = tl.load(out_proj + tl.arange(0, E)[:, None] + d * E)
-        block = _dot_in_parts(v, weight)
-        place = tl.reshape(places, (W * T,))[:, None] * DM + d
-        x = tl.load(tokens + place)
-        tl.store(out + place, x + block, mask=tl.reshape(inside, (W * T,))[:, None])
+        block = tl.trans(_dot_in_parts(w_out, tl.trans(v)))
+        place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
+        real = tl.reshape(inside, (W * T,))[:, None]
+        x = tl.load(tokens + place, mask=real, other=0.0)
+        tl.store(out + place, x + block, mask=real)

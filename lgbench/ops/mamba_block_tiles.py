@@ -42,9 +42,26 @@ def _dot(a, b):
 
 
 @triton.jit
+def _parts(x):
+    """A number as the sum of two that a tensor core takes: 11 leading bits, and 11 of what is left."""
+    high = ((x.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
+    return high, x - high
+
+
+@triton.jit
+def _dot_with_parts(a, b_high, b_low):
+    """The product of a with the sum of both parts of b on tensor cores, to about 2^-22 of its size."""
+    high, low = _parts(a)
+    product = tl.dot(low, b_high, input_precision="tf32")
+    product = tl.dot(high, b_low, product, input_precision="tf32")
+    return tl.dot(high, b_high, product, input_precision="tf32")
+
+
+@triton.jit
 def _dot_in_parts(a, b):
-    """The product on tensor cores, from the leading and the next 11 bits of each factor: error near 2^-22."""
-    return tl.dot(a, b, input_precision="tf32x3")
+    """A product on tensor cores with the accuracy of float32."""
+    high, low = _parts(b)
+    return _dot_with_parts(a, high, low)
 
 
 @triton.jit
@@ -72,13 +89,24 @@ def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.c
 
 
 @triton.jit
+def _row_places(
+    tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr
+):
+    """As `_places`, but with places after the end, where only rows go on: addresses are simpler so."""
+    item, start, exists = _starts(tile, num_chunks, total_chunks, TILES, T, W)
+    t = tl.arange(0, T)[None, :]
+    return (item * length + start)[:, None] + t, (start[:, None] + t < length) & exists[:, None]
+
+
+@triton.jit
 def _fetch(
     rows, tile, length, num_chunks, total_chunks,
     FIRST: tl.constexpr, COUNT: tl.constexpr, ROW: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, E: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, E: tl.constexpr, WITHIN: tl.constexpr,
 ):  # fmt: skip
     """Read one number in every 32 bytes of a tile's rows, from the FIRST to the COUNT that follow.
 
+    `WITHIN` keeps to the sequence, where what is read ends with it.
     A scan waits for memory in each of its tiles, unless what the next one reads is on its way already. What
     comes back, `[E, W, k]` integers, has no meaning; `_hold` keeps the compiler from leaving it out.
     """
@@ -87,7 +115,9 @@ def _fetch(
     item, start, _ = _starts(tile, num_chunks, total_chunks, TILES, T, W)
     part = tl.arange(0, E)[:, None, None] + tl.arange(0, ROUNDS)[None, None, :] * E
     part = tl.minimum(part, T * PARTS - 1)
-    step = tl.minimum(start[None, :, None] + part // PARTS, length - 1)
+    step = start[None, :, None] + part // PARTS
+    if WITHIN:
+        step = tl.minimum(step, length - 1)
     where = (item[None, :, None] * length + step) * ROW + FIRST + tl.minimum(part % PARTS * 8, COUNT - 1)
     return tl.load(rows + tl.multiple_of(where, [1, 1, 1])).to(tl.int32, bitcast=True)
 

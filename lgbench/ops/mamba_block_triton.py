@@ -25,6 +25,7 @@ import torch
 import triton
 from torch import Tensor
 
+from lgbench.ops.launch import launch
 from lgbench.ops.mamba_block_backward import add_rows, chunk_adjoints, gradients
 from lgbench.ops.mamba_block_forward import carry, chunk_ends, outputs, prepare
 
@@ -46,13 +47,17 @@ class Plan(NamedTuple):
     """How a batch is cut up, and the most registers of a thread in each kernel."""
 
     tile: int
-    """Tokens of a chunk in one tile."""
-    num_tiles: int
-    """Tiles in a chunk."""
+    """Tokens in one tile of `outputs` and `gradients`."""
+    scan_tile: int
+    """Tokens in one tile of `chunk_ends` and `chunk_adjoints`."""
+    chunk: int
+    """Tokens in a chunk, a multiple of 8."""
     num_chunks: int
     """Chunks in a sequence."""
     total_chunks: int
     """Chunks in the batch."""
+    prepare_tiles: int
+    """How many times 64 tokens a program of `prepare` takes."""
     warps: int
     """Chunks, and warps, in one program of `gradients`: as many as have 16 tokens at a time. 1 elsewhere."""
     registers_scan: int
@@ -65,17 +70,20 @@ class Plan(NamedTuple):
 def plan(batch: int, length: int, states: int) -> Plan:
     """Cut a batch so that one chunk a warp fills the chip once: 16 warps on each of 132 processors.
 
-    Short batches get chunks of at least 4 tiles. The longer the chunks, the coarser the choice, so that few
+    Short batches get chunks of 16 tokens. The longer the chunks, the coarser the choice, so that few
     kernels need compiling. `states` is d_inner times d_state; more than 256 leave room for only half as many
     tokens in a tile.
     """
     small = states <= 256
-    tile, num_tiles = 4 if small else 2, 4
-    while num_tiles * tile < length and batch * triton.cdiv(length, num_tiles * tile) > 16 * 132:
-        num_tiles += 1 if num_tiles < 8 else 2 if num_tiles < 16 else num_tiles // 4
-    num_chunks = triton.cdiv(length, num_tiles * tile)
-    registers = (64, 64, 128, 255) if small else (128, 128, 255, 255)
-    return Plan(tile, num_tiles, num_chunks, batch * num_chunks, 16 // tile, *registers)
+    eights = 2
+    while eights * 8 < length and batch * triton.cdiv(length, eights * 8) > 16 * 132:
+        eights += 1 if eights < 8 else eights // 4
+    num_chunks = triton.cdiv(length, eights * 8)
+    prepare_tiles = 1 if batch * length < 3 * 64 * 132 else 3
+    tile, scan_tile, registers = (4, 8, (128, 128, 128, 255)) if small else (2, 2, (128, 128, 255, 255))
+    return Plan(
+        tile, scan_tile, eights * 8, num_chunks, batch * num_chunks, prepare_tiles, 16 // tile, *registers
+    )
 
 
 class Tape(NamedTuple):
@@ -84,7 +92,7 @@ class Tape(NamedTuple):
     packed: Tensor
     """W_out and the part of W_x for B and C, each `[K / Q, E, Q]`."""
     rows: Tensor
-    """Per token: a, Δ, B, C, τ, z; `(B * L, 3 E + 2 N + 4)`."""
+    """Per token: a, Δ, B, C, τ, z; `(B * L, 3 E + 2 N + 4)`, then rows that fill the last chunk."""
     sums: Tensor
     """ΣΔ of each chunk, `(chunks, E)`."""
     tile_starts: Tensor
@@ -111,31 +119,33 @@ def forward(
     d_inner, d_state = weights.A_log.shape
     w, new = weights, tokens.new_empty
     cut = plan(batch, length, d_inner * d_state)
-    sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
+    num_rows, tiles = (batch - 1) * length + cut.num_chunks * cut.chunk, cut.chunk // cut.tile
     tape = Tape(
         new(d_inner * (d_model + 2 * d_state)),
-        new(batch * length, 3 * d_inner + 2 * d_state + 4),
+        new(num_rows, 3 * d_inner + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
-        new(cut.total_chunks * cut.num_tiles if keep else 0, d_inner * d_state),
+        new(cut.total_chunks * tiles if keep else 0, d_inner * d_state),
     )
     states = new(cut.total_chunks, d_inner * d_state)
     last, out = new(batch, d_inner, d_state), torch.empty_like(tokens)
     flags = tokens if mask is None else mask.view(torch.uint8)
-    prepare[(triton.cdiv(batch * length, 32),)](
-        tokens, tape.rows, tape.packed,
-        w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.dt_bias, w.out_proj, flags, eps,
-        length, batch * length, length if flags.shape == (batch, length) else 0,
-        **sizes, Q=min(4, d_state), M=32, HAS_MASK=mask is not None, num_warps=4, num_stages=1,
-        maxnreg=cut.registers_prepare,
+    stride = length if flags.shape == (batch, length) else 0
+    launch(
+        prepare, triton.cdiv(num_rows, 64 * cut.prepare_tiles),
+        (tokens, tape.rows, tape.packed, *w[:5], w.out_proj, flags),
+        (eps, length, batch * length, num_rows, stride),
+        (*_sizes(w), 64, cut.prepare_tiles, mask is not None), 4, registers=cut.registers_prepare,
     )  # fmt: skip
-    grid, shape = _launch(w, cut, 1)
-    chunk_ends[grid](
-        tape.rows, states, tape.sums, w.A_log, *places, **sizes, **shape, maxnreg=cut.registers_scan
-    )
+    places = (length, cut.num_chunks, cut.total_chunks)
+    launch(
+        chunk_ends, cut.total_chunks, (tape.rows, states, tape.sums, w.A_log), places,
+        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile), registers=cut.registers_scan,
+    )  # fmt: skip
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
-    outputs[grid](
-        tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj,
-        *places, **sizes, **shape, HAS_TAPE=keep, maxnreg=cut.registers_outputs,
+    launch(
+        outputs, cut.total_chunks,
+        (tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj), places,
+        (*_sizes(w), cut.tile, 1, tiles, keep), registers=cut.registers_outputs,
     )  # fmt: skip
     return out, last, tape
 
@@ -154,40 +164,37 @@ def backward(
     batch, length, _ = tokens.shape
     w, new = weights, tokens.new_empty
     cut = plan(batch, length, w.A_log.numel())
-    sizes, places = _sizes(w), (length, cut.num_chunks, cut.total_chunks)
+    places = (length, cut.num_chunks, cut.total_chunks)
     adjoints, grad_h0 = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last)
-    grid, shape = _launch(w, cut, 1)
-    chunk_adjoints[grid](
-        tape.rows, tape.packed, grad_out, adjoints, w.A_log, *places, **sizes, **shape,
-        maxnreg=cut.registers_scan,
+    launch(
+        chunk_adjoints, cut.total_chunks, (tape.rows, tape.packed, grad_out, adjoints, w.A_log), places,
+        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile), registers=cut.registers_scan,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
-    grid, shape = _launch(w, cut, cut.warps)
     grad_tokens = torch.empty_like(tokens)
-    partials = new(grid[0], sum(weight.numel() for weight in w))
-    gradients[grid](
-        tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
-        w.norm_weight, w.in_proj, w.x_proj, w.dt_weight, w.A_log, w.D, eps,
-        *places, **sizes, **shape, maxnreg=cut.registers_gradients,
+    sizes = [weight.numel() for weight in w]
+    programs = triton.cdiv(cut.total_chunks, cut.warps)
+    partials, total = new(programs, sum(sizes)), new(sum(sizes))
+    launch(
+        gradients, programs,
+        (
+            tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
+            *w[:4], w.A_log, w.D,
+        ),
+        (eps, *places), (*_sizes(w), cut.tile, cut.warps, cut.chunk // cut.tile), cut.warps,
+        registers=cut.registers_gradients,
     )  # fmt: skip
-    total = new(partials.shape[1])
-    add_rows[(triton.cdiv(total.numel(), 32),)](
-        partials, total, *partials.shape, ROWS=128, COLUMNS=32, num_warps=8, num_stages=1
-    )
-    flat = total.split([weight.numel() for weight in w])
-    grads = Weights(*(part.view_as(weight) for part, weight in zip(flat, w, strict=True)))
+    launch(
+        add_rows, triton.cdiv(sum(sizes), 32), (partials, total), partials.shape, (128, 32), 8
+    )  # fmt: skip
+    grads = Weights(*(part.view_as(weight) for part, weight in zip(total.split(sizes), w, strict=True)))
     return grad_tokens, grads, grad_h0
 
 
-def _sizes(w: Weights) -> dict[str, int]:
+def _sizes(w: Weights) -> tuple[int, ...]:
+    """Of a kernel's constants those that the weights tell: DM, E, N, R, Q."""
     d_inner, d_state = w.A_log.shape
-    return {"DM": w.norm_weight.numel(), "E": d_inner, "N": d_state, "R": w.dt_weight.shape[1]}
-
-
-def _launch(w: Weights, cut: Plan, warps: int) -> tuple[tuple[int], dict[str, int]]:
-    shape = {"Q": min(4, w.A_log.shape[1]), "T": cut.tile, "W": warps, "TILES": cut.num_tiles}
-    shape |= {"num_warps": warps, "num_stages": 1}
-    return (triton.cdiv(cut.total_chunks, warps),), shape
+    return w.norm_weight.numel(), d_inner, d_state, w.dt_weight.shape[1], min(4, d_state)
 
 
 def _carry_over(
@@ -195,8 +202,8 @@ def _carry_over(
 ) -> None:
     d_inner, d_state = A_log.shape
     block = min(128, d_inner * d_state)
-    carry[last.shape[0], d_inner * d_state // block](
-        states, sums, A_log, last if first is None else first, last, states.shape[0] // last.shape[0],
-        E=d_inner, N=d_state, Q=min(4, d_state), BLOCK=block, T=16,
-        REVERSE=reverse, HAS_FIRST=first is not None, num_warps=1, num_stages=1,
+    launch(
+        carry, last.shape[0] * d_inner * d_state // block,
+        (states, sums, A_log, last if first is None else first, last), (states.shape[0] // last.shape[0],),
+        (d_inner, d_state, min(4, d_state), block, 16, reverse, first is not None),
     )  # fmt: skip

@@ -212,8 +212,8 @@ def test_chunks_cover_every_token_once():
     plan = pytest.importorskip("lgbench.ops.mamba_block_triton", exc_type=ImportError).plan
     for batch, length in ((1, 1), (64, 1537), (64, 2049), (1, 1_048_576), (4096, 7), (3, 100_003)):
         cut = plan(batch, length, 256)
-        assert cut.num_chunks * cut.num_tiles * cut.tile >= length
-        assert (cut.num_chunks - 1) * cut.num_tiles * cut.tile < length
+        assert cut.num_chunks * cut.chunk >= length
+        assert (cut.num_chunks - 1) * cut.chunk < length
         assert cut.total_chunks == batch * cut.num_chunks
 
 
