@@ -7,7 +7,8 @@
 over L_train. Source: Ye et al., "LongMamba" (arXiv:2504.16053), variant `dt_thre`. Survival is that of the
 release on Mamba-2, τ = exp(A Σ_t Δ_t) of each head, and on Mamba that of its earlier code, τ = Π_t mean_n
 exp(Δ_t A_n). `protocol=as_released` has the release's numbers: statistics over 2,000 tokens, no filter below
-3,000 nor on queries after a kept state, c_thr 0.05. Not the fine-tune of the same name.
+3,000 nor on queries after a kept state, c_thr 0.05; it is not for tasks whose lengths are no
+tokens. Not the fine-tune of the same name.
 """
 
 import math
@@ -23,7 +24,7 @@ from lgbench.errors import UserError
 from lgbench.method import Method, Mode, ScanIntervention
 from lgbench.models.intervention import Composed
 from lgbench.models.model import Model
-from lgbench.task import Recipe
+from lgbench.task import Recipe, Task
 
 TABLE = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 32, 40, 48, 60, 72, 84, 96)
 """Lengths of the threshold table as multiples of L_train: the released 2K to 192K at L_train = 2K."""
@@ -62,6 +63,15 @@ class LongMamba(Method):
         """See `Params`."""
         return self.params.protocol
 
+    def unsupported(self, task: Task) -> str | None:
+        """As released, its lengths are tokens."""
+        if self.protocol == "clean" or task.length_unit == "tokens":
+            return None
+        return (
+            f"longmamba's released numbers, {RELEASED_TRAIN_LENGTH:,} and {RELEASED_FROM:,}, are tokens, "
+            f"lengths of this task are {task.length_unit}; use protocol=clean"
+        )
+
     def check(self, recipe: Recipe) -> None:
         """Refuse lengths beyond the table; the released code takes its last entry for them."""
         if self.protocol == "as_released":
@@ -82,9 +92,13 @@ class LongMamba(Method):
 
     assumed_length = calibration_length
 
+    def drawn_lengths(self, fitted_at: int, train_length: int) -> tuple[int, ...]:
+        """One, whatever the threshold is for."""
+        return (_profile_length(self.params, train_length),)
+
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
         """Threshold and logarithm of the survival of every channel, float32 `(num_layers, channels)` each."""
-        profile = _profile_length(self.params, data.train_length)
+        (profile,) = self.drawn_lengths(length, data.train_length)
         batch = data.draw("calibration", self.params.items, profile)
         tokens = next(iter(batch.context.values())).shape[1]  # a length may count documents
         seen = _Statistics(round(length * tokens / profile), tokens, self.params)

@@ -167,6 +167,24 @@ def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_not_whi
     assert active_hooks(clean, "decode") == {"timestep"}
 
 
+def test_as_released_is_refused_where_lengths_are_no_tokens_and_says_why(
+    bench, toy_cells, run_toy, toy_task, monkeypatch
+):
+    documents, text = (registry.TASKS.load(name)() for name in ("document_retrieval", "passkey"))
+    clean, released = (bench(t).method for t in ("longmamba", "longmamba[protocol=as_released]"))
+    assert clean.unsupported(documents) is clean.unsupported(text) is released.unsupported(text) is None
+    reason = released.unsupported(documents)
+    assert "are tokens, lengths of this task are documents; use protocol=clean" in reason
+    assert (
+        bench("longmamba[protocol=as_released]+mambamodulation[scale=2]").method.unsupported(documents)
+        == reason
+    )
+    monkeypatch.setattr(type(toy_task), "length_unit", "documents")
+    _, store = run_toy(toy_cells("longmamba[protocol=as_released]", train_steps=[2], query_grid=()))
+    (row,) = read([store.root]).table.to_pylist()
+    assert (row["status"], row["reason"], row["protocol"]) == ("skipped", reason, "as_released")
+
+
 def test_the_least_survival_of_a_global_channel_follows_the_protocol(bench):
     survival = torch.tensor([1e-31, 1e-29, 0.04, 0.06]).repeat(8)
     delta = torch.full((1, 1, 32), 0.01)
