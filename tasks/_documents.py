@@ -59,8 +59,10 @@ class DocumentTask(Task):
     """
 
     class Params(Task.Params):
-        data: Literal["auto", "squad", "procedural"] = Field(
-            "auto", description="SQuAD 2.0, invented facts, or whichever is there"
+        data: str = Field(
+            "auto",
+            description="squad (SQuAD 2.0), procedural (invented facts), auto (whichever is there), or the "
+            "path of a file in the format of SQuAD 2.0, .json or .json.gz, which is split by article",
         )
         tokenizer: str = Field("auto", description="auto, bytes, bpe, or a tokenizers file or folder")
         protocol: Literal["clean", "as_released"] = Field(

@@ -2,7 +2,7 @@
 
 Looked for in the folders of `fetch`: `squad/train-v2.0.json` and `squad/dev-v2.0.json`, each also with `.gz`
 behind. Files that the user provides are read as they are, whatever their checksum, and the fingerprint tells
-them apart; downloaded ones are the published ones.
+them apart; downloaded ones are the published ones. One file in that format may also be named by its path.
 """
 
 import gzip
@@ -82,15 +82,16 @@ def load_squad(name: str = "auto", data_dir: str | Path | None = None) -> Squad:
     Args:
         name: `squad` trains on the one file and evaluates on the other; where the user provides only one, it
             is split by article. Where there is none, both are downloaded. `auto` does the same and falls
-            back to invented facts where the download fails. `procedural` invents them.
+            back to invented facts where the download fails. `procedural` invents them. Anything else is the
+            path of one file in the format of SQuAD 2.0, plain or `.gz`, which is split by article.
         data_dir: folder to look into first, see `fetch`.
 
     Raises:
-        UserError: real data was insisted on and cannot be had; a file is not one of SQuAD 2.0, or is too
-            small to be split.
+        UserError: real data was insisted on and cannot be had; there is no such file, or it is not one of
+            SQuAD 2.0, or too small to be split.
     """
     if name not in NAMES:
-        raise UserError(f"squad data must be {', '.join(NAMES)}, got {name!r}")
+        return _named(Path(name).expanduser())
     if name == "procedural":
         return _procedural(
             "Invented facts as asked for; their numbers are not comparable with those of SQuAD."
@@ -110,6 +111,17 @@ def load_squad(name: str = "auto", data_dir: str | Path | None = None) -> Squad:
     if train is not None and dev is not None:
         return _both(train, dev)
     return _one(train or dev)
+
+
+def _named(path: Path) -> Squad:
+    """A file of the user's own, see `load_squad`."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(
+            f"squad data must be {', '.join(NAMES)}, or the path of a SQuAD 2.0 file, .json or .json.gz; "
+            f"{str(path)!r} {what}"
+        )
+    return _one(path)
 
 
 def _find(file: str, data_dir: str | Path | None) -> Path | None:

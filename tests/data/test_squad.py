@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from lgbench import registry
 from lgbench.data import fetch, squad
 from lgbench.data.squad import DEV_FILE, TRAIN_FILE, Question, Squad, load_squad
 from lgbench.errors import UserError
@@ -243,8 +245,48 @@ def test_facts_asked_for_say_so_and_are_always_the_same():
 
 
 def test_another_source_is_refused():
-    with pytest.raises(UserError, match="squad data must be auto, squad, procedural, got 'triviaqa'"):
+    with pytest.raises(
+        UserError, match=r"must be auto, squad, procedural, or the path .* 'triviaqa' does not"
+    ):
         load_squad("triviaqa")
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.json.gz", "mine", "folder/data.v2.json"])
+def test_a_file_may_be_named_by_its_path_and_is_split_by_article(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("LGBENCH_DATA", str(tmp_path / "official"))
+    write(tmp_path / "official" / DEV_FILE, plain("Elsewhere", 4), plain("There", 4))
+    lakes = paragraph("A lake is deep.", question("good", "deep"), question("absent", "shallow"))
+    path = write(tmp_path / name, article("Lakes", lakes), *(plain(f"T{number}") for number in range(4)))
+    data = load_squad(str(path))
+    check_consistent(data)
+    assert data.source == f"squad {path.name.partition('.json')[0]} (split by article)"
+    assert data.paragraphs[0] == "A lake is deep." and "Elsewhere 0 is a number." not in data.paragraphs
+    assert data.num_broken == 1 and data.notice == (
+        f"1 broken records are skipped: {path.name}: article Lakes, paragraph 0, question absent: answer "
+        "'shallow' is not in its paragraph."
+    )
+    monkeypatch.chdir(path.parent)
+    assert load_squad(path.name) == data
+
+
+@pytest.mark.parametrize("name", ["document_retrieval", "multidoc_qa"])
+def test_tasks_take_the_path_of_a_file_and_their_rows_name_it(tmp_path, name):
+    path = write(tmp_path / "mine.json.gz", *(plain(f"T{number}", 5) for number in range(4)))
+    task = registry.TASKS.load(name)
+    made = task(task.Params(data=str(path), tokenizer="bytes"))
+    made.prepare(torch.device("cpu"))
+    assert made.data_source == "squad mine (split by article), bytes"
+    assert str(tmp_path) not in made.data_source + made.notice and len(made.squad.paragraphs) == 20
+
+
+def test_a_path_that_cannot_be_read_says_what_can(tmp_path):
+    (tmp_path / "mine.txt").write_text("no json")
+    with pytest.raises(UserError, match=r"mine\.txt is not a JSON file: "):
+        load_squad(str(tmp_path / "mine.txt"))
+    with pytest.raises(
+        UserError, match=r"the path of a SQuAD 2\.0 file, \.json or \.json\.gz; '.*' is a folder"
+    ):
+        load_squad(str(tmp_path))
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="real SQuAD: set LGBENCH_DATA to a folder that has it")
