@@ -110,6 +110,10 @@ class Method:
         """
         return None
 
+    def drawn_lengths(self, fitted_at: int, train_length: int) -> tuple[int, ...]:
+        """Lengths of the contexts that `calibrate` draws to fit for contexts of `fitted_at` tokens."""
+        return (fitted_at,)
+
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
         """Fit parameters for contexts of `length` tokens; stored beside the checkpoint and used again.
 

@@ -10,6 +10,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+from lgbench.calibrate import evaluated_lengths
 from lgbench.errors import UserError
 from lgbench.method import Method
 from lgbench.models import backbone_class
@@ -117,8 +118,10 @@ def resolve_cells(
             _check_fits(recipe, task, method_request.name)
             task.check(recipe)
             method.check(recipe)
-            _check_calibration(method, method_request.name, recipe, task)
             training = _training(task_name, task, method_request.name, method, recipe, seed)
+            if method.unsupported(task) is None:
+                _check_calibration(method, method_request.name, recipe, task)
+                _check_range(training, task)
             for step in sorted({*(axes.eval_at_steps or ()), recipe.train_steps}):
                 if step != recipe.train_steps and not 0 < step < recipe.train_steps:
                     raise UserError(
@@ -275,14 +278,33 @@ def _check_fits(recipe: Recipe, task: Task, method: str) -> None:
 
 
 def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:
+    """Refuse lengths at which a method cannot be fitted, since that would show after the training only."""
+    longest = task.longest_training(recipe.train_queries[1])
     for part_name, part in method.parts(name):
-        for length in recipe.eval_lengths:
+        for length in sorted(evaluated_lengths(recipe)):
             at = part.calibration_length(length, recipe.train_length)
-            if at is not None and at < task.min_length:
-                raise UserError(
-                    f"method '{part_name}' would be fitted at {at} {task.length_unit}; the shortest context "
-                    f"of this task has {task.min_length}"
-                )
+            for drawn in () if at is None else part.drawn_lengths(at, recipe.train_length):
+                if drawn < task.min_length:
+                    raise UserError(
+                        f"method '{part_name}' would be fitted at {drawn} {task.length_unit}; the shortest "
+                        f"context of this task has {task.min_length}"
+                    )
+                if longest is not None and drawn > longest:
+                    raise UserError(
+                        f"method '{part_name}' would be fitted on training contexts of {drawn:,} "
+                        f"{task.length_unit} for its evaluation at {length:,}; the longest that can be drawn "
+                        f"has {max(0, longest):,} ({task.data_source})"
+                    )
+
+
+def _check_range(training: Training, task: Task) -> None:
+    """Refuse training contexts that a method makes longer than those that there are."""
+    longest = task.longest_training(training.recipe.train_queries[1])
+    if longest is not None and training.high > longest:
+        raise UserError(
+            f"method '{training.method}' would be trained on contexts of up to {training.high:,} "
+            f"{task.length_unit}; the longest that can be drawn has {max(0, longest):,} ({task.data_source})"
+        )
 
 
 def _without(params: Any, names: frozenset[str]) -> str:

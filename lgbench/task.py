@@ -204,6 +204,10 @@ class Task:
             UserError: what does not fit, and what would.
         """
 
+    def longest_training(self, num_queries: int) -> int | None:
+        """Longest context that `sample` can draw with so many queries; None without a limit, or data yet."""
+        return None
+
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Load the data once and keep it on the device. Sets `data_source` and `data_fingerprint`."""
         self.device = device

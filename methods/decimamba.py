@@ -120,12 +120,16 @@ class DeciMamba(Method):
         """Layers are chosen once, for all lengths."""
         return train_length if self.params.given_layers is None else None
 
+    def drawn_lengths(self, fitted_at: int, train_length: int) -> tuple[int, ...]:
+        """The grid of lengths."""
+        return tuple(multiple * fitted_at for multiple in GRID)
+
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
         """The `num_layers` layers of largest mean distance relative to the length, over a grid of lengths."""
         distance = torch.zeros(len(model.backbone.blocks), dtype=torch.float64)
         undisturbed = model.intervention
-        for multiple in GRID:
-            batch = data.draw("validation", self.params.items, multiple * length)
+        for drawn in self.drawn_lengths(length, data.train_length):
+            batch = data.draw("validation", self.params.items, drawn)
             seen = MeanDistance()
             model.intervention = Composed([undisturbed, seen])
             try:
@@ -133,7 +137,7 @@ class DeciMamba(Method):
             finally:
                 model.intervention = undisturbed
             for layer, tokens in seen.by_layer().items():
-                distance[layer] += tokens / (multiple * length)
+                distance[layer] += tokens / drawn
         chosen = distance.sort(descending=True, stable=True).indices[: self.params.num_layers]
         return {"keep_layers": chosen.sort().values}
 

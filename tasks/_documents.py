@@ -130,14 +130,17 @@ class DocumentTask(Task):
         Raises:
             UserError: says how many it can be.
         """
-        documents = len(getattr(self.host, side).documents)
-        most = min(NUM_IDS, documents) if self.params.protocol == "clean" else NUM_IDS
+        documents, most = len(getattr(self.host, side).documents), self._most_documents(side)
         if not 1 <= length <= most:
             purpose = {"train": "to train on", "eval": "to evaluate on"}[side]
             raise UserError(
                 f"{length} documents were asked for; the maximum is {most}: {self.squad.source} has "
                 f"{documents:,} distinct ones {purpose}, and there are {NUM_IDS:,} ids"
             )
+
+    def longest_training(self, num_queries: int) -> int | None:
+        """As many documents as can be named and, but for `as_released`, as there are to train on."""
+        return None if self.host is None else self._most_documents("train")
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Training items of `length` documents, cut to `TEXT_TOKENS`, as in the last stage."""
@@ -257,6 +260,10 @@ class DocumentTask(Task):
             raise UserError(f"{self.squad.source} has no training question of {QUERY_TOKENS} tokens or fewer")
         self._mean_question = sizes[fits].double().mean().item()
         return side.questions[fits]
+
+    def _most_documents(self, side: Literal["train", "eval"]) -> int:
+        documents = len(getattr(self.host, side).documents)
+        return min(NUM_IDS, documents) if self.params.protocol == "clean" else NUM_IDS
 
     def _size(self, tokens: int) -> tuple[float, float]:
         """Mean and deviation of the tokens of training documents, cut to so many, as they are drawn."""

@@ -108,6 +108,10 @@ class Perplexity(Task):
             self.check_length("--train-length", recipe.train_length + recipe.train_queries[1], train=True)
             self.check_length("--eval-lengths", recipe.eval_lengths[-1] + recipe.eval_queries, train=False)
 
+    def longest_training(self, num_queries: int) -> int | None:
+        """What the longest training book has room for."""
+        return self.train_books.longest - num_queries - 1 if self.data_fingerprint else None
+
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """One embedding, tied with the head."""
         return TokenInterface(self.vocabulary or self.tokenizer.size, d_model)

@@ -198,3 +198,60 @@ def test_a_task_is_made_with_its_validated_parameters(toys):
     with pytest.raises(UserError, match="has no parameter 'nose'"):
         load_task(PluginRequest("toy_average", {"nose": 2}))
     assert "toy_average" in registry.TASKS.names()
+
+
+@pytest.mark.parametrize(
+    ("method", "numbers", "drawn", "length"),
+    [
+        ("mambaextend", {}, 48, 48),
+        ("vanilla+mambamodulation[fit_at=2]", {"eval_lengths": (1, 16)}, 32, 1),
+        ("mambaextend[fit_length=31]", {}, 31, 1),
+        ("decimamba", {"train_length": [8]}, 32, 1),
+        ("longmamba[protocol=as_released]", {"eval_lengths": (16, 3000)}, 2000, 3000),
+        ("mambaextend", {"train_length": [31], "eval_lengths": (4,), "query_grid": (1,)}, 31, 4),
+    ],
+)
+def test_training_contexts_that_a_fit_needs_and_cannot_have_are_refused_by_name_and_length(
+    toy_cells, toy_task, monkeypatch, method, numbers, drawn, length
+):
+    assert toy_cells(method, **numbers), "there is no limit before the data are known"
+    monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: 34 - num_queries)
+    part = method.split("+")[-1].split("[")[0]
+    message = (
+        f"method '{part}' would be fitted on training contexts of {drawn:,} tokens for its evaluation at "
+        f"{length:,}; the longest that can be drawn has 30 (procedural)"
+    )
+    with pytest.raises(UserError) as error:
+        toy_cells(method, **numbers)
+    assert str(error.value) == message
+    monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: drawn)
+    assert toy_cells(method, **numbers), "just long enough"
+
+
+@pytest.mark.parametrize("method", ["longmamba", "vanilla", "mambaextend[scale=0.5]"])
+def test_a_method_that_draws_no_long_training_context_is_not_refused(
+    toy_cells, toy_task, monkeypatch, method
+):
+    monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: 16)
+    assert toy_cells(method)
+
+
+def test_a_training_range_that_the_data_cannot_fill_is_refused_by_name_and_length(
+    toy_cells, toy_task, monkeypatch
+):
+    monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: 34 - num_queries)
+    assert toy_cells("vanilla") and toy_cells("expanded[factor=1.875]")
+    with pytest.raises(UserError) as error:
+        toy_cells("expanded[factor=2]")
+    assert str(error.value) == (
+        "method 'expanded' would be trained on contexts of up to 32 tokens; the longest that can be drawn "
+        "has 30 (procedural)"
+    )
+
+
+def test_a_method_that_does_not_apply_keeps_its_skipped_cell_whatever_it_would_be_fitted_on(
+    toy_cells, toy_task, monkeypatch
+):
+    monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: 30)
+    monkeypatch.setattr(registry.METHODS.load("mambaextend"), "unsupported", lambda self, task: "not here")
+    assert len(toy_cells("mambaextend")) == len(toy_cells("vanilla+mambaextend")) == 1

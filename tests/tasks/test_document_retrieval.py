@@ -173,6 +173,7 @@ def test_more_documents_than_there_are_is_refused_with_the_maximum(task):
         task.eval_set(4, 0).num_tokens(5)
     with pytest.raises(UserError, match="7 documents were asked for; the maximum is 6"):
         task.sample(2, 7, 1, torch.Generator().manual_seed(0))
+    assert task.longest_training(1) == 6 and DocumentRetrieval().longest_training(1) is None
     recipe = replace(RECIPES["smoke"], train_length=4, eval_lengths=(2, 4))
     task.check(recipe)
     with pytest.raises(UserError, match="maximum is 4"):

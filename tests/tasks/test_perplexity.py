@@ -195,3 +195,12 @@ def test_lengths_that_no_book_has_are_refused_with_the_largest_there_is(shelf):
         items = task.eval_set(5, 0)
         items.reach(500)
         items.context(slice(0, 5), 0, 600, 600)
+
+
+def test_the_longest_training_context_is_one_that_can_be_drawn(shelf):
+    task = load(data=shelf)
+    assert load_task(PluginRequest("perplexity", {})).longest_training(100) is None, "no data yet"
+    longest, generator = task.longest_training(100), torch.Generator().manual_seed(0)
+    assert task.sample(2, longest, 100, generator).context["tokens"].shape == (2, longest)
+    with pytest.raises(UserError, match="is longer than every document to train on"):
+        task.sample(2, longest + 1, 100, generator)

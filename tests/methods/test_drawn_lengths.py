@@ -1,0 +1,32 @@
+"""A plan knows before any training which training contexts a calibration will draw."""
+
+import pytest
+
+from lgbench.calibrate import CalibrationData
+from lgbench.registry import METHODS
+
+FITTED = {
+    "decimamba": {16, 32, 64},
+    "longmamba": {16},
+    "mambaextend[steps=1]": {48},
+    "mambaextend[steps=1,fit_length=9]": {9},
+    "mambamodulation[steps=1,fit_at=0.5]": {24},
+}
+
+
+@pytest.mark.parametrize(("text", "lengths"), FITTED.items(), ids=FITTED.keys())
+def test_a_calibration_draws_contexts_of_the_lengths_that_it_announced(bench, text, lengths):
+    made = bench(text, num_layers=2)
+    data = CalibrationData(made.task, made.method, made.recipe, seed=0, earlier={})
+    at = made.method.calibration_length(48, 16)
+    made.method.calibrate(made.model.requires_grad_(False), data, at)
+    assert set(data.digests) == set(made.method.drawn_lengths(at, 16)) == lengths
+
+
+def test_every_method_that_is_fitted_is_tested_here():
+    fitted = {
+        name
+        for name in METHODS.names()
+        if METHODS.load(name)().calibration_length(10_000, 16) is not None and not name.startswith("toy_")
+    }
+    assert fitted == {text.split("[")[0] for text in FITTED}
