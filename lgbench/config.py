@@ -180,6 +180,15 @@ def _plugin_text(name: str, params: Mapping[str, Any]) -> str:
 
     if not isinstance(params, dict):
         raise ValueError(f"parameters of {name} must be a mapping, got {params!r}")
+    parts = name.split("+")
+    if len(parts) > 1:
+        own: dict[str, dict[str, Any]] = {part: {} for part in parts}
+        for key, value in params.items():
+            part, _, parameter = str(key).partition(".")
+            if part not in own or not parameter:
+                raise ValueError(f"parameters of {name} are called {parts[0]}.PARAMETER and so on, not {key}")
+            own[part][parameter] = value
+        return "+".join(_plugin_text(part, own[part]) for part in parts)
     inner = ",".join(f"{key}={write_value(value)}" for key, value in params.items())
     return f"{name}[{inner}]" if inner else name
 

@@ -64,11 +64,15 @@ def merge(
 ) -> tuple[list[PluginRequest], list[PluginRequest]]:
     """Apply the `-p` options to the tasks and methods of a run; they win over what the requests say.
 
+    An option for a method reaches it wherever it is: alone, and as a part of combinations.
+
     Raises:
         UserError: an option is malformed, given twice, or for a plugin that is not in the run or is both a
             task and a method.
     """
-    of_tasks, of_methods = {request.name for request in tasks}, {request.name for request in methods}
+    of_tasks, of_methods = (
+        {part for request in group for part in request.name.split("+")} for group in (tasks, methods)
+    )
     extra: dict[str, dict[str, Any]] = {}
     for text in assignments:
         plugin, key, value = read_assignment(text)
@@ -83,10 +87,17 @@ def merge(
             raise UserError(f"-p {text}: {key} is given twice; a grid is written {plugin}.{key}=VALUE,VALUE")
         extra[plugin][key] = value
     merged = [
-        [PluginRequest(request.name, {**request.params, **extra.get(request.name, {})}) for request in group]
+        [PluginRequest(request.name, {**request.params, **_own(request.name, extra)}) for request in group]
         for group in (tasks, methods)
     ]
     return merged[0], merged[1]
+
+
+def _own(name: str, extra: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Those of the parameters by plugin that are for this one; of a combination, `part.key`."""
+    if "+" not in name:
+        return dict(extra.get(name, {}))
+    return {f"{part}.{key}": v for part in name.split("+") for key, v in extra.get(part, {}).items()}
 
 
 def expand(request: PluginRequest) -> list[PluginRequest]:

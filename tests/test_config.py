@@ -75,6 +75,18 @@ def test_plugins_in_yaml_may_be_mappings_from_names_to_parameters(write):
     ]
 
 
+def test_parameters_of_a_combination_in_yaml_are_called_part_dot_parameter(write):
+    path = write(
+        "task: a\nmethod: {first+second: {first.low: [1, 2], second.rate: 0.5}, first+third: null}\n"
+    )
+    _, methods = load_config(path, {"param": ["third.size=3"]}).requests()
+    assert [(m.name, dict(m.params)) for m in methods] == [
+        ("first+second", {"first.low": 1, "second.rate": 0.5}),
+        ("first+second", {"first.low": 2, "second.rate": 0.5}),
+        ("first+third", {"third.size": 3}),
+    ]
+
+
 def test_parameters_given_apart_win_and_several_values_are_a_grid():
     options = {"task": ["a"], "method": ["m[low=1,high=9],n"], "param": ["m.low=2,3", "a.size=4"]}
     tasks, methods = load_config(None, options).requests()
@@ -128,6 +140,7 @@ def test_a_value_that_an_option_may_not_have_is_one_line_with_the_option_and_the
         ("", "must be a mapping such as 'task: omniglot', got NoneType"),
         ("taks: omniglot", "no option 'taks'. There are: task, "),
         ("task: 7", "--task: expected a name, a list of names or a mapping"),
+        ("method: {a+b: {low: 7}}", "parameters of a+b are called a.PARAMETER and so on, not low"),
         ("task: {omniglot: 7}", "--task: parameters of omniglot must be a mapping, got 7"),
         ("seeds: many", "--seeds: takes whole numbers"),
         ("\x00", "is not YAML: "),

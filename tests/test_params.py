@@ -175,6 +175,18 @@ def test_assignments_reach_their_plugin_and_win_over_brackets() -> None:
     ]
 
 
+def test_an_assignment_reaches_a_method_alone_and_as_a_part_of_combinations() -> None:
+    _, methods = merge(["a.low=2", "b.high=1,2"], [], parse_plugins("a,a[low=1,note=x]+b,b+c,c"))
+    assert methods == [
+        PluginRequest("a", {"low": 2}),
+        PluginRequest("a+b", {"a.low": 2, "a.note": "x", "b.high": [1, 2]}),
+        PluginRequest("b+c", {"b.high": [1, 2]}),
+        PluginRequest("c", {}),
+    ]
+    with pytest.raises(UserError, match=r"'d' is not in this run\. It has: a, b, c, pictures\."):
+        merge(["d.low=1"], parse_plugins("pictures"), parse_plugins("a+b,c"))
+
+
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
