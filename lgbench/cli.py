@@ -120,7 +120,7 @@ def run(
         raise typer.Exit(1 if prepared.broken else 0)
     outcome = runner.launch(settings, prepared, console)
     if outcome.finished + outcome.skipped_as_done:
-        for table in summary_table([settings.results]):
+        for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
             console.print(table)
     typer.echo(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
     if outcome.failed:

@@ -67,6 +67,18 @@ def test_finished_cells_are_skipped_unless_forced(toy):
     assert "training toy_average vanilla" in forced.stdout and "Finished already" not in forced.stdout
 
 
+def test_a_run_prints_the_tables_of_its_own_boards_alone(toy, lgbench):
+    def tables(result):
+        return sum(line.split()[:1] == ["chance"] for line in result.stdout.splitlines())
+
+    toy("--method", "vanilla")
+    other = toy("--method", "prepended", "-p", "toy_average.noise=0.25")
+    assert tables(other) == 1 and "vanilla" not in other.stdout
+    again = toy("--method", "vanilla")
+    assert tables(again) == 1 and "prepended" not in again.stdout
+    assert tables(lgbench("report")) == 2
+
+
 def test_hyphens_in_names_count_as_underscores(toy):
     assert toy("--method", "toy-shrink").exit_code == 0
     assert {r["method"] for r in rows()} == {"toy_shrink"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,8 +97,10 @@ class Results:
     warnings: list[str]
 
 
-def load(roots: Sequence[Path]) -> Results:
+def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results:
     """Read results folders and combine seeds and items.
+
+    With `cells`, keys of cells that have rows, only the boards that these belong to.
 
     Raises:
         UserError: a folder does not exist, or there is not one readable row in any of them.
@@ -114,6 +116,8 @@ def load(roots: Sequence[Path]) -> Results:
     rows = reading.table.to_pandas()
     text = [field.name for field in reading.table.schema if field.type == pa.string()]
     rows[text] = rows[text].fillna("")
+    if cells is not None:
+        rows = rows.merge(rows.loc[rows["cell"].isin(cells), BOARD[:-1]].drop_duplicates())
     measured = (rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))
     rows["outcome"] = rows["status"].str.replace("_", " ")
     rows.loc[(rows["status"] == "ok") & ~measured, "outcome"] = "value is not a finite number"

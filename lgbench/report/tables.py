@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
 
 
-def summary_table(roots: Sequence[Path]) -> list[Table]:
+def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -> list[Table]:
     """Terminal tables of results folders, one a task, data set, preset and metric, and of failures.
+
+    With `cells`, keys of cells, only those that one of these cells belongs to.
 
     Rows are methods, columns a readable subset of the evaluation lengths; a value is the mean over seeds and
     items, under it half of its 95 % interval; the best of a column is bold; the last row is the best answer
@@ -28,7 +30,7 @@ def summary_table(roots: Sequence[Path]) -> list[Table]:
     Raises:
         UserError: a folder does not exist, or there are no results in them.
     """
-    results = load(roots)
+    results = load(roots, cells)
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables

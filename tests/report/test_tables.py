@@ -13,6 +13,7 @@ from lgbench.report.wording import (
     format_rate,
     format_value,
 )
+from lgbench.store import read
 
 
 def printed(tables, width=80):
@@ -117,3 +118,21 @@ def test_subset_of_lengths_is_even_and_keeps_the_longest(anchor):
 )
 def test_numbers_read_as_people_write_them(shown, expected):
     assert shown == expected
+
+
+def test_tables_of_some_cells_are_those_of_their_boards_with_all_that_they_are_compared_with(
+    root, store, store_missing
+):
+    store(root, label="prepended")
+    cells = {r["cell"] for r in read([root]).table.to_pylist()}
+    store(root)
+    store(root, task="passkey", metric="accuracy", higher_is_better=True)
+    store(root, preset="paper")
+    store_missing(root, label="truncated[low=512]", reason="of the same board")
+    store_missing(root, task="passkey", label="truncated", reason="of another board")
+    assert len(summary_table([root])) == 4
+    tables = summary_table([root], cells)
+    assert [str(table.title).split(":")[0] for table in tables] == ["omniglot, data", "Not measured"]
+    text = printed(tables, width=160)
+    assert "vanilla" in text and "prepended" in text
+    assert "of the same board" in text and "of another board" not in text
