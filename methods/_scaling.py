@@ -83,8 +83,6 @@ class Scaling(Method):
 
     key = ""
     """Name of the scales among fitted parameters."""
-    highest = float("inf")
-    """Largest scale in `as_released`."""
     trains_like = "vanilla"
     calibration_free = frozenset({"fit_at", "fit_length"})
 
@@ -133,10 +131,14 @@ class Scaling(Method):
             learning_rate=params.learning_rate or rate,
             steps=params.steps,
             low=FLOOR,
-            high=self.highest if released else float("inf"),
+            high=self.highest(model) if released else float("inf"),
             keep_best=not released,
         )
         return {self.key: scales}
+
+    def highest(self, model: Model) -> float:
+        """Largest scale in `as_released`."""
+        return float("inf")
 
     def lowest_start(self, model: Model) -> float:
         """`as_released` draws first scales between this and 1."""

@@ -211,7 +211,9 @@ def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_
         ("mambaextend[protocol=as_released,calibrator=backprop]", "mamba", ("backprop", "channel", 30), 0.0),
         ("mambaextend[protocol=as_released,calibrator=backprop,granularity=global,steps=2]", "mamba",
          ("backprop", "global", 2), 0.0),
-        ("mambamodulation[protocol=as_released,map=power]", "mamba", ("spsa", "layer", 30), 0.75),
+        ("mambamodulation[protocol=as_released]", "mamba", ("spsa", "layer", 30), 0.75),
+        ("mambamodulation[protocol=as_released,calibrator=backprop]", "mamba2",
+         ("backprop", "channel", 30), 0.0),
         ("mambamodulation[protocol=as_released,map=power,calibrator=backprop]", "mamba",
          ("backprop", "channel", 30), 1.0),
         ("mambaextend", "mamba", ("backprop", "layer", 30), None),
@@ -242,6 +244,30 @@ def test_as_released_takes_the_released_program_of_its_calibrator(
         assert start.min() < lowest + 0.05
 
 
+@pytest.mark.parametrize("backbone", ["mamba", "mamba2"])
+@pytest.mark.parametrize("calibrator", ["spsa", "backprop"])
+def test_released_modulation_has_the_map_and_the_cap_of_its_backbone_and_calibrator(
+    bench, toy_cells, toy_task, backbone, calibrator, monkeypatch
+):
+    text = f"mambamodulation[protocol=as_released,calibrator={calibrator}]"
+    made, seen = bench(text, backbone=backbone), {}
+    for name in ("spsa", "adamw"):
+        fit = lambda objective, start, **options: seen.update(options) or start  # noqa: E731
+        monkeypatch.setitem(type(made.method).calibrate.__globals__, name, fit)
+    made.method.calibrate(made.model, CalibrationData(toy_task, made.method, made.recipe, 0, {}), 16)
+    assert seen["low"] == 0.01
+    assert seen["high"] == (1.0 if (backbone, calibrator) == ("mamba", "spsa") else math.inf)
+    kind = "linear" if (backbone, calibrator) == ("mamba2", "backprop") else "power"
+    A = -torch.tensor([0.01, 4.0]) if backbone == "mamba2" else -torch.tensor([[0.01, 4.0]])
+    made.model.intervention.use({made.method.key: torch.full((1, 1), 0.5)})
+    wanted = [0.005, 2.0] if kind == "linear" else [0.1, 2.0]
+    torch.testing.assert_close(made.model.intervention.transition(0, A).flatten(), -torch.tensor(wanted))
+    other = {"linear": "power", "power": "linear"}[kind]
+    toy_cells(text.replace("]", f",map={kind}]"), backbone=[backbone])
+    with pytest.raises(UserError, match=f"has map={kind} on {backbone} with calibrator={calibrator}, not"):
+        toy_cells(text.replace("]", f",map={other}]"), backbone=[backbone])
+
+
 @pytest.mark.parametrize(
     "typed, shortest",
     [
@@ -252,6 +278,10 @@ def test_as_released_takes_the_released_program_of_its_calibrator(
          "mambaextend[granularity=layer,calibrator=backprop,protocol=as_released]"),
         ("decimamba[layers=[[1]]]+mambaextend[protocol=as_released]", None),
         ("mambaextend[calibrator=spsa]", None),
+        ("mambamodulation[protocol=as_released,map=linear]",
+         "mambamodulation[protocol=as_released,map=linear]"),
+        ("mambamodulation[protocol=as_released,calibrator=backprop]",
+         "mambamodulation[calibrator=backprop,protocol=as_released]"),
     ],
 )  # fmt: skip
 def test_labels_of_released_settings_are_short_and_read_as_the_same_settings(typed, shortest):
@@ -272,7 +302,8 @@ def test_labels_of_released_settings_are_short_and_read_as_the_same_settings(typ
         ("mambamodulation[scale=-1]", "scale must be above 0"),
         ("mambaextend[items=0]", "items must be at least 1"),
         ("mambaextend[fit_at=0]", "fit_at must be above 0"),
-        ("mambamodulation[protocol=as_released]", "the released code has map=power"),
+        ("mambamodulation[protocol=as_released,map=linear]", "has map=power on mamba with calibrator=spsa"),
+        ("mambamodulation[map=cubic]", "map must be linear or power or released"),
         ("mambaextend[map=power]", "has no parameter 'map'"),
     ],
 )
