@@ -163,9 +163,9 @@ def fit_lengths(
         on_progress: told what is fitted next.
     """
     parts = method.parts(name)
-    lengths = sorted(evaluated_lengths(recipe))
-    wanted = {n: tuple(p.calibration_length(n, recipe.train_length) for _, p in parts) for n in lengths}
-    wanted = {n: plan for n, plan in wanted.items() if any(at is not None for at in plan)}
+    wanted = {
+        n: plan for n, plan in fitted_lengths(method, recipe).items() if any(at is not None for at in plan)
+    }
     if not wanted:
         return {}
     model.eval().requires_grad_(False)
@@ -191,6 +191,16 @@ def fit_lengths(
                 fit = fit + _load_or_fit(path, part, model, data, at)
         fits[plan] = fit
     return {length: fits[plan] for length, plan in wanted.items()}
+
+
+def fitted_lengths(method: Method, recipe: Recipe) -> dict[int, tuple[int | None, ...]]:
+    """By each evaluated length, the one that each part of a method is fitted for; None for one that is not.
+
+    Behind a window a part is fitted for the length that it is told.
+    """
+    train_length, parts = recipe.train_length, [part for _, part in method.parts("")]
+    told = {n: n - method.first_token(n, train_length) for n in sorted(evaluated_lengths(recipe))}
+    return {n: tuple(part.calibration_length(told[n], train_length) for part in parts) for n in told}
 
 
 def evaluated_lengths(recipe: Recipe) -> set[int]:

@@ -88,8 +88,15 @@ class _Combined(Method):
         return next((reason for _, part in self._parts if (reason := part.unsupported(task))), None)
 
     def assumed_length(self, length: int, train_length: int) -> int | None:
-        """Of the last part that assumes one."""
-        found = [part.assumed_length(length, train_length) for _, part in self._parts]
+        """Of the last part that assumes one, given what it is told: behind a window, the window's length.
+
+        The window itself knows the whole length, and counts where no other part assumes one.
+        """
+        told = length - self.first_token(length, train_length)
+        cutting = [part for _, part in self._parts if part.first_token(length, train_length)]
+        others = [part for _, part in self._parts if part not in cutting]
+        found = [part.assumed_length(length, train_length) for part in cutting]
+        found += [part.assumed_length(told, train_length) for part in others]
         return next((n for n in reversed(found) if n is not None), None)
 
     def first_token(self, length: int, train_length: int) -> int:

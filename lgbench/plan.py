@@ -10,7 +10,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from lgbench.calibrate import evaluated_lengths
+from lgbench.calibrate import fitted_lengths
 from lgbench.errors import UserError
 from lgbench.method import Method
 from lgbench.models import backbone_class
@@ -280,9 +280,8 @@ def _check_fits(recipe: Recipe, task: Task, method: str) -> None:
 def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:
     """Refuse lengths at which a method cannot be fitted, since that would show after the training only."""
     longest = task.longest_training(recipe.train_queries[1])
-    for part_name, part in method.parts(name):
-        for length in sorted(evaluated_lengths(recipe)):
-            at = part.calibration_length(length, recipe.train_length)
+    for length, fitted_at in fitted_lengths(method, recipe).items():
+        for (part_name, part), at in zip(method.parts(name), fitted_at, strict=True):
             for drawn in () if at is None else part.drawn_lengths(at, recipe.train_length):
                 if drawn < task.min_length:
                     raise UserError(

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 
+from lgbench.calibrate import fit_lengths
 from lgbench.store import read
 
 
@@ -51,3 +53,51 @@ def test_rows_say_what_was_kept_and_training_is_that_of_vanilla(toy_cells, run_t
     assert rows["last_window", 16]["kept_tokens"] == rows["vanilla", 48]["kept_tokens"] == ""
     assert rows["last_window", 48]["needs_length"] and rows["last_window", 48]["assumed_length"] == 48
     assert not rows["vanilla", 48]["needs_length"] and rows["vanilla", 48]["assumed_length"] is None
+
+
+@pytest.mark.parametrize("text", ["slow_clock+last_window", "last_window+decimamba[layers=1,l_base=8]"])
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_a_part_behind_the_window_is_told_the_length_that_the_row_says(bench, monkeypatch, text, factor):
+    made, seen = bench(text.replace("last_window", f"last_window[factor={factor}]")), []
+    begin = made.model.intervention.begin
+
+    def watched(mode, length, num_protected):
+        seen.append(length)
+        begin(mode, length, num_protected)
+
+    monkeypatch.setattr(made.model.intervention, "begin", watched)
+    made.values()
+    assert set(seen) == {made.method.assumed_length(n, 16) for n in (1, 5, 16, 48)}
+    assert made.method.assumed_length(48, 16) == 16 * factor
+
+
+def test_the_window_assumes_a_length_where_no_other_part_does(bench):
+    for text in ("last_window", "last_window+vanilla", "vanilla+last_window", "longmamba+last_window"):
+        assert bench(text).method.assumed_length(48, 16) == 48, text
+    assert bench("last_window[factor=2.5]+longmamba").method.assumed_length(48, 16) == 40
+
+
+@pytest.mark.parametrize(
+    ("text", "fitted_at"),
+    [
+        ("last_window+mambaextend[steps=1,items=2]", 16),
+        ("last_window[factor=2]+mambaextend[steps=1,items=2]", 32),
+        ("longmamba[items=2]+last_window", None),
+        ("longmamba[items=2]+last_window[factor=2]", 32),
+    ],
+)
+def test_a_part_behind_the_window_is_fitted_for_the_length_that_it_is_told(
+    bench, toy_task, tmp_path, monkeypatch, text, fitted_at
+):
+    made, asked = bench(text, num_layers=2, eval_lengths=(48,)), []
+    for _, part in made.method.parts(text):
+        calibrate = part.calibrate
+        monkeypatch.setattr(
+            part, "calibrate", lambda m, d, at, run=calibrate: (asked.append(at), run(m, d, at))[1]
+        )
+    fits = fit_lengths(made.model, toy_task, made.method, made.recipe, name=text, seed=0, folder=tmp_path)
+    if fitted_at is None:
+        assert fits == {} and asked == []
+    else:
+        assert set(fits) == {48} and asked == [fitted_at]
+        assert made.method.assumed_length(48, 16) == fitted_at
