@@ -12,10 +12,8 @@ idle, time is cut into chunks and there are three passes:
 3. *finish*: every chunk runs again from there and writes its outputs.
 
 The backward is the same three passes in reversed time, on the adjoint of the state. The forward leaves every
-`SAVE_EVERY`-th state; the backward recomputes the others. With 16 states and many channels, the forward needs
-no chunks: several lanes share a channel, see `scan_triton_lanes`. All sums have a fixed order, there are no
-atomics, and how things are cut up depends on shapes and types alone: the same input gives the same bits.
-Offsets are 64 bit.
+`SAVE_EVERY`-th state; the backward recomputes the others. All sums have a fixed order, there are no atomics,
+and the number of chunks depends on the shapes alone: the same input gives the same bits. Offsets are 64 bit.
 
 Source: recurrence of Gu and Dao, arXiv:2312.00752, Algorithm 2; chunks with carried states as in Blelloch
 (1990), "Prefix sums and their applications"; the kernels are our own.
@@ -28,10 +26,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lgbench.ops.launch import launch
 from lgbench.ops.scan_triton_backward import adjoint_summary_kernel, backward_kernel
 from lgbench.ops.scan_triton_forward import BLOCK, carry_kernel, forward_kernel, padded_states
-from lgbench.ops.scan_triton_lanes import forward_lanes_kernel
 
 # Programs of one warp that an H100 runs at once: 16 and 8 on each of its 132 multiprocessors, as registers
 # allow. Constants, not read off the device, so that chunks, and every rounding, are the same anywhere.
@@ -41,9 +37,8 @@ FORWARD_TILE_STATES = 64  # steps × states that a lane works on at once
 BACKWARD_TILE_STATES = 32
 SAVE_EVERY = 16  # steps between the states kept for the backward
 CARRY_TILE = 256  # chunks carried over at once
-LANES = 4  # of a channel in the forward, where `share_lanes` says so
-LANES_WARPS = 4  # of a program there
-LANES_LEAST = 1024  # warps; with fewer, chunks of time serve better
+
+_COMPILED = {}
 
 
 class Plan(NamedTuple):
@@ -75,16 +70,6 @@ def plan(batch: int, length: int, channels: int, states: int, backward: bool) ->
     steps = max(_cdiv(length, wanted), 2 * SAVE_EVERY)
     chunk = _cdiv(steps, SAVE_EVERY) * SAVE_EVERY
     return Plan(tile, chunk, _cdiv(length, chunk))
-
-
-def share_lanes(batch: int, channels: int, states: int, dtype: torch.dtype) -> bool:
-    """Whether the forward shares the states of a channel among lanes: where that was measured to be faster.
-
-    Args:
-        batch, channels, states: B, E, N.
-        dtype: of x, B and C.
-    """
-    return states == 16 and dtype == torch.bfloat16 and batch * _cdiv(channels * LANES, 32) >= LANES_LEAST
 
 
 def scan(
@@ -130,19 +115,18 @@ def scan(
         return x.clone(), state
     if mask is not None:
         mask = mask.to(torch.uint8).contiguous()
-    tensors = (x, delta, A, B, C, D, z, h0, mask, delta_bias)
-    if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors]):
-        return _SelectiveScan.apply(*tensors, softplus)
-    y, state, _ = _forward(*_laid_out(*tensors), softplus, False)
-    return y, state
+    return _SelectiveScan.apply(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus)
 
 
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus):
-        tensors = _laid_out(x, delta, A, B, C, D, z, h0, mask, delta_bias)
-        y, state, saved = _forward(*tensors, softplus, True)
-        x, delta, A, B, C, D, z, h0, mask, delta_bias = tensors
+        x, delta, z, B, C = (_rows(t) for t in (x, delta, z, B, C))
+        A, D, h0, delta_bias = (None if t is None else t.contiguous() for t in (A, D, h0, delta_bias))
+        with torch.cuda.device_of(x):
+            y, state, saved = _forward(
+                x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, any(ctx.needs_input_grad)
+            )
         ctx.save_for_backward(x, delta, A, B, C, D, z, mask, delta_bias, saved)
         ctx.softplus, ctx.h0_dtype = softplus, None if h0 is None else h0.dtype
         ctx.set_materialize_grads(False)
@@ -154,22 +138,13 @@ class _SelectiveScan(torch.autograd.Function):
         x = ctx.saved_tensors[0]
         grad_y = torch.zeros_like(x) if grad_y is None else _rows(grad_y)
         grad_state = None if grad_state is None else grad_state.contiguous()
-        return _backward(*ctx.saved_tensors, ctx.softplus, ctx.h0_dtype, grad_y, grad_state)
-
-
-def _laid_out(x, delta, A, B, C, D, z, h0, mask, delta_bias):
-    """The same tensors as the kernels read them."""
-    x, delta, z, B, C = _rows(x), _rows(delta), _rows(z), _rows(B), _rows(C)
-    A, D, h0, delta_bias = [None if t is None else t.contiguous() for t in (A, D, h0, delta_bias)]
-    return x, delta, A, B, C, D, z, h0, mask, delta_bias
+        with torch.cuda.device_of(x):
+            return _backward(*ctx.saved_tensors, ctx.softplus, ctx.h0_dtype, grad_y, grad_state)
 
 
 def _rows(t: Tensor | None) -> Tensor | None:
     """The same values with last stride 1 and one stride for `(batch, length)`, copied only where needed."""
-    if t is None:
-        return t
-    batch, step, number = t.stride()
-    if number == 1 and (t.shape[0] == 1 or batch == t.shape[1] * step):
+    if t is None or (t.stride(2) == 1 and (t.shape[0] == 1 or t.stride(0) == t.shape[1] * t.stride(1))):
         return t
     return t.contiguous()
 
@@ -178,44 +153,24 @@ def _forward(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus, need_grad)
     """y `(B, L, E)`, final state `(B, E, N)`, saved states `(B, ceil(L / SAVE_EVERY), N, E)` or None."""
     batch, length, channels = x.shape
     states = A.shape[1]
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    tile, chunk, num_chunks = plan(batch, length, channels, states, False)
+    y = x.new_empty(x.shape)
     state = _f32(x, batch, channels, states)
     saved = _f32(x, batch, _cdiv(length, SAVE_EVERY), states, channels) if need_grad else None
-    mask_stride = 0 if mask is None or mask.dim() == 1 else length
-    traits = (x.device, need_grad, *_types(x, delta, z, B, C, A, D, delta_bias, mask, h0))
-    if x.dtype == B.dtype == C.dtype and share_lanes(batch, channels, states, x.dtype):
-        tensors = (x, delta, z, y, _aligned(B), _aligned(C), A, D, delta_bias, mask, h0, state, saved)
-        _forward_lanes(tensors, mask_stride, softplus, traits)
-        return y, state, saved
-    tile, chunk, num_chunks = plan(batch, length, channels, states, False)
     summary = _f32(x, batch, num_chunks, states + 1, channels) if num_chunks > 1 else state
-    numbers = (length, chunk, num_chunks, mask_stride)
-    shape = (channels, states, padded_states(states), BLOCK, tile, SAVE_EVERY)
-    sizes = (*shape, *_strides(x, delta, z, B, C), softplus)
+    numbers = (length, chunk, num_chunks, 0 if mask is None or mask.dim() == 1 else length)
+    sizes = (
+        channels, states, padded_states(states), BLOCK, tile, SAVE_EVERY, x.stride(1), delta.stride(1),
+        0 if z is None else z.stride(1), B.stride(1), C.stride(1), softplus,
+    )  # fmt: skip
     programs = batch * _cdiv(channels, BLOCK)
     if num_chunks > 1:
         tensors = (x, delta, None, None, B, None, A, None, delta_bias, mask, None, None, summary, None)
-        launch(forward_kernel, programs * (num_chunks - 1), tensors, numbers, (*sizes, False), traits=traits)
-        _carry(summary, A, h0, False, traits)
+        _launch(forward_kernel, programs * (num_chunks - 1), tensors, numbers, (*sizes, False))
+        _carry(summary, A, h0, reverse=False)
     tensors = (x, delta, z, y, B, C, A, D, delta_bias, mask, h0, state, summary, saved)
-    launch(forward_kernel, programs * num_chunks, tensors, numbers, (*sizes, True), traits=traits)
+    _launch(forward_kernel, programs * num_chunks, tensors, numbers, (*sizes, True))
     return y, state, saved
-
-
-def _forward_lanes(
-    tensors: tuple[Tensor | None, ...], mask_stride: int, softplus: bool, traits: tuple
-) -> None:
-    """Run `forward_lanes_kernel`, whose tensors these are."""
-    batch, length, channels = tensors[0].shape
-    x, delta, z, _, B, C, A = tensors[:7]
-    programs = batch * _cdiv(channels * LANES, 32 * LANES_WARPS)
-    # A multiprocessor holds 3 programs with 168 registers a thread, or 4 slower ones with 128.
-    few = 4 * _cdiv(programs, 3 * 132) <= 5 * _cdiv(programs, 4 * 132)
-    shape = (channels, A.shape[1], LANES, LANES_WARPS, SAVE_EVERY // 2)
-    launch(
-        forward_lanes_kernel, programs, tensors, (length, mask_stride),
-        (*shape, *_strides(x, delta, z, B, C), softplus), LANES_WARPS, traits, 168 if few else 128,
-    )  # fmt: skip
 
 
 def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dtype, grad_y, grad_state):
@@ -228,38 +183,33 @@ def _backward(x, delta, A, B, C, D, z, mask, delta_bias, saved, softplus, h0_dty
     small = _f32(x, batch * num_chunks, (states + 2) * channels)
     summary = _f32(x, batch, num_chunks, states + 1, channels) if num_chunks > 1 else small
     mask_stride = 0 if mask is None or mask.dim() == 1 else length
-    xs, deltas, zs, Bs, Cs = _strides(x, delta, z, B, C)
+    z_stride = 0 if z is None else z.stride(1)
     shape = (channels, states, padded, BLOCK, tile)
-    types = _types(x, delta, z, B, C, A, D, delta_bias, mask, grad_y, grad_state)
-    traits = (x.device, h0_dtype is None, *types)
     if num_chunks > 1:
-        launch(
+        _launch(
             adjoint_summary_kernel, programs * (num_chunks - 1),
             (delta, z, grad_y, C, A, delta_bias, mask, summary), (length, chunk, num_chunks, mask_stride),
-            (*shape, deltas, zs, grad_y.stride(1), Cs, softplus), traits=traits,
+            (*shape, delta.stride(1), z_stride, grad_y.stride(1), C.stride(1), softplus),
         )  # fmt: skip
-        _carry(summary, A, grad_state, True, traits)
-    dx, ddelta, dz = (
-        None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (x, delta, z)
-    )
+        _carry(summary, A, grad_state, reverse=True)
+    dx, ddelta, dz = (None if t is None else t.new_empty(t.shape) for t in (x, delta, z))
     dBC = _f32(x, 2, blocks, batch, length, states)
     dh0 = None if h0_dtype is None else _f32(x, batch, channels, states)
     scratch = _f32(x, programs * num_chunks, SAVE_EVERY // tile * padded * BLOCK)
-    launch(
+    _launch(
         backward_kernel, programs * num_chunks,
         (x, delta, z, grad_y, B, C, A, D, delta_bias, mask, saved, summary, grad_state, scratch,
          dx, ddelta, dz, dBC, small, dh0),
         (length, chunk, num_chunks, batch, mask_stride),
-        (*shape, SAVE_EVERY, xs, deltas, zs, grad_y.stride(1), Bs, Cs, softplus), traits=traits,
+        (*shape, SAVE_EVERY, x.stride(1), delta.stride(1), z_stride, grad_y.stride(1), B.stride(1),
+        C.stride(1), softplus),
     )  # fmt: skip
-    dBC = dBC.view(2, batch, length, states) if blocks == 1 else dBC.sum(1)
-    dB, dC = _as(dBC, B.dtype).unbind(0) if B.dtype == C.dtype else (dBC[0].to(B.dtype), dBC[1].to(C.dtype))
+    dB, dC = dBC[:, 0] if blocks == 1 else dBC.sum(1)
     dA, dD, dbias = small.sum(0).split([states * channels, channels, channels])
     return (
-        dx, ddelta, _as(dA.view(channels, states), A.dtype), dB, dC,
-        None if D is None else _as(dD, D.dtype), dz, None if dh0 is None else _as(dh0, h0_dtype), None,
-        None if delta_bias is None else _as(dbias, delta_bias.dtype), None,
+        dx, ddelta, dA.view(channels, states).to(A.dtype), dB.to(B.dtype), dC.to(C.dtype),
+        None if D is None else dD.to(D.dtype), dz, None if dh0 is None else dh0.to(h0_dtype), None,
+        None if delta_bias is None else dbias.to(delta_bias.dtype), None,
     )  # fmt: skip
 
 
@@ -271,31 +221,27 @@ def _f32(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty(shape, dtype=torch.float32)
 
 
-def _as(t: Tensor, dtype: torch.dtype) -> Tensor:
-    return t if t.dtype == dtype else t.to(dtype)
-
-
-def _aligned(t: Tensor) -> Tensor:
-    """The same values with each lane's part of a row at a multiple of its size, copied only where needed."""
-    if t.data_ptr() % 16 == 0 and t.stride(1) % (t.shape[2] // LANES) == 0:
-        return t
-    return t.clone(memory_format=torch.contiguous_format)
-
-
-def _strides(*tensors: Tensor | None) -> list[int]:
-    """From one row to the next."""
-    return [0 if t is None else t.stride(1) for t in tensors]
-
-
-def _types(*tensors: Tensor | None) -> list[torch.dtype | None]:
-    return [None if t is None else t.dtype for t in tensors]
-
-
-def _carry(summary: Tensor, A: Tensor, outer: Tensor | None, reverse: bool, traits: tuple) -> None:
+def _carry(summary: Tensor, A: Tensor, outer: Tensor | None, reverse: bool) -> None:
     """Turn the chunks' summaries into what leaves each of them, in place."""
     batch, num_chunks, rows, channels = summary.shape
     tile = min(1 << (num_chunks - 1).bit_length(), CARRY_TILE)
     columns = max(8, min(32, 2048 // tile))
     programs = _cdiv((rows - 1) * channels, columns) * batch
     sizes = (channels, rows - 1, tile, columns, reverse)
-    launch(carry_kernel, programs, (summary, A, outer), (num_chunks,), sizes, 4, traits)
+    _launch(carry_kernel, programs, (summary, A, outer), (num_chunks,), sizes, num_warps=4)
+
+
+def _launch(kernel, programs, tensors, numbers, sizes, num_warps=1) -> None:
+    """Run a kernel; from the second time on without Triton's look-up of it, which takes longer than the run.
+
+    Args:
+        tensors, numbers, sizes: its arguments in order: pointers or None, integers, compile-time constants.
+    """
+    types = tuple(None if t is None else t.dtype for t in tensors)
+    key = (kernel.__name__, tensors[0].device, types, sizes)
+    compiled = _COMPILED.get(key)
+    if compiled is None:
+        _COMPILED[key] = kernel[(programs,)](*tensors, *numbers, *sizes, num_warps=num_warps)
+    else:
+        pointers = [None if t is None else t.data_ptr() for t in tensors]  # Triton looks up a tensor's slowly
+        compiled[(programs, 1, 1)](*pointers, *numbers, *sizes)
