@@ -93,9 +93,7 @@ class CalibrationData:
         generator = torch.Generator(self._device).manual_seed(seed)
         batch = self._sample(num_items, length, self.num_queries, generator)
         self._told[_length(batch.context)] = self._context_tokens(length)
-        present = batch.context.get("mask")
-        context = num_items * _length(batch.context) if present is None else int(present.sum())
-        self.tokens += context + num_items * _length(batch.queries)
+        self.tokens += int(batch.num_tokens())
         self.digests.setdefault(length, []).extend(
             zip(_digests(batch.context, HEAD), _digests(batch.context), strict=True)
         )

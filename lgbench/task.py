@@ -42,6 +42,12 @@ class Batch:
     queries: Tensors
     targets: Tensor
 
+    def num_tokens(self) -> int | Tensor:
+        """Of contexts and queries, padding not counted; where there is padding a tensor on its device."""
+        first, queries = next(iter(self.context.values())), next(iter(self.queries.values()))
+        context = self.context["mask"].sum() if "mask" in self.context else first.shape[0] * first.shape[1]
+        return context + queries.shape[0] * queries.shape[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:

@@ -164,7 +164,7 @@ class Trainer:
             batch = self.task.sample_stage(*asked, self.recipe.stages[stage])
         else:
             batch = self.task.sample(*asked)
-        self._tokens += count_tokens(batch)
+        self._tokens += batch.num_tokens()
         return batch
 
     def compute(
@@ -277,14 +277,6 @@ class Trainer:
         self._tokens.fill_(facts["tokens"])
         self.history = [tuple(pair) for pair in facts["history"]]
         return True
-
-
-def count_tokens(batch: Batch) -> int | Tensor:
-    """Tokens of contexts and queries, padding not counted; on the device where there is any."""
-    present = batch.context.get("mask")
-    first, queries = next(iter(batch.context.values())), next(iter(batch.queries.values()))
-    context = first.shape[0] * first.shape[1] if present is None else present.sum()
-    return context + queries.shape[0] * queries.shape[1]
 
 
 def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:

@@ -61,9 +61,11 @@ def chunk_adjoints(
         tile = TILES - 1 - back
         fetched |= ahead
         fetched_grad |= ahead_grad
-        next = tl.maximum(tile - 1, 0)
-        ahead = _fetch(rows, next, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E, False)
-        ahead_grad = _fetch(grad_out, next, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True)
+        upcoming = tl.maximum(tile - 1, 0)
+        ahead = _fetch(rows, upcoming, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E, False)
+        ahead_grad = _fetch(
+            grad_out, upcoming, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True
+        )
         places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         z = tl.where(inside[None, :, :], _own(rows + 2 * E + 2 * N + 4, at, E), FAR_BELOW)

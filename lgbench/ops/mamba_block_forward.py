@@ -105,8 +105,10 @@ def chunk_ends(
     fetched = ahead
     for tile in tl.range(TILES, num_stages=1):
         fetched |= ahead
-        next = tl.minimum(tile + 1, TILES - 1)
-        ahead = _fetch(rows, next, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E, False)
+        upcoming = tl.minimum(tile + 1, TILES - 1)
+        ahead = _fetch(
+            rows, upcoming, length, num_chunks, total_chunks, 0, 2 * E + N, ROW, T, W, TILES, E, False
+        )
         places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)

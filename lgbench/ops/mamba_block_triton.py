@@ -184,9 +184,7 @@ def backward(
         (eps, *places), (*_sizes(w), cut.tile, cut.warps, cut.chunk // cut.tile), cut.warps,
         registers=cut.registers_gradients,
     )  # fmt: skip
-    launch(
-        add_rows, triton.cdiv(sum(sizes), 32), (partials, total), partials.shape, (128, 32), 8
-    )  # fmt: skip
+    launch(add_rows, triton.cdiv(sum(sizes), 32), (partials, total), partials.shape, (128, 32), 8)
     grads = Weights(*(part.view_as(weight) for part, weight in zip(total.split(sizes), w, strict=True)))
     return grad_tokens, grads, grad_h0
 

@@ -54,7 +54,7 @@ def pieces(model, inputs, cuts, state=None, mask=None):
     return torch.cat(hidden, dim=1), state
 
 
-def close(got, wanted):
+def assert_close(got, wanted):
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def close(got, wanted):
 @pytest.mark.parametrize("cuts", [(20,), (1, 2, 3), (7, 8, 31, 39), tuple(range(1, 40))], ids=str)
 def test_pieces_with_carried_state_give_the_same_as_the_whole(position, cuts):
     model, inputs = lively(position), tokens()
-    close(pieces(model, inputs, cuts)[0], advance(model, inputs).hidden)
+    assert_close(pieces(model, inputs, cuts)[0], advance(model, inputs).hidden)
 
 
 @every_position
@@ -70,9 +70,9 @@ def test_thin_slices_of_the_bias_change_nothing(position, monkeypatch):
     model, inputs = lively(position), tokens()
     whole = advance(model, inputs).hidden
     monkeypatch.setattr(decoder, "QUERY_SLICE", 7)
-    close(pieces(model, inputs, (3, 30))[0], whole)
+    assert_close(pieces(model, inputs, (3, 30))[0], whole)
     monkeypatch.setattr(decoder, "BIAS_ELEMENTS", 1)
-    close(pieces(model, inputs, (3, 30))[0], whole)
+    assert_close(pieces(model, inputs, (3, 30))[0], whole)
 
 
 @every_position
@@ -82,7 +82,7 @@ def test_the_future_does_not_change_the_past(position):
     changed[:, 25:] = 5.0
     for cuts in ((), (10,)):
         before, after = (pieces(model, x, cuts)[0] for x in (inputs, changed))
-        close(after[:, :25], before[:, :25])
+        assert_close(after[:, :25], before[:, :25])
         assert (before[:, 25:] - after[:, 25:]).abs().max() > 0.1
 
 
@@ -109,7 +109,7 @@ def test_masked_padding_on_the_left_gives_the_same_answers_as_none(position, met
         plain = model.answer(context, queries, **options)
         got = model.answer(padded, queries, context_mask=mask, **options)
     assert plain.shape == (2, 5, 16)
-    close(got, plain)
+    assert_close(got, plain)
 
 
 @every_position
@@ -126,8 +126,8 @@ def test_a_padded_batch_gives_what_each_sequence_gives_alone(position, cuts):
     for row, size in enumerate(sizes.tolist()):
         real = torch.cat([inputs[row : row + 1, 30 - size :], after[row : row + 1]], dim=1)
         alone = advance(model, real).hidden[0]
-        close(hidden[row, 30 - size :], alone[:size])
-        close(answers[row], alone[size:])
+        assert_close(hidden[row, 30 - size :], alone[:size])
+        assert_close(answers[row], alone[size:])
 
 
 @every_position
@@ -140,7 +140,7 @@ def test_masked_tokens_anywhere_might_as_well_not_have_been_there(position):
     got = advance(model, inputs, mask=mask, state=state).hidden
     for row in range(2):
         real = torch.cat([before[row], inputs[row, mask[row]]])[None]
-        close(got[row, mask[row]], advance(model, real).hidden[0, 9:])
+        assert_close(got[row, mask[row]], advance(model, real).hidden[0, 9:])
 
 
 @every_position
@@ -151,8 +151,8 @@ def test_a_batch_gives_what_a_loop_over_its_sequences_gives(position):
     for row in range(3):
         one = slice(row, row + 1)
         hidden, state = pieces(model, inputs[one], (11,))
-        close(batch[one], hidden)
-        close(answers[one], advance(model, tokens(batch=3, length=4, seed=2)[one], state=state).hidden)
+        assert_close(batch[one], hidden)
+        assert_close(answers[one], advance(model, tokens(batch=3, length=4, seed=2)[one], state=state).hidden)
 
 
 @every_position
@@ -165,15 +165,15 @@ def test_a_kept_state_serves_several_continuations_and_reading_on(position, aliv
         queries = tokens(length=length, seed=seed)
         first, *_ = others = [*others, advance(model, queries, mode="decode", state=state)]
         wanted = advance(model, torch.cat([inputs[:, :20], queries], dim=1)).hidden[:, 20:]
-        close(others[-1].hidden, wanted)
+        assert_close(others[-1].hidden, wanted)
         if not alive:
             others = []
     rest, state = pieces(model, inputs[:, 20:], (9,), state=state)
-    close(rest, advance(model, inputs).hidden[:, 20:])
+    assert_close(rest, advance(model, inputs).hidden[:, 20:])
     if alive:  # the first continuation goes on, too, from where it was
         further, began = tokens(length=4, seed=8), tokens(length=1, seed=5)
         whole = advance(model, torch.cat([inputs[:, :20], began, further], dim=1)).hidden
-        close(advance(model, further, state=first.state).hidden, whole[:, 21:])
+        assert_close(advance(model, further, state=first.state).hidden, whole[:, 21:])
 
 
 def test_decoding_token_by_token_seldom_moves_the_cache():
@@ -185,7 +185,7 @@ def test_decoding_token_by_token_seldom_moves_the_cache():
         buffers.append(state[0].past.keys.data_ptr())
     moves = sum(a != b for a, b in pairwise(buffers))
     assert 1 <= moves <= 6
-    close(state[1].past.keys, advance(model, inputs).state[1].past.keys)
+    assert_close(state[1].past.keys, advance(model, inputs).state[1].past.keys)
 
 
 def test_a_continuation_copies_the_cache_only_while_another_one_is_alive():
@@ -209,14 +209,14 @@ def test_gradients_flow_through_pieces_and_reach_every_parameter():
     torch.cat([first.hidden, second.hidden], dim=1).square().mean().backward()
     for (name, parameter), grad in zip(model.named_parameters(), grads, strict=True):
         assert grad.abs().max() > 0, name
-        close(parameter.grad, grad)
+        assert_close(parameter.grad, grad)
 
 
 def test_a_state_read_without_gradients_can_be_continued_with_them():
     model, inputs = lively().train(), tokens()
     state = advance(model, inputs[:, :15], mode="prefill").state
     out = model.advance(inputs[:, 15:], mode="train", state=state, intervention=VANILLA)
-    close(out.hidden, advance(model, inputs).hidden[:, 15:])
+    assert_close(out.hidden, advance(model, inputs).hidden[:, 15:])
     out.hidden.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
@@ -245,7 +245,7 @@ def test_the_model_follows_its_formulas(position):
         gate, up = (u @ w.T for w in block.gate_up_proj.weight.chunk(2))
         x = x + (F.silu(gate) * up) @ block.down_proj.weight.T
         wanted = F.rms_norm(x, (16,), model.norm.weight, 1e-5)
-    close(advance(model, inputs).hidden, wanted)
+    assert_close(advance(model, inputs).hidden, wanted)
 
 
 def turned(x):
@@ -343,7 +343,7 @@ def test_a_sequence_hook_acts_at_the_start_alone():
     model, inputs, hook = lively(), tokens(), Front()
     state = advance(model, inputs[:, :10], intervention=hook).state
     got = advance(model, inputs[:, 10:], state=state, intervention=hook).hidden
-    close(got, advance(model, hook.sequence(inputs)).hidden[:, 11:])
+    assert_close(got, advance(model, hook.sequence(inputs)).hidden[:, 11:])
 
 
 def test_a_method_that_changes_the_scan_is_refused():

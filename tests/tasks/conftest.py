@@ -27,3 +27,17 @@ def no_reading_back(monkeypatch):
             yield
 
     return guard
+
+
+@pytest.fixture
+def drawn_without_reading_back(no_reading_back):
+    """`of(task)`: a batch of a document task drawn under the guard, and one drawn without it."""
+
+    def of(task):
+        asked = 2, 4, 1, torch.Generator().manual_seed(0), (4, 24, 1)
+        free = task.sample_stage(*asked)
+        with no_reading_back():
+            guarded = task.sample_stage(*asked)
+        return guarded, free
+
+    return of

@@ -124,12 +124,9 @@ def test_the_shape_of_a_training_batch_depends_on_length_and_stage_alone(task):
             assert len(shapes) == 1, (stage, length)
 
 
-def test_sampling_reads_nothing_back_from_the_device(task, no_reading_back):
-    asked = 2, 4, 1, torch.Generator().manual_seed(0), (4, 24, 1)
-    wanted = task.sample_stage(*asked).targets.shape
-    with no_reading_back():
-        drawn = task.sample_stage(*asked)
-    assert drawn.targets.shape == wanted
+def test_sampling_reads_nothing_back_from_the_device(task, drawn_without_reading_back):
+    batch, wanted = drawn_without_reading_back(task)
+    assert batch.targets.shape == wanted.targets.shape
 
 
 def test_keywords_and_questions_come_in_turn_and_each_has_its_metric(task):
