@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 
 import matplotlib
@@ -145,9 +146,12 @@ def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:
 
 def _wrapped(name: str, per_line: int) -> str:
     """A name in lines that fit over a panel, broken before its parameters and between them if possible."""
-    if len(name) <= per_line:
-        return name
-    return textwrap.fill(name.replace("[", " [").replace(",", ", "), per_line)
+    lines = [""]
+    for piece in re.split(r"(?<=[, ])|(?<=\w)(?=\[)", name):
+        if lines[-1] and len(lines[-1] + piece) > per_line:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, per_line))
 
 
 def _is_share(board: Board, cells: pd.DataFrame) -> bool:

@@ -6,6 +6,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.text import Text
 
 from lgbench.intervals import wilson_interval
+from lgbench.report import heatmap
 from lgbench.report.curves import load
 from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.page import build_report
@@ -130,3 +131,16 @@ def test_page_has_the_heat_map_and_its_numbers_with_intervals(root, items):
     page = report.html.read_text()
     assert "accuracy of vanilla by depth (lines) and tokens (columns)" in page
     assert "[0.510, 1.000]" in page and "at least Wilson’s of all items of all seeds pooled" in page
+
+
+def test_a_long_name_is_broken_between_its_parameters_and_stays_what_can_be_typed():
+    name = "decimamba[layers=[[1]],l_base=1024,train_with=true]"
+    assert heatmap._wrapped(name, 60) == name
+    assert heatmap._wrapped(name, 40).split("\n") == [
+        "decimamba[layers=[[1]],l_base=1024,",
+        "train_with=true]",
+    ]
+    for per_line in (12, 20, 30):
+        lines = heatmap._wrapped(name, per_line).split("\n")
+        assert "".join(lines) == name and max(map(len, lines)) <= per_line
+    assert heatmap._wrapped("vanilla (LM weight 0.1)", 12) == "vanilla (LM\nweight 0.1)"
