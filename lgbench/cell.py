@@ -15,7 +15,8 @@ import torch
 import lgbench
 from lgbench import checkpoint, provenance
 from lgbench.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
-from lgbench.evaluate import Measurement, evaluate, gallery
+from lgbench.evaluate import Measurement, evaluate
+from lgbench.gallery import gallery
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models import sizes_of

@@ -11,9 +11,6 @@ Streaming keeps memory constant in the length. Answering does not touch the kept
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -23,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgbench.clock import Clock
 from lgbench.method import Method
 from lgbench.models.intervention import overridden_hooks
 from lgbench.models.model import Model
@@ -119,49 +117,6 @@ def can_stream(model: Model) -> bool:
     return model.causal and "keep" not in overridden_hooks(model.intervention)
 
 
-def gallery(
-    model: Model,
-    method: Method,
-    recipe: Recipe,
-    items: EvalSet,
-    fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
-) -> dict[str, np.ndarray] | None:
-    """What the model paints after every grid length, for the report; None if the task has nothing to show.
-
-    Arguments as in `evaluate`.
-
-    Returns:
-        `truth` `(images, height, width)`, `reconstructions` `(images, lengths, height, width)`, `lengths`.
-    """
-    if not hasattr(items, "gallery_items"):
-        return None
-    model.eval()
-    chosen = slice(0, items.gallery_items)
-    queries = items.gallery_queries(chosen)
-    num_queries = next(iter(queries.values())).shape[1]
-    pictures = []
-    with torch.no_grad(), autocast(next(model.parameters()).device, recipe):
-        for length in recipe.eval_lengths:
-            model.intervention.use(fitted.get(length, {}))
-            first = method.first_token(length, recipe.train_length)
-            if can_stream(model):
-                state = None
-                for start in range(first, length, PIECE):
-                    context = items.context(chosen, start, min(length, start + PIECE), length)
-                    state = model.read_context(context, state, length - first)
-                answer = model.answer_from(state, queries, num_queries, length - first)
-            else:
-                context = items.context(chosen, first, length, length)
-                _, targets = items.queries(chosen, length, num_queries)
-                answer = model.answer(Batch(context, queries, targets), mode="score", length=length - first)
-            pictures.append(items.gallery_images(answer.float()))
-    return {
-        "truth": items.gallery_truth(chosen),
-        "reconstructions": np.stack(pictures, axis=1),
-        "lengths": np.array(recipe.eval_lengths),
-    }
-
-
 class _Evaluation:
     """One model on one set of items. Methods give the measurements of a part of the grid."""
 
@@ -178,7 +133,7 @@ class _Evaluation:
         task, items, num_queries = self.task, self.items, self.recipe.eval_queries
         scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
         losses: list[list[Tensor]] = []
-        clock, last = _Clock(task.device), num_tokens(items, grid[-1])
+        clock, last = Clock(task.device), num_tokens(items, grid[-1])
         first = 0 if shared else self._window(grid[-1])[0]
         count = num_items(items, grid[-1])
         for chosen in _batches(count, self.recipe.eval_batch):
@@ -205,7 +160,7 @@ class _Evaluation:
     def whole(self, length: int) -> list[Measurement]:
         """Context and queries in one piece, at one length."""
         num_queries = self.recipe.eval_queries
-        clock = _Clock(self.task.device)
+        clock = Clock(self.task.device)
         scores = list(self._whole_scores(length, num_queries, clock))
         tokens = num_items(self.items, length) * (num_tokens(self.items, length) + num_queries)
         taken = self._taken(clock, tokens)
@@ -221,7 +176,7 @@ class _Evaluation:
         tokens_in, kept = num_tokens(items, length), ()
         first, told = self._window(length)
         count = num_items(items, length)
-        clock = _Clock(task.device)
+        clock = Clock(task.device)
         if self.streamed:
             parts = []
             for chosen in _batches(count, self.recipe.eval_batch):
@@ -236,7 +191,7 @@ class _Evaluation:
             if self.streamed:
                 scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
             else:
-                clock = _Clock(task.device)
+                clock = Clock(task.device)
                 scores, kept = list(self._whole_scores(length, num_queries, clock)), self._kept()
                 taken = self._taken(clock, count * (tokens_in + num_queries))
             points = self._points(length, scores, shared_prefix=self.streamed, kept_tokens=kept, **taken)
@@ -255,7 +210,7 @@ class _Evaluation:
         predictions = self.model.answer_from(state, queries, num_targets, told)
         return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
 
-    def _whole_scores(self, length: int, num_queries: int, clock: _Clock) -> Iterator[dict[str, Tensor]]:
+    def _whole_scores(self, length: int, num_queries: int, clock: Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
         items, model, tokens = self.items, self.model, num_tokens(self.items, length)
         first, told = self._window(length)
@@ -335,7 +290,7 @@ class _Evaluation:
             )  # fmt: skip
         return found
 
-    def _taken(self, clock: _Clock, tokens: int) -> dict[str, Any]:
+    def _taken(self, clock: Clock, tokens: int) -> dict[str, Any]:
         """Time, memory and back end of what was just measured."""
         wall_s, peak = clock.stop()
         return {
@@ -369,37 +324,3 @@ def _prompt(queries: Tensors, num_targets: int) -> Tensors:
 
 def _batches(num_items: int, size: int) -> Iterator[slice]:
     return (slice(k, min(k + size, num_items)) for k in range(0, num_items, size))
-
-
-class _Clock:
-    """Seconds and peak memory since it was made, device work included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-        self.began = time.monotonic()
-        self.first: tuple[float, float] | None = None
-        """Share of the items in the first batch, and its seconds."""
-
-    def lap(self, share: float) -> None:
-        """The first `share` of the items are done; the first call counts."""
-        if self.first is None:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.first = share, time.monotonic() - self.began
-
-    def warm_rate(self, tokens: int, wall_s: float) -> float | None:
-        """Tokens a second of what came after the first lap, of `tokens` and `wall_s` in all."""
-        if self.first is None or self.first[0] >= 1 or wall_s <= self.first[1]:
-            return None
-        return tokens * (1 - self.first[0]) / (wall_s - self.first[1])
-
-    def stop(self) -> tuple[float, int]:
-        """Seconds, and bytes: peak of the device, or of the process on a CPU."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return time.monotonic() - self.began, torch.cuda.max_memory_allocated(self.device)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return time.monotonic() - self.began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

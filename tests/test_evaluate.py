@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lgbench import evaluate as evaluation
-from lgbench.evaluate import evaluate, gallery
+from lgbench.evaluate import evaluate
+from lgbench.gallery import gallery
 from lgbench.method import Method
 from lgbench.models import backbone_class
 from lgbench.models.intervention import ScanIntervention

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from lgbench.cli import app
 from lgbench.data.reconstruction import MIDDLE
-from lgbench.evaluate import gallery
+from lgbench.gallery import gallery
 from lgbench.models import backbone_class
 from lgbench.models.model import build_model
 from lgbench.params import PluginRequest
