@@ -102,7 +102,7 @@ def test_more_than_2_to_the_31_elements_agree_with_float64():
     )
     with torch.no_grad():
         y, state = triton_scan(**values)
-        part = {k: v if v is None or k in "BC" else v[..., chosen] for k, v in values.items()}
+        part = {k: v if v is None or k in "ABC" else v[..., chosen] for k, v in values.items()}
         part["A"] = values["A"][chosen]
         part = {k: None if v is None else v.double() for k, v in part.items()}
         wanted, last = scan_torch.scan(**part, softplus=True)
