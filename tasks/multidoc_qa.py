@@ -15,7 +15,8 @@ document as they stand there, the answer the 3 words that follow, both in the pa
 drawn anew from all paragraphs, those of books too, so only reading helps. Their number is fixed, as nothing
 in the text would tell where an answer of another length ends. Half of the evaluation items are continuations
 of held-out paragraphs (metric `continuation`, the share right): they tell a model that cannot read from one
-that reads and copies, and does not understand the question.
+that reads and copies, and does not understand the question. The curriculum begins with a single document, in
+which there is nothing to find, only to copy; a decoder begun with two stayed there.
 
 Source: the multi-document QA of DeciMamba (Ben-Kish et al., arXiv:2406.14528), whose prompt's end, number of
 generated tokens and code are not published; these are our own, as are continuations and the curriculum.
@@ -43,9 +44,10 @@ NUM_CONSTANTS = 20
 """Most frequent gold answers that are tried as constant ones."""
 
 _STAGES = (
-    (2, 12, 0), (4, 12, 0), (4, 24, 0), (8, 24, 0), (8, 48, 0), (8, 100, 0), (11, 100, 0), (11, 200, 0),
-    (11, 300, 0), (11, 300, 1),
+    (1, 12, 0), (2, 12, 0), (4, 12, 0), (4, 24, 0), (8, 24, 0), (8, 48, 0), (8, 100, 0), (11, 100, 0),
+    (11, 200, 0), (11, 300, 0), (11, 300, 1),
 )  # fmt: skip
+_BATCHES = (4, 4, 4, 4, 4, 4, 2, 2, 1, 1, 1)
 _ONE = dict(train_queries=(1, 1), eval_queries=1, conv_width=4, init_std=0.03,
             stage_accuracy=0.6, revisit=0.2)  # fmt: skip
 RECIPES: dict[str, Recipe] = {
@@ -57,7 +59,8 @@ RECIPES: dict[str, Recipe] = {
     "small": Recipe(
         **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=6000,
         batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
-        precision="bfloat16", eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
+        stage_batches=_BATCHES, precision="bfloat16",
+        eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
     ),
     "paper": Recipe(
         **_ONE, d_model=768, num_layers=24, d_state=16, train_length=11, train_steps=1400, batch_size=64,
