@@ -56,9 +56,13 @@ TRAIN_NUMBERS = ("train_steps", "batch_size", "lm_weight", "learning_rate")
 
 
 def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
-    """Values of `SERIES` → the label, with the settings that tell series of one label apart."""
+    """Values of `SERIES` → the label, with the settings that tell series of one label apart.
+
+    A weight of the language-model loss that is not the commonest is named in any case: methods with different
+    ones were trained for different things.
+    """
     keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
-    unit = rows["length_unit"].iloc[0]
+    unit, usual = rows["length_unit"].iloc[0], keys["lm_weight"].mode().iloc[0]
     names: dict[tuple, str] = {}
     for label, alike in keys.groupby("label"):
         varying = [name for name in _IN_WORDS if alike[name].nunique() > 1]
@@ -68,7 +72,8 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
             **{name: [format_length(n, unit) for n in alike[name]] for name in TRAIN_LENGTHS}
         )
         for row, told in zip(alike.itertuples(index=False), shown.itertuples(index=False), strict=True):
-            words = ", ".join(_IN_WORDS[name](getattr(told, name)) for name in varying)
+            unusual = ["lm_weight"] if told.lm_weight != usual and "lm_weight" not in varying else []
+            words = ", ".join(_IN_WORDS[name](getattr(told, name)) for name in [*varying, *unusual])
             name = f"{label} ({words})" if words else str(label)
             taken = sum(known == name or known.startswith(f"{name} #") for known in names.values())
             names[tuple(row)] = f"{name} #{taken + 1}" if taken else name

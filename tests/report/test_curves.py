@@ -198,6 +198,12 @@ def test_backbones_and_weights_of_the_language_loss_tell_series_apart(root, stor
     ]
 
 
+def test_an_uncommon_weight_of_the_language_loss_is_named_though_the_method_has_but_one(root, store):
+    for method, weight in (("vanilla", 0.1), ("slow_clock", 0.1), ("decoder", 1.0)):
+        store(root, method=method, label=method, lm_weight=weight)
+    assert sorted(load([root]).boards[0].series) == ["decoder (LM weight 1)", "slow_clock", "vanilla"]
+
+
 def test_documents_are_counted_in_full_wherever_lengths_are_named(root, store):
     documents = {"length_unit": "documents", "train_low": 2}
     store(root, lengths=[11, 300], train_length=11, train_high=11, **documents)
