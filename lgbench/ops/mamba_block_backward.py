@@ -1,14 +1,15 @@
-"""Triton kernels of the fused Mamba block, backward: adjoints of the chunks, then all gradients.
+"""Triton kernels of the fused Mamba block, backward: adjoints of the chunks, then gradients token by token.
 
-    chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks
-    gradients        gradient of the tokens; of each weight, one partial sum per program
+    chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks; gradient of y
+    scan_gradients   gradients of s, B and C; of each weight between s and y, one partial sum per chunk
     add_rows         the sum of the partial sums
 
-Between the first two runs `carry` of `mamba_block_forward`, from the last chunk to the first. The forward
-kept the state at the start of each tile; the others are computed again.
+Between the first two runs `carry` of `mamba_block_forward`, from the last chunk to the first, after them
+`projection_gradients` of `mamba_block_projections`. The forward kept the state at the start of each tile; the
+others are computed again.
 
 Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). A warp takes a chunk of
-a sequence, a program `W`; a chunk is `TILES` tiles of `T` tokens, laid out as `mamba_block_tiles` says.
+a sequence; a chunk is `TILES` tiles of `T` tokens.
 """
 
 import triton
@@ -18,41 +19,37 @@ from lgbench.ops.mamba_block_tiles import (
     FAR_BELOW,
     LOG2E,
     _at,
-    _channel,
-    _dot,
     _dot_in_parts,
     _fetch,
-    _flat,
     _hold,
     _inner,
     _own,
-    _packed,
-    _places,
     _rates,
     _row_places,
     _same,
     _sigmoid,
     _slot,
     _softplus_slope,
-    _sum_channels,
-    _sum_inner,
 )
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def chunk_adjoints(
-    rows, packed, grad_out, adjoints, A_log, length, num_chunks, total_chunks,
+    rows, factors, grad_out, grad_ys, adjoints, A_log, length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone."""
+    """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone.
+
+    Also, per token, the gradient of y.
+    """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     READ: tl.constexpr = ROW - E
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
-    w_out = tl.load(packed + (d // 4 * (E * 4) + d % 4)[None, :] + e[:, None] * 4)
+    w_out = tl.load(factors + e[:, None] * DM + d[None, :])
     last = TILES - 1
     ahead = _fetch(rows, last, length, num_chunks, total_chunks, E, READ, ROW, T, W, TILES, E, False)
     ahead_grad = _fetch(grad_out, last, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True)
@@ -76,7 +73,10 @@ def chunk_adjoints(
         grad_v = tl.gather(grad_v, tl.broadcast_to(e[:, None, None], grad_v.shape), 0)
         delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
         decay = tl.exp2(_inner(delta) * rates)
-        pushed = _inner(grad_v * z * _sigmoid(z)) * _same(rows + 2 * E + N, at, N, Q, E)
+        grad_y = grad_v * z * _sigmoid(z)
+        own = tl.multiple_of(places[None, :, :] * E + e[:, None, None], [1, 1, 1])
+        tl.store(grad_ys + own, grad_y, mask=tl.broadcast_to(inside[None, :, :], grad_y.shape))
+        pushed = _inner(grad_y) * _same(rows + 2 * E + N, at, N, Q, E)
         for back_t in tl.static_range(T):
             g = _at(decay, T - 1 - back_t, T) * (g + _at(pushed, T - 1 - back_t, T))
     where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
@@ -86,146 +86,153 @@ def chunk_adjoints(
 
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
-def gradients(
-    tokens, rows, packed, grad_out, grad_tokens, tile_starts, adjoints, partials,
-    norm_weight, in_proj, x_proj, dt_weight, A_log, D, eps,
+def scan_gradients(
+    rows, grad_ys, tile_starts, adjoints, grads, partials, x_proj, dt_weight, A_log, D,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+    T: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of the tokens and this program's share of each weight's gradient.
+    """Write per token the gradients of s (`[E]`, all but what comes through B and C), of B and of C.
 
-    A row of `partials` holds the weights flat, in the order of `Weights`.
+    Also this chunk's share of the gradients of W_dt, its bias, A_log, D and the rows of W_x for τ, in this
+    order, as a row of `partials`. Tensors are `[E, N / Q, Q]` or `[E, 1, 1]`: channels lie across the lanes,
+    states inside a thread. Quad j of channel e is the states' quad j ^ (e % (N / Q)), see `_over_channels`.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
+    GRADS: tl.constexpr = E + 2 * N
     NQ: tl.constexpr = N // Q
-    rates = _rates(A_log, N, Q, E, W)
-    where, exists = _slot(adjoints, 0, 1, total_chunks, N, Q, W, E)
-    g = tl.load(where, mask=exists, other=0.0)
-    d = tl.arange(0, DM)
-    e = tl.arange(0, E)
-    by_d = e[:, None] * DM + d[None, :]
-    sum_norm = tl.zeros((W * T, DM), tl.float32)
-    sum_a = tl.zeros((E, DM), tl.float32)
-    sum_z = tl.zeros((E, DM), tl.float32)
-    sum_out = tl.zeros((E, DM), tl.float32)
-    sum_b = tl.zeros((E, W, NQ, Q), tl.float32)
-    sum_c = tl.zeros((E, W, NQ, Q), tl.float32)
-    sum_rates = tl.zeros((E, W, NQ, Q), tl.float32)
-    sum_bias = tl.zeros((E, W), tl.float32)
-    sum_skip = tl.zeros((E, W), tl.float32)
-    sum_tau1 = tl.zeros((E, W), tl.float32)
-    sum_dt1 = tl.zeros((E, W), tl.float32)
-    sum_tau2 = tl.zeros((E, W), tl.float32)
-    sum_dt2 = tl.zeros((E, W), tl.float32)
-    steps = tl.arange(0, T)[None, None, :, None, None]
+    lane = tl.arange(0, E)
+    e = lane[:, None, None]
+    n = (tl.arange(0, NQ)[None, :, None] ^ (e & (NQ - 1))) * Q + tl.arange(0, Q)[None, None, :]
+    state = n // Q * (E * Q) + e * Q + n % Q
+    rates = -tl.exp2(tl.load(A_log + e * N + n) * LOG2E) * LOG2E
+    skip = tl.load(D + e)
+    w_tau1, w_tau2 = tl.load(x_proj + e), tl.load(x_proj + (R - 1) * E + e)
+    w_dt1, w_dt2 = tl.load(dt_weight + e * R), tl.load(dt_weight + e * R + R - 1)
+    chunk = tl.program_id(0).to(tl.int64)
+    start = tl.program_id(0) % num_chunks * (TILES * T)
+    first = chunk // num_chunks * length + start
+    g = tl.load(adjoints + chunk * (N * E) + state)
+    sum_rates = tl.zeros_like(g)
+    zero = tl.zeros_like(skip)
+    sum_bias, sum_skip, sum_dt1, sum_dt2, sum_tau1, sum_tau2 = zero, zero, zero, zero, zero, zero
+    fetched = tl.zeros((E,), tl.int32)
     for back in tl.range(TILES, num_stages=1):
         tile = TILES - 1 - back
-        places, inside = _places(tile, length, num_chunks, total_chunks, TILES, T, W)
-        at = places * ROW
-        a = _own(rows, at, E)
-        z = tl.where(inside[None, :, :], _own(rows + 2 * E + 2 * N + 4, at, E), FAR_BELOW)
-        sig_a = _sigmoid(a)
-        sig_z = _sigmoid(z)
-        s = a * sig_a
-        gate = z * sig_z
-        delta = tl.where(inside[None, :, :], _own(rows + E, at, E), 0.0)
-        grad_v = _sum_inner(_same(grad_out, places * DM, DM, 4, E) * _packed(packed, DM, 4, E, W))
-        dy = grad_v * gate
-
-        decay = tl.exp2(_inner(delta) * rates)
-        inputs = _inner(delta * s)
-        b = _same(rows + 2 * E, at, N, Q, E)
-        where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
-        h = tl.load(where, mask=exists, other=0.0)
-        decayed = tl.zeros((E, W, T, NQ, Q), tl.float32)
-        after = tl.zeros((E, W, T, NQ, Q), tl.float32)
+        place = first + tile * T
+        row = rows + place * ROW
+        left = length - start - tile * T
+        # B and C are read again after writes, which no read overtakes: fetch what is new among them now
+        late = lane % (4 * T) // 4 * ROW + 2 * E + N + tl.minimum(lane % 4 * 8, N + 3)
+        fetched |= tl.load(row + late).to(tl.int32, bitcast=True)
+        h = tl.load(tile_starts + (chunk * TILES + tile) * (N * E) + state)
+        kept, of_b, of_c = (), (), ()
         for t in tl.static_range(T):
-            h = _at(decay, t, T) * h
-            decayed = tl.where(steps == t, h[:, :, None, :, :], decayed)
-            h += _at(inputs, t, T) * _at(b, t, T)
-            after = tl.where(steps == t, h[:, :, None, :, :], after)
-        c = _same(rows + 2 * E + N, at, N, Q, E)
-        y = _sum_inner(after * c)
-        grad_c = _sum_channels(after * _inner(dy), E, W, T, N, Q)
-        pushed = _inner(dy) * c
-        adjoint = tl.zeros((E, W, T, NQ, Q), tl.float32)
+            a = tl.load(row + t * ROW + e)
+            s = a * _sigmoid(a)
+            delta = tl.where(t < left, tl.load(row + (t * ROW + E) + e), 0.0)
+            grad_y = tl.where(t < left, tl.load(grad_ys + (place + t) * E + e), 0.0)
+            decay = tl.exp2(delta * rates)
+            kept += ((s, delta, grad_y, decay, h),)
+            h = decay * h + delta * s * tl.load(row + (t * ROW + 2 * E) + n)
+            of_c += (_over_channels(h * grad_y, N, Q, E),)
+        grad_c = _over_rest(of_c, N, T, E)
         for back_t in tl.static_range(T):
-            g += _at(pushed, T - 1 - back_t, T)
-            adjoint = tl.where(steps == T - 1 - back_t, g[:, :, None, :, :], adjoint)
-            g = _at(decay, T - 1 - back_t, T) * g
-        grad_b = _sum_channels(adjoint * inputs, E, W, T, N, Q)
-        grad_input = _sum_inner(adjoint * b)
-        through = adjoint * decayed
-        sum_rates += tl.sum(through * _inner(delta), axis=2)
-        grad_delta = _sum_inner(through * rates) / LOG2E + s * grad_input
-        sum_b += tl.sum(grad_b * _inner(s), axis=2)
-        sum_c += tl.sum(grad_c * _inner(s), axis=2)
-        grad_s = delta * grad_input
-        grad_s += _sum_inner(grad_b * _packed(packed + E * DM, N, Q, E, W))
-        grad_s += _sum_inner(grad_c * _packed(packed + E * DM + N * E, N, Q, E, W))
+            s, delta, grad_y, decay, h = kept[T - 1 - back_t]
+            here = row + (T - 1 - back_t) * ROW + 2 * E
+            g += grad_y * tl.load(here + N + n)
+            of_b = (_over_channels(g * (delta * s), N, Q, E),) + of_b  # noqa: RUF005
+            grad_input = _sum_states(g * tl.load(here + n))
+            g *= decay
+            through = g * h
+            sum_rates += through * delta
+            grad_pre = (_sum_states(through * rates) / LOG2E + s * grad_input) * _softplus_slope(delta)
+            sum_bias += grad_pre
+            sum_skip += grad_y * s
+            grad_s = delta * grad_input + skip * grad_y
+            sum_dt1 += grad_pre * tl.load(here + 2 * N)
+            grad_tau = tl.sum(grad_pre * w_dt1, axis=0)[None, :, :]
+            sum_tau1 += grad_tau * s
+            grad_s += grad_tau * w_tau1
+            if R == 2:
+                sum_dt2 += grad_pre * tl.load(here + 2 * N + 1)
+                grad_tau = tl.sum(grad_pre * w_dt2, axis=0)[None, :, :]
+                sum_tau2 += grad_tau * s
+                grad_s += grad_tau * w_tau2
+            tl.store(grads + (place + (T - 1 - back_t)) * GRADS + e, grad_s, mask=T - 1 - back_t < left)
+        t = (lane // N % T)[:, None]
+        where = grads + (place + t) * GRADS + E + (lane % NQ * Q + lane // NQ % Q)[:, None]
+        real = (t < left) & (lane < T * N)[:, None]
+        tl.store(where, _over_rest(of_b, N, T, E), mask=real)
+        tl.store(where + N, grad_c, mask=real)
 
-        skip = _channel(D, E, 1)
-        y += skip * s
-        grad_s += skip * dy
-        sum_skip += tl.sum(dy * s, axis=2)
-        grad_pre = grad_delta * _softplus_slope(delta)
-        tau = rows + 2 * E + 2 * N + at[None, :, :]
-        sum_bias += tl.sum(grad_pre, axis=2)
-        grad_tau = tl.sum(grad_pre * _channel(dt_weight, E, R), axis=0)[None, :, :]
-        grad_s += grad_tau * _channel(x_proj, E, 1)
-        sum_tau1 += tl.sum(grad_tau * s, axis=2)
-        sum_dt1 += tl.sum(grad_pre * tl.load(tau), axis=2)
-        if R == 2:
-            grad_tau = tl.sum(grad_pre * _channel(dt_weight + 1, E, R), axis=0)[None, :, :]
-            grad_s += grad_tau * _channel(x_proj + E, E, 1)
-            sum_tau2 += tl.sum(grad_tau * s, axis=2)
-            sum_dt2 += tl.sum(grad_pre * tl.load(tau + 1), axis=2)
-        grad_a = grad_s * (sig_a + s * (1.0 - sig_a))
-        grad_z = grad_v * y * (sig_z + gate * (1.0 - sig_z))
-
-        place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
-        grad_x = tl.load(grad_out + place)
-        sum_out += _dot(tl.trans(_flat(y * gate, T, W, E)), grad_x)
-        x = tl.load(tokens + place)
-        scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None]
-        unit = x * scale
-        gain = tl.load(norm_weight + d)[None, :]
-        sum_a += _dot(tl.trans(_flat(grad_a, T, W, E)), unit * gain)
-        sum_z += _dot(tl.trans(_flat(grad_z, T, W, E)), unit * gain)
-        grad_u = _dot(_flat(grad_a, T, W, E), tl.load(in_proj + by_d))
-        grad_u += _dot(_flat(grad_z, T, W, E), tl.load(in_proj + E * DM + by_d))
-        sum_norm += grad_u * unit
-        grad_unit = grad_u * gain
-        mean = tl.sum(grad_unit * unit, axis=1)[:, None] / DM
-        grad_x += scale * (grad_unit - unit * mean)
-        tl.store(grad_tokens + place, grad_x, mask=tl.reshape(inside, (W * T,))[:, None])
-
-    row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + (2 * R + 3 * N + 2) * E)
-    tl.store(row + d, tl.sum(sum_norm, axis=0))
-    row += DM
-    tl.store(row + by_d, sum_a)
-    tl.store(row + E * DM + by_d, sum_z)
-    row += 2 * E * DM
-    by_n = tl.arange(0, NQ)[None, :, None] * Q + tl.arange(0, Q)[None, None, :]
-    tl.store(row + e, tl.sum(sum_tau1, axis=1))
+    row = partials + chunk * (E * (2 * R + N + 2))
+    tl.store(row + e * R, sum_dt1)
     if R == 2:
-        tl.store(row + E + e, tl.sum(sum_tau2, axis=1))
-    tl.store(row + R * E + by_n * E + e[:, None, None], tl.sum(sum_b, axis=1))
-    tl.store(row + (R + N) * E + by_n * E + e[:, None, None], tl.sum(sum_c, axis=1))
-    row += (R + 2 * N) * E
-    tl.store(row + e * R, tl.sum(sum_dt1, axis=1))
-    if R == 2:
-        tl.store(row + e * R + 1, tl.sum(sum_dt2, axis=1))
+        tl.store(row + e * R + 1, sum_dt2)
     row += R * E
-    tl.store(row + e, tl.sum(sum_bias, axis=1))
-    row += E
-    rates3 = tl.sum(tl.sum(_rates(A_log, N, Q, E, 1), axis=1), axis=1) / LOG2E
-    tl.store(row + e[:, None, None] * N + by_n, tl.sum(sum_rates, axis=1) * rates3)
-    row += E * N
-    tl.store(row + e, tl.sum(sum_skip, axis=1))
-    row += E
-    tl.store(row + d[None, :] * E + e[:, None], sum_out)
+    tl.store(row + e, sum_bias)
+    tl.store(row + E + e * N + n, sum_rates * (rates / LOG2E))
+    row += E + E * N
+    tl.store(row + e, sum_skip)
+    tl.store(row + E + e, sum_tau1)
+    if R == 2:
+        tl.store(row + 2 * E + e, sum_tau2)
+    tl.store(partials + fetched, 0.0, mask=tl.broadcast_to(length < 0, fetched.shape))
+
+
+@triton.jit
+def _sum_states(tile):
+    return tl.sum(tl.sum(tile, axis=2), axis=1)[:, None, None]
+
+
+@triton.jit
+def _over_channels(tile, N: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
+    """Sum `[E, NQ, Q]` over each N channels, NQ = N / Q: `[E, 1]`, where e has state e % NQ · Q + e / NQ % Q.
+
+    Lanes exchange halves of what they hold. Where quads are laid out as in `scan_gradients`, each lane gives
+    away its upper half; within a quad half of the lanes give the lower one, which takes two choices more.
+    """
+    NQ: tl.constexpr = N // Q
+    e = tl.arange(0, E)[:, None, None]
+    sums = tile
+    for bit in tl.static_range(2):
+        if (2 << bit) <= NQ:
+            halves = tl.reshape(sums, (E, NQ >> (bit + 1), 2, Q))
+            kept, given = tl.split(tl.permute(halves, (0, 1, 3, 2)))
+            sums = kept + tl.gather(given, tl.broadcast_to(e ^ (1 << bit), given.shape), 0)
+    sums = tl.reshape(sums, (E, Q))
+    for bit in tl.static_range(2):
+        if (2 << bit) <= Q:
+            sums = _halved(sums, Q >> bit, (NQ >> 1) + bit, E)
+    return sums
+
+
+@triton.jit
+def _over_rest(parts, N: tl.constexpr, T: tl.constexpr, E: tl.constexpr):
+    """Sum what `_over_channels` left of T tokens over the other channels: `[E, 1]`, e has token e / N % T."""
+    if T == 4:
+        sums = tl.join(tl.join(parts[0], parts[2]), tl.join(parts[1], parts[3]))
+    else:
+        sums = tl.join(parts[0], parts[1])
+    sums = tl.reshape(sums, (E, T))
+    for bit in tl.static_range(6):
+        if (1 << bit) >= N and (1 << bit) < N * T:
+            sums = _halved(sums, N * T >> bit, bit, E)
+        elif (1 << bit) >= N * T and (1 << bit) < E:
+            e = tl.arange(0, E)[:, None]
+            sums += tl.gather(sums, tl.broadcast_to(e ^ (1 << bit), sums.shape), 0)
+    return sums
+
+
+@triton.jit
+def _halved(sums, COUNT: tl.constexpr, BIT: tl.constexpr, E: tl.constexpr):
+    """Add up `[E, COUNT]` of each two channels that differ in `BIT`; the one with 1 gets what is odd."""
+    e = tl.arange(0, E)[:, None]
+    low, high = tl.split(tl.reshape(sums, (E, COUNT // 2, 2)))
+    upper = (e >> BIT) & 1 != 0
+    kept, given = tl.where(upper, high, low), tl.where(upper, low, high)
+    return kept + tl.gather(given, tl.broadcast_to(e ^ (1 << BIT), given.shape), 0)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_columns"])

@@ -13,6 +13,7 @@ The backward uses `carry` too, from the last chunk to the first.
 import triton
 import triton.language as tl
 
+from lgbench.ops.mamba_block_projections import _pack_factors
 from lgbench.ops.mamba_block_tiles import (
     FAR_BELOW,
     LOG2E,
@@ -25,7 +26,6 @@ from lgbench.ops.mamba_block_tiles import (
     _hold,
     _inner,
     _own,
-    _pack,
     _parts,
     _rates,
     _row_places,
@@ -39,7 +39,7 @@ from lgbench.ops.mamba_block_tiles import (
 
 @triton.jit(do_not_specialize=["length", "num_tokens", "num_rows", "mask_stride"])
 def prepare(
-    tokens, rows, packed, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
+    tokens, rows, factors, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
     length, num_tokens, num_rows, mask_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     M: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
@@ -48,13 +48,11 @@ def prepare(
 
     A program takes `TILES` times `M` tokens. A token that is not real, or beyond the last, gets Δ = 0 and a z
     so far below zero that gate and derivatives are exactly 0. What is known is written at once: registers are
-    scarce here. Also copy W_out and the part of W_x for B and C to `packed`, as the backward reads them.
+    scarce here. The first program also writes the `factors` of `projection_gradients`.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     if tl.program_id(0) == 0:
-        _pack(out_proj, packed, E, 1, DM, 4, E)
-        _pack(x_proj + R * E, packed + E * DM, E, 1, N, Q, E)
-        _pack(x_proj + (R + N) * E, packed + E * DM + N * E, E, 1, N, Q, E)
+        _pack_factors(factors, in_proj, x_proj, out_proj, DM, E, N, R)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
     n = tl.arange(0, 2 * N)
@@ -171,19 +169,29 @@ def carry(
 
 @triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
 def outputs(
-    tokens, rows, out, starts, tile_starts, A_log, D, out_proj,
+    tokens, rows, out, starts, tile_starts, gated, slopes, A_log, D, out_proj,
     length, num_chunks, total_chunks,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
 ):  # fmt: skip
-    """Write tokens + block output; with `HAS_TAPE` also the state at the start of each tile."""
+    """Write tokens + block output.
+
+    With `HAS_TAPE` also the state at the start of each tile, and per token y times gate, which W_out
+    multiplies, and its derivative by z. What a tile reads late is fetched first: no read overtakes a write.
+    """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
     d = tl.arange(0, DM)
     w_out = tl.load(out_proj + d[:, None] * E + tl.arange(0, E)[None, :])
+    fetched = tl.zeros((E, W, 1), tl.int32)
+    fetched_x = tl.zeros((E, W, 1), tl.int32)
     for tile in tl.range(TILES, num_stages=1):
+        fetched |= _fetch(
+            rows, tile, length, num_chunks, total_chunks, 2 * E + N, N, ROW, T, W, TILES, E, False
+        )
+        fetched_x |= _fetch(tokens, tile, length, num_chunks, total_chunks, 0, DM, DM, T, W, TILES, E, True)
         places, inside = _row_places(tile, length, num_chunks, total_chunks, TILES, T, W)
         at = places * ROW
         a = _own(rows, at, E)
@@ -201,9 +209,17 @@ def outputs(
             h = _at(decay, t, T) * h + _at(new, t, T)
             states = tl.where(steps == t, h[:, :, None, :, :], states)
         y = _sum_inner(states * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
-        v = _flat(y * z * _sigmoid(z), T, W, E)
-        block = tl.trans(_dot_in_parts(w_out, tl.trans(v)))
+        sig_z = _sigmoid(z)
+        gate = z * sig_z
+        v = y * gate
+        if HAS_TAPE:
+            own = tl.multiple_of(places[None, :, :] * E + tl.arange(0, E)[:, None, None], [1, 1, 1])
+            real = tl.broadcast_to(inside[None, :, :], v.shape)
+            tl.store(gated + own, v, mask=real)
+            tl.store(slopes + own, y * (sig_z + gate * (1.0 - sig_z)), mask=real)
+        block = tl.trans(_dot_in_parts(w_out, tl.trans(_flat(v, T, W, E))))
         place = tl.reshape(places, (W * T,))[:, None] * DM + d[None, :]
         real = tl.reshape(inside, (W * T,))[:, None]
         x = tl.load(tokens + place, mask=real, other=0.0)
         tl.store(out + place, x + block, mask=real)
+    _hold(out, fetched | fetched_x, length, E)

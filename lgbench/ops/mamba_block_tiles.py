@@ -37,11 +37,6 @@ def _softplus_slope(y):
 
 
 @triton.jit
-def _dot(a, b):
-    return tl.dot(a, b, input_precision="ieee")
-
-
-@triton.jit
 def _parts(x):
     """A number as the sum of two that a tensor core takes: 11 leading bits, and 11 of what is left."""
     high = ((x.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
@@ -78,14 +73,6 @@ def _starts(tile, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr
     exists = chunk < total_chunks
     chunk = tl.minimum(chunk, total_chunks - 1)
     return (chunk // num_chunks).to(tl.int64), ((chunk % num_chunks) * TILES + tile) * T, exists
-
-
-@triton.jit
-def _places(tile, length, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
-    """Places of a tile's tokens among all, `[W, T]` (beyond the end that of the last), and which exist."""
-    item, start, exists = _starts(tile, num_chunks, total_chunks, TILES, T, W)
-    step = start[:, None] + tl.arange(0, T)[None, :]
-    return item[:, None] * length + tl.minimum(step, length - 1), (step < length) & exists[:, None]
 
 
 @triton.jit
@@ -136,44 +123,6 @@ def _same(ptr, at, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
     where = (ptr + at)[None, :, :, None, None] + k[None, None, None, :, :]
     where += tl.zeros((E,), tl.int32)[:, None, None, None, None]
     return tl.load(where)
-
-
-@triton.jit
-def _packed(ptr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr, W: tl.constexpr):
-    """Weights that `prepare` has laid out `[K // Q, E, Q]`, as `[E, W, 1, K // Q, Q]`, alike in W."""
-    k = tl.arange(0, K // Q)[:, None] * (E * Q) + tl.arange(0, Q)[None, :]
-    e = tl.arange(0, E)[:, None, None, None, None] * Q + tl.zeros((W,), tl.int32)[None, :, None, None, None]
-    return tl.load(ptr + e + k[None, None, None, :, :])
-
-
-@triton.jit
-def _pack(ptr, packed, SK: tl.constexpr, SE: tl.constexpr, K: tl.constexpr, Q: tl.constexpr, E: tl.constexpr):
-    """Lay weights out for `_packed`."""
-    k = tl.arange(0, K)[None, :]
-    e = tl.arange(0, E)[:, None]
-    tl.store(packed + k // Q * (E * Q) + e * Q + k % Q, tl.load(ptr + k * SK + e * SE))
-
-
-@triton.jit
-def _sum_channels(tile, E: tl.constexpr, W: tl.constexpr, T: tl.constexpr, N: tl.constexpr, Q: tl.constexpr):
-    """Sum `[E, W, T, N / Q, Q]` over the channels; the result, in every channel, has the same shape.
-
-    Lanes exchange halves of what they hold until channel e has sum e mod M of all M = T·N, and then hand
-    these round: 2 M exchanges in place of 5 M.
-    """
-    M: tl.constexpr = T * N
-    e = tl.arange(0, E)[:, None, None]
-    sums = tl.reshape(tile, (E, W, M))
-    for bit in tl.static_range(6):
-        if (1 << bit) < M:
-            low, high = tl.split(tl.reshape(sums, (E, W, M >> (bit + 1), 2)))
-            upper = (e >> bit) & 1 != 0
-            sums, given = tl.where(upper, high, low), tl.where(upper, low, high)
-            sums += tl.gather(given, tl.broadcast_to(e ^ (1 << bit), given.shape), 0)
-        elif (1 << bit) < E:
-            sums += tl.gather(sums, tl.broadcast_to(e ^ (1 << bit), sums.shape), 0)
-    holder = tl.broadcast_to(tl.arange(0, M)[None, None, :], (E, W, M))
-    return tl.reshape(tl.gather(tl.broadcast_to(sums, (E, W, M)), holder, 0), (E, W, T, N // Q, Q))
 
 
 @triton.jit

@@ -6,16 +6,18 @@ A sequence is cut into chunks, and these into tiles of `T` tokens. A warp takes 
                chunk_ends       state at the end of each chunk, started from zero, and ΣΔ of the chunk
                carry            start of each chunk = exp(A ΣΔ) · start of the one before + its end
                outputs          scan from the true start, gate, projection back, residual
-    backward   chunk_adjoints   adjoint of each chunk's start, with nothing coming from later chunks
-               carry            the same recurrence, from the last chunk to the first
-               gradients        gradient of the tokens; of each weight, one partial sum per program
-               add_rows         the sum of the partial sums
+    backward   chunk_adjoints         adjoint of each chunk's start, with nothing coming from later chunks
+               carry                  the same recurrence, from the last chunk to the first
+               scan_gradients         gradients of s, B and C; of weights about the scan, partial sums
+               projection_gradients   gradient of the tokens; of the other weights, partial sums
+               add_rows               the sum of the partial sums, for both
 
 States are never written per token: the one at the start of each tile is kept for the backward, the others are
 computed again. Partial sums are added in a fixed order, without atomics: a result repeats bit for bit.
 
 Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). The kernels are in
-`mamba_block_forward` and `mamba_block_backward`, what they share in `mamba_block_tiles`.
+`mamba_block_forward`, `mamba_block_backward` and `mamba_block_projections`, what they share in
+`mamba_block_tiles`.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 
@@ -26,8 +28,9 @@ import triton
 from torch import Tensor
 
 from lgbench.ops.launch import launch
-from lgbench.ops.mamba_block_backward import add_rows, chunk_adjoints, gradients
+from lgbench.ops.mamba_block_backward import add_rows, chunk_adjoints, scan_gradients
 from lgbench.ops.mamba_block_forward import carry, chunk_ends, outputs, prepare
+from lgbench.ops.mamba_block_projections import projection_gradients
 
 
 class Weights(NamedTuple):
@@ -47,7 +50,7 @@ class Plan(NamedTuple):
     """How a batch is cut up, and the most registers of a thread in each kernel."""
 
     tile: int
-    """Tokens in one tile of `outputs` and `gradients`."""
+    """Tokens in one tile of `outputs` and `scan_gradients`."""
     scan_tile: int
     """Tokens in one tile of `chunk_ends` and `chunk_adjoints`."""
     chunk: int
@@ -58,13 +61,14 @@ class Plan(NamedTuple):
     """Chunks in the batch."""
     prepare_tiles: int
     """How many times 64 tokens a program of `prepare` takes."""
-    warps: int
-    """Chunks, and warps, in one program of `gradients`: as many as have 16 tokens at a time. 1 elsewhere."""
+    projection_tiles: int
+    """How many times 16 tokens a program of `projection_gradients` takes: 8 programs fit on a processor."""
     registers_scan: int
     """In `chunk_ends` and `chunk_adjoints`."""
     registers_prepare: int
     registers_outputs: int
     registers_gradients: int
+    registers_projections: int
 
 
 def plan(batch: int, length: int, states: int) -> Plan:
@@ -80,21 +84,33 @@ def plan(batch: int, length: int, states: int) -> Plan:
         eights += 1 if eights < 8 else eights // 4
     num_chunks = triton.cdiv(length, eights * 8)
     prepare_tiles = 1 if batch * length < 3 * 64 * 132 else 3
-    tile, scan_tile, registers = (4, 8, (128, 128, 128, 255)) if small else (2, 2, (128, 128, 255, 255))
+    tile, scan_tile = (4, 8) if small else (2, 2)
+    registers = (128, 128, 128, 128, 255) if small else (128, 128, 255, 255, 255)
     return Plan(
-        tile, scan_tile, eights * 8, num_chunks, batch * num_chunks, prepare_tiles, 16 // tile, *registers
+        tile,
+        scan_tile,
+        eights * 8,
+        num_chunks,
+        batch * num_chunks,
+        prepare_tiles,
+        triton.cdiv(batch * length, 16 * 8 * 132),
+        *registers,
     )
 
 
 class Tape(NamedTuple):
     """What `forward` leaves for `backward`."""
 
-    packed: Tensor
-    """W_out and the part of W_x for B and C, each `[K / Q, E, Q]`."""
+    factors: Tensor
+    """Weights as the backward multiplies with them, see `_pack_factors`."""
     rows: Tensor
     """Per token: a, Δ, B, C, τ, z; `(B * L, 3 E + 2 N + 4)`, then rows that fill the last chunk."""
     sums: Tensor
     """ΣΔ of each chunk, `(chunks, E)`."""
+    gated: Tensor
+    """Per token what was multiplied by W_out, y ∘ SiLU(z): `(B * L, E)`; empty if no backward follows."""
+    slopes: Tensor
+    """Its derivative by z, likewise."""
     tile_starts: Tensor
     """States at the start of each tile, `(tiles, N / Q, E, Q)`; empty if no backward follows."""
 
@@ -121,9 +137,11 @@ def forward(
     cut = plan(batch, length, d_inner * d_state)
     num_rows, tiles = (batch - 1) * length + cut.num_chunks * cut.chunk, cut.chunk // cut.tile
     tape = Tape(
-        new(d_inner * (d_model + 2 * d_state)),
+        new(7 * d_inner * d_model + 2 * d_inner * max(16, 2 * d_state)),
         new(num_rows, 3 * d_inner + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
+        new(batch * length if keep else 0, d_inner),
+        new(batch * length if keep else 0, d_inner),
         new(cut.total_chunks * tiles if keep else 0, d_inner * d_state),
     )
     states = new(cut.total_chunks, d_inner * d_state)
@@ -132,7 +150,7 @@ def forward(
     stride = length if flags.shape == (batch, length) else 0
     launch(
         prepare, triton.cdiv(num_rows, 64 * cut.prepare_tiles),
-        (tokens, tape.rows, tape.packed, *w[:5], w.out_proj, flags),
+        (tokens, tape.rows, tape.factors, *w[:5], w.out_proj, flags),
         (eps, length, batch * length, num_rows, stride),
         (*_sizes(w), 64, cut.prepare_tiles, mask is not None), 4, registers=cut.registers_prepare,
     )  # fmt: skip
@@ -144,7 +162,11 @@ def forward(
     _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
     launch(
         outputs, cut.total_chunks,
-        (tokens, tape.rows, out, states, tape.tile_starts, w.A_log, w.D, w.out_proj), places,
+        (
+            tokens, tape.rows, out, states, tape.tile_starts, tape.gated, tape.slopes,
+            w.A_log, w.D, w.out_proj,
+        ),
+        places,
         (*_sizes(w), cut.tile, 1, tiles, keep), registers=cut.registers_outputs,
     )  # fmt: skip
     return out, last, tape
@@ -162,31 +184,48 @@ def backward(
         grad_last: gradient of the last state `(B, E, N)`, contiguous.
     """
     batch, length, _ = tokens.shape
+    d_inner, d_state = weights.A_log.shape
     w, new = weights, tokens.new_empty
-    cut = plan(batch, length, w.A_log.numel())
+    cut = plan(batch, length, d_inner * d_state)
     places = (length, cut.num_chunks, cut.total_chunks)
-    adjoints, grad_h0 = new(cut.total_chunks, w.A_log.numel()), torch.empty_like(grad_last)
+    adjoints, grad_h0 = new(cut.total_chunks, d_inner * d_state), torch.empty_like(grad_last)
+    grad_ys = new(len(tape.rows), d_inner)
     launch(
-        chunk_adjoints, cut.total_chunks, (tape.rows, tape.packed, grad_out, adjoints, w.A_log), places,
+        chunk_adjoints, cut.total_chunks,
+        (tape.rows, tape.factors, grad_out, grad_ys, adjoints, w.A_log), places,
         (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile), registers=cut.registers_scan,
     )  # fmt: skip
     _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
-    grad_tokens = torch.empty_like(tokens)
-    sizes = [weight.numel() for weight in w]
-    programs = triton.cdiv(cut.total_chunks, cut.warps)
-    partials, total = new(programs, sum(sizes)), new(sum(sizes))
+
+    names = ("dt_weight", "dt_bias", "A_log", "D", "x_proj", "norm_weight", "in_proj", "out_proj")
+    sizes = [getattr(w, name).numel() for name in names]
+    by_scan = sum(sizes[:4]) + w.dt_weight.numel()  # x_proj begins with dt_rank rows for the time step
+    total, grads = new(sum(sizes)), new(batch * length, d_inner + 2 * d_state)
+    partials = new(cut.total_chunks, by_scan)
     launch(
-        gradients, programs,
+        scan_gradients, cut.total_chunks,
         (
-            tokens, tape.rows, tape.packed, grad_out, grad_tokens, tape.tile_starts, adjoints, partials,
-            *w[:4], w.A_log, w.D,
+            tape.rows, grad_ys, tape.tile_starts, adjoints, grads, partials,
+            w.x_proj, w.dt_weight, w.A_log, w.D,
         ),
-        (eps, *places), (*_sizes(w), cut.tile, cut.warps, cut.chunk // cut.tile), cut.warps,
-        registers=cut.registers_gradients,
+        places, (*_sizes(w), cut.tile, cut.chunk // cut.tile), registers=cut.registers_gradients,
     )  # fmt: skip
-    launch(add_rows, triton.cdiv(sum(sizes), 32), (partials, total), partials.shape, (128, 32), 8)
-    grads = Weights(*(part.view_as(weight) for part, weight in zip(total.split(sizes), w, strict=True)))
-    return grad_tokens, grads, grad_h0
+    _add_up(partials, total[:by_scan])
+    grad_tokens = torch.empty_like(tokens)
+    programs = triton.cdiv(batch * length, 16 * cut.projection_tiles)
+    partials = new(programs, sum(sizes) - by_scan)
+    launch(
+        projection_gradients, programs,
+        (
+            tokens, tape.rows, tape.gated, tape.slopes, grads, grad_out, grad_tokens, tape.factors, partials,
+            w.norm_weight,
+        ),
+        (eps, batch * length, cut.projection_tiles), (*_sizes(w), 16), registers=cut.registers_projections,
+    )  # fmt: skip
+    _add_up(partials, total[by_scan:])
+    found = dict(zip(names, total.split(sizes), strict=True))
+    grad_weights = Weights(**{name: found[name].view_as(old) for name, old in w._asdict().items()})
+    return grad_tokens, grad_weights, grad_h0
 
 
 def _sizes(w: Weights) -> tuple[int, ...]:
@@ -205,3 +244,7 @@ def _carry_over(
         (states, sums, A_log, last if first is None else first, last), (states.shape[0] // last.shape[0],),
         (d_inner, d_state, min(4, d_state), block, 16, reverse, first is not None),
     )  # fmt: skip
+
+
+def _add_up(partials: Tensor, total: Tensor) -> None:
+    launch(add_rows, triton.cdiv(len(total), 8), (partials, total), partials.shape, (512, 8), 8)

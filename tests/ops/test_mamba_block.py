@@ -200,6 +200,18 @@ def test_padding_on_the_left_changes_nothing():
 
 
 @interpreted
+def test_kernels_are_the_definition_where_a_program_takes_several_tiles(monkeypatch):
+    from lgbench.ops import mamba_block_triton as kernels
+
+    plan = kernels.plan
+    several = {"projection_tiles": 2, "prepare_tiles": 2}
+    monkeypatch.setattr(kernels, "plan", lambda *sizes: plan(*sizes)._replace(**several))
+    inputs = make_inputs(1, 45)
+    expected = results_and_gradients(by_definition, inputs, None, torch.float64)
+    assert_close(results_and_gradients(fused, inputs, None, torch.float32), expected, 5e-6)
+
+
+@interpreted
 def test_kernels_take_what_is_not_contiguous():
     tokens, h0, weights = make_inputs(2, 9)
     strided = tokens.transpose(0, 1).contiguous().transpose(0, 1), h0.mT.contiguous().mT, weights
@@ -215,6 +227,7 @@ def test_chunks_cover_every_token_once():
         assert cut.num_chunks * cut.chunk >= length
         assert (cut.num_chunks - 1) * cut.chunk < length
         assert cut.total_chunks == batch * cut.num_chunks
+        assert cut.projection_tiles * 16 * 8 * 132 >= batch * length
 
 
 @pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0)])
