@@ -41,6 +41,7 @@ ROWS = [  # batch, channels, length, states, type
     (1, 1536, 2048, 16, torch.bfloat16),
     (8, 1536, 2048, 16, torch.bfloat16),
     (1, 1536, 131072, 16, torch.bfloat16),
+    (32, 512, 2048, 16, torch.bfloat16),
 ]
 NAMES = ("x", "delta", "A", "B", "C", "D", "z", "h0", "delta_bias")
 LIMITS = {torch.float32: 2e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -161,6 +162,20 @@ def check_masked() -> list[dict]:
     return records
 
 
+def check_lanes() -> list[dict]:
+    """Channels enough that several lanes share one, with and without a mask and all arguments."""
+    few = {k: v for k, v in inputs(8, 1056, 333, 16, torch.bfloat16).items() if k not in ("D", "z", "h0")}
+    return [
+        compare(
+            f"B8-E{channels}-N16-L333-bf16-{word}", values, LIMITS[torch.bfloat16], masked=word == "masked"
+        )
+        for channels, values, word in (
+            (1032, inputs(8, 1032, 333, 16, torch.bfloat16), "masked"),
+            (1056, few, "no D, z, h0"),
+        )
+    ]
+
+
 def check_rest() -> list[dict]:
     """States that fill no power of two, missing arguments, and the same bits twice."""
     bare = {k: v for k, v in inputs(2, 40, 777, 5, torch.float32).items() if k not in ("D", "z", "h0")}
@@ -172,6 +187,7 @@ CHECKS = {
     "float32": lambda: check_lengths(torch.float32),
     "bfloat16": lambda: check_lengths(torch.bfloat16),
     "masked": check_masked,
+    "lanes": check_lanes,
     "rest": check_rest,
 }
 

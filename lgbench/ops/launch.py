@@ -1,11 +1,13 @@
 """Launch Triton kernels without Triton's look-up of them, which takes longer than a short kernel runs."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
+from triton.compiler import CompiledKernel
+from triton.runtime import driver
 
-_COMPILED = {}
+_READY = {}
 
 
 def launch(
@@ -13,8 +15,9 @@ def launch(
     programs: int,
     tensors: Sequence[Tensor | None],
     numbers: Sequence[int | float],
-    constants: Sequence,
+    constants: tuple,
     num_warps: int = 1,
+    traits: Hashable | None = None,
     registers: int | None = None,
 ) -> None:
     """Run a kernel on the device of the first tensor; looked up, and compiled, once for all calls alike.
@@ -26,15 +29,27 @@ def launch(
         numbers: those that may change from call to call, `do_not_specialize` in the kernel; below 2^31.
         constants: `tl.constexpr` in the kernel.
         num_warps: of a program.
+        traits: what stands for device, types and alignment of the tensors, where a caller knows it already.
         registers: the most of a thread; None leaves it to the compiler.
     """
-    arguments = (*tensors, *numbers, *constants)
-    traits = tuple(None if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in tensors)
-    key = (kernel, tensors[0].device, traits, constants, registers)
-    compiled = _COMPILED.get(key)
-    with torch.cuda.device_of(tensors[0]):
-        if compiled is None:
-            options = {"num_warps": num_warps} | ({} if registers is None else {"maxnreg": registers})
-            _COMPILED[key] = kernel[(programs,)](*arguments, **options)
-        else:
-            compiled[(programs, 1, 1)](*arguments)
+    pointers = [None if t is None else t.data_ptr() for t in tensors]
+    if traits is None:
+        types = [None if t is None else t.dtype for t in tensors]
+        traits = (tensors[0].device, *types, *[p is None or p % 16 == 0 for p in pointers])
+    key = (id(kernel), num_warps, registers, constants, traits)
+    ready = _READY.get(key)
+    if ready is None:
+        options = {"num_warps": num_warps} | ({} if registers is None else {"maxnreg": registers})
+        with torch.cuda.device_of(tensors[0]):
+            compiled = kernel[(programs,)](*tensors, *numbers, *constants, **options)
+        if isinstance(compiled, CompiledKernel):
+            device = tensors[0].device
+            # The kernel itself is kept because its id stands for it.
+            _READY[key] = (device.index, compiled.run, compiled.function, compiled.packed_metadata, kernel)
+        return
+    index, run, function, metadata, _ = ready
+    if index != driver.active.get_current_device():
+        with torch.cuda.device(index):
+            return launch(kernel, programs, tensors, numbers, constants, num_warps, traits, registers)
+    stream = driver.active.get_current_stream(index)
+    run(programs, 1, 1, stream, function, metadata, None, None, None, *pointers, *numbers, *constants)

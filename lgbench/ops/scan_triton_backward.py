@@ -328,11 +328,11 @@ def _sum_over_channels(tile, n, lane, NP: tl.constexpr):
     values = ()
     for j in tl.static_range(NP):
         values = values + (row(tile, n, j),)  # noqa: RUF005
-    return _fold(values, lane, NP, 16)
+    return fold(values, lane, NP, 16)
 
 
 @triton.jit
-def _fold(values, lane, COUNT: tl.constexpr, DISTANCE: tl.constexpr):
+def fold(values, lane, COUNT: tl.constexpr, DISTANCE: tl.constexpr):
     """COUNT vectors over the lanes become one: each halving leaves a lane half of them, added in pairs."""
     if COUNT == 1:
         return values[0]
@@ -340,7 +340,7 @@ def _fold(values, lane, COUNT: tl.constexpr, DISTANCE: tl.constexpr):
         halves = ()
         for j in tl.static_range(COUNT // 2):
             halves = halves + (_exchange(values[j], values[j + COUNT // 2], lane, DISTANCE),)  # noqa: RUF005
-        return _fold(halves, lane, COUNT // 2, DISTANCE // 2)
+        return fold(halves, lane, COUNT // 2, DISTANCE // 2)
 
 
 @triton.jit
@@ -357,7 +357,7 @@ def _store_sums(
     N: tl.constexpr, NP: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Finish the sums over channels of GROUP steps from k on, a number a lane, and write them."""
-    total = _fold(sums, lane, GROUP, GROUP // 2)
+    total = fold(sums, lane, GROUP, GROUP // 2)
     step, state = k + lane % GROUP, lane // GROUP
     pointers = pointer + position * N + (step * N + state)
     tl.store(pointers, total, mask=(t + step < length) & (state < N))

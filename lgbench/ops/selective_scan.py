@@ -67,7 +67,7 @@ def selective_scan(
     Raises:
         ValueError: a shape, type or device does not fit, or the back end is unknown or not usable here.
     """
-    _check(x, delta, A, B, C, D, z, delta_bias, h0, mask)
+    _check(*map(_form, (x, delta, A, B, C, D, z, delta_bias, h0, mask)))
     name = resolve_backend(backend, x.device)
     if x.dtype == torch.float64 and name not in WITH_FLOAT64:
         if backend != "auto":
@@ -75,9 +75,11 @@ def selective_scan(
                 f"selective_scan: back end '{name}' has no float64; use one of {', '.join(WITH_FLOAT64)}"
             )
         name = "torch"
+    arguments = (x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus)
+    if not torch.is_autocast_enabled(x.device.type):
+        return ScanOutput(*_module(name).scan(*arguments))
     with torch.autocast(x.device.type, enabled=False):
-        y, state = _module(name).scan(x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus)
-    return ScanOutput(y, state)
+        return ScanOutput(*_module(name).scan(*arguments))
 
 
 def resolve_backend(backend: str, device: torch.device | str) -> str:
@@ -149,7 +151,7 @@ def _why_not(name: str, device: torch.device) -> str | None:
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
         return "it needs a CUDA device" + (" (or TRITON_INTERPRET=1, for tests)" if name == "triton" else "")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not (torch.cuda.is_initialized() or torch.cuda.is_available()):
         return "this PyTorch finds no CUDA device"
     return _import_error(module)
 
@@ -163,11 +165,24 @@ def _import_error(module: str) -> str | None:
     return None
 
 
+class _Form(NamedTuple):
+    """What is checked of an argument."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _form(argument: Tensor | None) -> _Form | None:
+    return None if argument is None else _Form(argument.shape, argument.dtype, argument.device)
+
+
+@functools.lru_cache(maxsize=1024)  # a refusal is not kept
 def _check(x, delta, A, B, C, D, z, delta_bias, h0, mask) -> None:
-    """Refuse what does not fit, naming the argument, what was given and what is expected."""
-    if x.ndim != 3:
+    """Refuse forms that do not fit, naming the argument, what was given and what is expected."""
+    if len(x.shape) != 3:
         raise ValueError(f"selective_scan: x has shape {tuple(x.shape)}, expected (batch, length, d_inner)")
-    if A.ndim != 2:
+    if len(A.shape) != 2:
         raise ValueError(f"selective_scan: A has shape {tuple(A.shape)}, expected (d_inner, d_state)")
     (batch, length, channels), d_state = x.shape, A.shape[1]
     expected = {
@@ -207,7 +222,7 @@ def _check(x, delta, A, B, C, D, z, delta_bias, h0, mask) -> None:
         _check_device("mask", mask, x)
 
 
-def _check_device(name: str, value: Tensor, x: Tensor) -> None:
+def _check_device(name: str, value: _Form, x: _Form) -> None:
     if value.device != x.device:
         raise ValueError(
             f"selective_scan: {name} is on {value.device} but x is on {x.device}; move one of them"

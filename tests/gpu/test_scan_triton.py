@@ -70,6 +70,13 @@ def test_masked_steps_and_channels_that_do_not_fill_a_block_agree(dtype):
     assert all(error < LIMITS[dtype] for error in found.values()), found
 
 
+@pytest.mark.parametrize("dtype", LIMITS, ids=["fp32", "bf16", "fp16"])
+def test_many_channels_of_16_states_agree(dtype):
+    mask = torch.rand(8, 333, device="cuda") > 0.3
+    found = errors(arguments(8, 333, 1032, 16, dtype), mask)
+    assert all(error < LIMITS[dtype] for error in found.values()), found
+
+
 @pytest.mark.parametrize("states", [1, 3, 5, 32], ids=lambda n: f"N{n}")
 def test_any_number_of_states_agrees(states):
     found = errors(arguments(2, 300, 40, states))
@@ -113,10 +120,14 @@ def test_more_than_2_to_the_31_elements_agree_with_float64():
     assert (state[:, chosen].double() - last).norm() / last.norm() < LIMITS[torch.bfloat16]
 
 
-def test_the_same_input_gives_the_same_bits():
+@pytest.mark.parametrize(
+    ("batch", "channels", "dtype"), [(2, 96, torch.float32), (8, 1056, torch.bfloat16)], ids=["few", "many"]
+)
+def test_the_same_input_gives_the_same_bits(batch, channels, dtype):
     runs = []
     for _ in range(2):
-        leaves = {name: value.requires_grad_() for name, value in arguments(2, 3000, 96, 16).items()}
+        values = arguments(batch, 3000, channels, 16, dtype)
+        leaves = {name: value.requires_grad_() for name, value in values.items()}
         y, state = triton_scan(**leaves)
         runs.append([y, state, *torch.autograd.grad(y.sum() + state.sum(), list(leaves.values()))])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

@@ -55,8 +55,8 @@ def arguments(batch, length, channels, states, dtype=torch.float32, absent=()):
     return {name: value for name, value in values.items() if name not in absent}
 
 
-def largest_error(values, mask=None, softplus=True):
-    """The largest ‖got − wanted‖ / ‖wanted‖ over y, state and all gradients, and the name of where it is."""
+def relative_errors(values, mask=None, softplus=True):
+    """‖got − wanted‖ / ‖wanted‖ of y, state and all gradients."""
     from lgbench.ops import scan_triton
 
     weights = None
@@ -68,10 +68,15 @@ def largest_error(values, mask=None, softplus=True):
             weights = [torch.randn(t.shape, generator=GENERATOR).to(t.dtype) for t in (y, state)]
         loss = (y.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
         results.append([y, state, *torch.autograd.grad(loss, list(leaves.values()))])
-    errors = {
+    return {
         name: ((got.double() - wanted).norm() / (wanted.norm() + 1e-30)).item()
         for name, got, wanted in zip(["y", "state", *("d" + n for n in values)], *results, strict=True)
     }
+
+
+def largest_error(values, mask=None, softplus=True):
+    """The largest of `relative_errors`, and the name of where it is."""
+    errors = relative_errors(values, mask, softplus)
     worst = max(errors, key=errors.get)
     return errors[worst], worst
 
@@ -111,6 +116,65 @@ def test_masked_steps_leave_the_state_alone(per_sequence):
     mask = torch.rand(shape, generator=GENERATOR) > 0.4
     error, where = largest_error(arguments(2, 15, 4, 4), mask)
     assert error < 2e-6, where
+
+
+@pytest.fixture
+def shared_lanes(monkeypatch):
+    """The kernel with several lanes a channel even where there are few channels."""
+    from lgbench.ops import scan_triton
+
+    monkeypatch.setattr(scan_triton, "LANES_LEAST", 1)
+
+
+LANES_CASES = {
+    "B2-L17-E34-masked": (dict(batch=2, length=17, channels=34), True),
+    "B1-L16-E32": (dict(batch=1, length=16, channels=32), False),
+    "B1-L1-E3-masked": (dict(batch=1, length=1, channels=3), True),
+    "B1-L10-E4-plain": (dict(batch=1, length=10, channels=4, absent=("D", "z", "h0", "delta_bias")), False),
+}
+
+
+@interpreted
+@pytest.mark.parametrize(("case", "masked"), LANES_CASES.values(), ids=LANES_CASES.keys())
+def test_lanes_that_share_a_channel_agree_with_the_definition(shared_lanes, case, masked):
+    mask = torch.rand(case["batch"], case["length"], generator=GENERATOR) > 0.4 if masked else None
+    errors = relative_errors(arguments(**case, states=16, dtype=torch.bfloat16), mask)
+    assert max(errors.values()) < 1e-2, errors
+    kept_in_float32 = ("state", "dA", "dD", "dh0", "ddelta_bias")
+    assert all(errors[name] < 2e-6 for name in kept_in_float32 if name in errors), errors
+
+
+@interpreted
+def test_kernels_whose_lanes_share_channels_give_what_the_general_ones_give(shared_lanes, monkeypatch):
+    from lgbench.ops import scan_triton
+
+    values = {k: v.requires_grad_() for k, v in arguments(1, 41, 5, 16, torch.bfloat16).items()}
+    results = []
+    for share in (scan_triton.share_lanes, lambda *_: False):
+        monkeypatch.setattr(scan_triton, "share_lanes", share)
+        y, state = scan_triton.scan(**values, softplus=True)
+        results.append([y, state, *torch.autograd.grad(y.float().sum() + state.sum(), list(values.values()))])
+    for shared, general in zip(*results, strict=True):
+        limit = 1e-2 if shared.dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(shared, general, rtol=limit, atol=limit)
+
+
+@interpreted
+def test_lanes_that_share_a_channel_read_rows_that_begin_anywhere(shared_lanes):
+    values = arguments(1, 11, 4, 16, torch.bfloat16)
+    wide = torch.cat([values["B"][..., :3], values["B"], values["C"]], 2)
+    values["B"], values["C"] = wide[..., 3:19], wide[..., 19:]
+    error, where = largest_error_keeping_strides(values)
+    assert error < 1e-2, where
+
+
+@interpreted
+def test_lanes_share_channels_only_for_16_states_in_bfloat16():
+    from lgbench.ops.scan_triton import share_lanes
+
+    assert share_lanes(16, torch.bfloat16, torch.bfloat16)
+    assert not share_lanes(8, torch.bfloat16, torch.bfloat16)
+    assert not share_lanes(16, torch.bfloat16, torch.float32)
 
 
 @interpreted

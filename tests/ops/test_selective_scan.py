@@ -237,3 +237,11 @@ def test_a_mask_of_numbers_is_refused():
 def test_tensors_on_two_devices_are_refused():
     with pytest.raises(ValueError, match="B is on meta but x is on cpu"):
         scan(**{**arguments(), "B": torch.zeros(2, 5, 4, device="meta")})
+
+
+def test_what_was_refused_once_is_refused_again_and_what_fits_is_still_taken():
+    given = arguments()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"B has shape \(2, 4, 4\), expected \(2, 5, 4\)"):
+            scan(**{**given, "B": given["B"][:, 1:]})
+        assert scan(**given).y.shape == (2, 5, 3)
