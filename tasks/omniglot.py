@@ -106,11 +106,10 @@ class Omniglot(Task):
         """Augmented training images with `length` patches and `num_queries` queried places each."""
         chosen = torch.randint(len(self.train), (num_items,), generator=generator, device=self.device)
         affine = draw_affine(num_items, self.images.shape[-1], generator)
-        images = self._views(self.train[chosen], affine)
         centres = torch.randint(
             FIRST, LAST + 1, (num_items, length + num_queries, 2), generator=generator, device=self.device
         )
-        patches, places = cut_patches(images, centres, PATCH), relative(centres)
+        patches, places = self._patches(self.train[chosen], affine, centres), relative(centres)
         context = {"patches": patches[:, :length], "places": places[:, :length]}
         return Batch(context, {"places": places[:, length:]}, patches[:, length:])
 
@@ -142,6 +141,14 @@ class Omniglot(Task):
         constant = eval_set.mean_pixel(num_queries)
         answers = {"chance": mean_image, "best constant": constant, "all white": torch.ones_like(mean_image)}
         return {name: eval_set.error_of(answer, num_queries) for name, answer in answers.items()}
+
+    def _patches(self, indices: Tensor, affine: Affine, centres: Tensor) -> Tensor:
+        """Patches `(batch, num_patches, 16)` of views; on CUDA one kernel draws them without the views."""
+        if self.device.type != "cuda" or not self.params.augment:
+            return cut_patches(self._views(indices, affine), centres, PATCH)
+        from lgbench.data.images_triton import mapped_patches
+
+        return mapped_patches(self.images, indices, affine, centres, SIDE, PATCH)
 
     def _views(self, indices: Tensor, affine: Affine) -> Tensor:
         """Images `(batch, 128, 128)` in [-1, 1]."""
