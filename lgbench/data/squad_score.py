@@ -3,7 +3,8 @@
     said  "The Norman dynasty."   gold  "a Norman dynasty"     exact match 1, F1 1
     said  "Norman kings"          gold  "the Norman dynasty"   exact match 0, F1 0.5
 
-Before either, text is in lower case and without punctuation, articles (a, an, the) and surplus blanks.
+Before either, text is in lower case and without punctuation, articles (a, an, the) and surplus blanks. Golds
+that have nothing left then are dropped; if none has anything, the right answer is to say nothing.
 Source: the evaluation script of SQuAD 2.0 (Rajpurkar et al., arXiv:1806.03822); own code.
 """
 
@@ -23,7 +24,7 @@ def normalise(text: str) -> str:
 
 def exact_match(said: str, golds: Sequence[str]) -> float:
     """1 if what was said is one of the golds, else 0."""
-    return float(any(normalise(said) == normalise(gold) for gold in golds))
+    return float(normalise(said) in _normalised(golds))
 
 
 def f1(said: str, golds: Sequence[str]) -> float:
@@ -31,7 +32,12 @@ def f1(said: str, golds: Sequence[str]) -> float:
 
     Where one of the two texts has no words left, 1 if the other has none either, else 0.
     """
-    return max(_f1(normalise(said).split(), normalise(gold).split()) for gold in golds)
+    return max(_f1(normalise(said).split(), gold.split()) for gold in _normalised(golds))
+
+
+def _normalised(golds: Sequence[str]) -> list[str]:
+    """Those that have a word, as `get_raw_scores` of the official script keeps them; else the empty one."""
+    return [plain for gold in golds if (plain := normalise(gold))] or [""]
 
 
 def _f1(said: list[str], gold: list[str]) -> float:

@@ -332,6 +332,8 @@ def test_normalising_drops_case_punctuation_articles_and_blanks(text, plain):
         ("in the 10th century", ("10th century",), 0.8, 0.0),
         ("the", ("",), 1.0, 1.0),
         ("", ("Rollo",), 0.0, 0.0),
+        ("", ("the", "Rollo"), 0.0, 0.0),
+        ("an", ("the", "!"), 1.0, 1.0),
         ("a", ("Rollo",), 0.0, 0.0),
         ("Bill", ("Rollo", "bill", "Bill Clinton"), 1.0, 1.0),
         ("to to be", ("to be to be",), 6 / 7, 0.0),
