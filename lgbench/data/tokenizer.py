@@ -158,7 +158,10 @@ def _read(name: str) -> LibraryTokenizer:
             f"{_FILE_NAME}; {name!r} is none of them"
         )
     if not file.is_file():
-        raise UserError(f"tokenizer {path} is a folder without {_FILE_NAME}")
+        raise UserError(
+            f"the folder {path} has no {_FILE_NAME}. A checkpoint's own is taken unless another is named: "
+            "give --tokenizer bytes, bpe, or the path of a tokenizers JSON file or of a folder that has one"
+        )
     _require(f"tokenizer {path}")
     from tokenizers import Tokenizer
 

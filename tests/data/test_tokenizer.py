@@ -163,7 +163,7 @@ def test_a_file_that_is_no_tokenizer_is_refused_in_one_line(tmp_path, content):
 
 
 def test_a_folder_without_a_tokenizer_and_a_name_of_nothing_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is a folder without tokenizer\.json"):
+    with pytest.raises(UserError, match=r"has no tokenizer\.json\. .* give --tokenizer bytes, bpe, or"):
         make_tokenizer(str(tmp_path), [])
     with pytest.raises(UserError, match=r"tokenizer must be auto, bytes, bpe, or the path .* 'gpt9' is none"):
         make_tokenizer("gpt9", [])
