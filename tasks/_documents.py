@@ -30,9 +30,11 @@ from lgbench.data.documents import (
     Corpus,
     build_corpus,
     cut_paragraphs,
+    id_names,
     join_pieces,
 )
 from lgbench.data.fingerprint import digest
+from lgbench.data.spelling import check_distinct, check_numbers, describe_losses
 from lgbench.data.squad import Squad, load_squad
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import is_bpe_available, make_tokenizer
@@ -82,25 +84,31 @@ class DocumentTask(Task):
     """On the CPU, whatever the device, for the draws of the evaluation; None before `prepare`."""
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
-        """Tokenize everything once and put it on the device."""
+        """Tokenize everything once and put it on the device.
+
+        Raises:
+            UserError: the tokenizer cannot write ids or tell markers apart.
+        """
         super().prepare(device, data_dir)
         squad, released = load_squad(self.params.data, data_dir), self.params.protocol == "as_released"
         extra, extra_fingerprint = self._books(squad, data_dir)
-        self.tokenizer = make_tokenizer(self.params.tokenizer, _training_texts(squad))
+        texts, markers = _training_texts(squad), (QUERY, DOCUMENT, CLOSE, ANSWER)
+        self.tokenizer = make_tokenizer(self.params.tokenizer, texts)
+        check_numbers(self.tokenizer, id_names(pad=not released), "the ids of documents")
+        check_distinct(self.tokenizer, {text: self.tokenizer.encode(text) for text in markers}, "its markers")
         self.host = build_corpus(squad, extra, self.tokenizer, pad_ids=not released)
         self.corpus, self.squad = self.host.to(device), squad
         books = f", {len(extra):,} paragraphs of books" if extra else ""
         self.data_source = f"{squad.source}{books}, {self.tokenizer.name}"
         self.data_fingerprint = digest(squad.fingerprint, extra_fingerprint, self.tokenizer.fingerprint)
-        self.notice = squad.notice
+        notices = [squad.notice, describe_losses(self.tokenizer, [*texts, *extra], markers)]
         if self.params.tokenizer == "auto" and not is_bpe_available():
-            bytes_notice = "Text is read as bytes, as the package tokenizers is not installed."
-            self.notice = " ".join(filter(None, [squad.notice, bytes_notice]))
+            notices.append("Text is read as bytes, as the package tokenizers is not installed.")
+        self.notice = " ".join(filter(None, notices))
         self.scale = self._scale()
         self.max_query = QUERY_TOKENS * self.scale
         self.max_id = int((self.host.ids[:, 1] - self.host.ids[:, 0]).max())
-        markers = int((self.host.markers[:, 1] - self.host.markers[:, 0]).sum())
-        self.marked = markers + self.max_id
+        self.marked = int((self.host.markers[:, 1] - self.host.markers[:, 0]).sum()) + self.max_id
         self.askable = self._askable().to(device)
         self._sizes: dict[int, tuple[float, float]] = {}
 

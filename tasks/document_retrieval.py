@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lgbench.data.document_draws import Queries, draw_keywords
 from lgbench.data.document_items import DocumentItems, pad_answer
-from lgbench.data.documents import CLOSE, DOCUMENT, NUM_IDS, Corpus
+from lgbench.data.documents import CLOSE, DOCUMENT, NUM_IDS, Corpus, id_names
 from lgbench.task import IGNORE, Layout, Metric, Recipe
 
 _STAGES = (
@@ -80,7 +80,7 @@ class DocumentRetrieval(DocumentTask):
         super().prepare(device, data_dir)
         clean, encode = self.params.protocol == "clean", self.tokenizer.encode
         prompt = torch.tensor(encode(ANSWER) + encode(DOCUMENT) + ([] if clean else encode(" ")))
-        names = [f" {number:03d}" if clean else f"{number}" for number in range(NUM_IDS)]
+        names = id_names(pad=True) if clean else map(str.strip, id_names(pad=False))
         answers = [encode(name) + encode(CLOSE) for name in names]
         table = torch.full((NUM_IDS, max(map(len, answers))), IGNORE)
         for row, answer in zip(table, answers, strict=True):
@@ -111,12 +111,11 @@ class DocumentRetrieval(DocumentTask):
         return RetrievalItems(self, num_items, seed, asks=torch.arange(num_items) % 2 == 1)
 
     def references(self, eval_set: RetrievalItems, num_queries: int, metric: Metric) -> Mapping[str, float]:
-        """Accuracy of the best constant id; golden ids are the same at all lengths.
+        """Expected accuracy of any constant id, as golden ids are drawn uniformly, on both sides.
 
-        Naming a random document of the context is right once in `length` times.
+        Naming a random document of the context, which is no constant, is right once in `length` times.
         """
-        ids = eval_set.gold_id[eval_set.asks == (metric.name == "question")]
-        return {"chance": (ids.bincount().max() / len(ids)).item() if len(ids) else 1 / NUM_IDS}
+        return {"chance": 1 / NUM_IDS}
 
 
 class RetrievalItems(DocumentItems):

@@ -19,29 +19,32 @@ that reads and copies, and does not understand the question. The curriculum begi
 which there is nothing to find, only to copy; a decoder begun with two stayed there.
 
 Source: the multi-document QA of DeciMamba (Ben-Kish et al., arXiv:2406.14528), whose prompt's end, number of
-generated tokens and code are not published; these are our own, as are continuations and the curriculum.
+generated tokens and code are not published; these are our own, as are continuations and the curriculum. So
+there is no `protocol=as_released`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from lgbench.tasks._documents import ANSWER, TEXT_TOKENS, DocumentTask
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from lgbench.data.document_draws import Queries, draw_continuations, join_span
-from lgbench.data.document_items import DocumentItems, pad_answer
+from lgbench.data.document_items import EVAL_FEWEST, DocumentItems, pad_answer
 from lgbench.data.documents import Corpus
 from lgbench.data.squad_score import exact_match, f1, normalise
 from lgbench.task import Batch, Layout, Metric, Recipe
 
 NUM_CONSTANTS = 20
-"""Most frequent gold answers that are tried as constant ones."""
+"""Most frequent answers of the training side that are tried as constant ones."""
+NUM_TRIED = 1000
+"""Questions, and continuations, of the training side that the best of these is chosen by."""
 
 _STAGES = (
     (1, 12, 0), (2, 12, 0), (4, 12, 0), (4, 24, 0), (8, 24, 0), (8, 48, 0), (8, 100, 0), (11, 100, 0),
@@ -83,6 +86,16 @@ class MultidocQA(DocumentTask):
         question_share: float = Field(
             0.3, ge=0, le=1, description="training items with a real question, in the last stage"
         )
+
+        @field_validator("protocol")
+        @classmethod
+        def _nothing_was_released(cls, protocol: str) -> str:
+            if protocol == "as_released":
+                raise ValueError(
+                    "the code of the published multi-document QA was never released, so there are no choices "
+                    "to follow. Use protocol=clean, or the task document_retrieval, whose code was"
+                )
+            return protocol
 
     metric = Metric(name="F1", best=1.0, higher_is_better=True)
     more_metrics = tuple(
@@ -131,14 +144,34 @@ class MultidocQA(DocumentTask):
         return QAItems(self, num_items, seed, asks=torch.arange(num_items) % 2 == 0)
 
     def references(self, eval_set: QAItems, num_queries: int, metric: Metric) -> Mapping[str, float]:
-        """Score of the best constant answer among frequent golds; all lengths have the same items."""
+        """Score of the constant answer that is best on the training side; all lengths have the same items."""
         asks = metric.name != "continuation"
         golds = [gold for gold, on in zip(eval_set.golds, eval_set.asks.tolist(), strict=True) if on == asks]
+        score = f1 if metric.name == "F1" else exact_match
+        trained = self._trained_questions() if asks else self._trained_continuations()
+        said = self._best_constant(trained, score)
+        return {"chance": sum(score(said, gold) for gold in golds) / len(golds) if golds else 0.0}
+
+    def _best_constant(self, golds: Sequence[Sequence[str]], score: Callable) -> str:
+        """The frequent answer that these golds of the training side give the largest sum of scores."""
         counts = Counter(normalise(gold) for answers in golds for gold in set(answers))
         constants = [answer for answer, _ in counts.most_common(NUM_CONSTANTS)]
-        score = f1 if metric.name == "F1" else exact_match
-        sums = [sum(score(said, gold) for gold in golds) for said in constants]
-        return {"chance": max(sums) / len(golds) if golds else 0.0}
+        return max(constants, key=lambda said: sum(score(said, answers) for answers in golds))
+
+    def _trained_questions(self) -> list[tuple[str, ...]]:
+        """Golds of training questions that lie evenly among all."""
+        questions = self.host.train.questions.tolist()
+        chosen = questions[:: max(1, len(questions) // NUM_TRIED)][:NUM_TRIED]
+        return [self.squad.questions[at].answers for at in chosen]
+
+    def _trained_continuations(self) -> list[tuple[str, ...]]:
+        """Answers of continuations, drawn as those of the evaluation are, of training documents."""
+        side, generator = self.host.train, torch.Generator().manual_seed(0)
+        drawn = torch.randint(len(side.documents), (NUM_TRIED,), generator=generator)
+        start, stop = self.host.documents[side.documents[drawn]].unbind(-1)
+        parts = start, stop - start, self.max_query, EVAL_FEWEST
+        _, spans = self.draw_queries(self.host, *parts, generator)
+        return [(self.decode(self.host.pool[a:b].tolist()),) for a, b in spans.tolist()]
 
 
 class QAItems(DocumentItems):

@@ -153,7 +153,7 @@ def build_corpus(squad: Squad, extra: Sequence[str], tokenizer: Tokenizer, pad_i
             for question in squad.questions
         ],
         "answers": [pool.add_text(question.answers[0]) for question in squad.questions],
-        "ids": [pool.add(f" {number:03d}" if pad_ids else f" {number}") for number in range(NUM_IDS)],
+        "ids": [pool.add(name) for name in id_names(pad_ids)],
         "markers": [pool.add(marker) for marker in (QUERY, DOCUMENT, CLOSE)],
     }
     return Corpus(
@@ -175,6 +175,11 @@ def build_corpus(squad: Squad, extra: Sequence[str], tokenizer: Tokenizer, pad_i
         ),
         **{name: torch.tensor(value) for name, value in spans.items()},
     )
+
+
+def id_names(pad: bool) -> list[str]:
+    """Names of documents with the blank in front, of three digits (` 007`) or as many as they need (` 7`)."""
+    return [f" {number:03d}" if pad else f" {number}" for number in range(NUM_IDS)]
 
 
 def cut_paragraphs(texts: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What tests of several tasks need."""
 
+import string
 from contextlib import contextmanager
 
 import pytest
@@ -39,5 +40,35 @@ def drawn_without_reading_back(no_reading_back):
         with no_reading_back():
             guarded = task.sample_stage(*asked)
         return guarded, free
+
+    return of
+
+
+@pytest.fixture
+def no_digits(tmp_path):
+    """Path of a tokenizer of whole words that knows no number: each is as unknown as any other."""
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {"[UNK]": 0, "</s>": 1, "pass": 2, "key": 3, "Document": 4, "Query": 5, "Answer": 6, "|": 7}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["</s>"])
+    backend.save(str(tmp_path / "words.json"))
+    return str(tmp_path / "words.json")
+
+
+@pytest.fixture
+def letters_and_digits(tmp_path):
+    """`of(more)`: path of a tokenizer that knows letters, digits and these characters, and drops the rest."""
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def of(more=""):
+        known = ["<unk>", "</s>", "\u2581", *string.ascii_letters, *string.digits, *more]
+        model = tokenizers.models.BPE({c: at for at, c in enumerate(known)}, [], unk_token="<unk>")
+        backend = tokenizers.Tokenizer(model)
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        backend.decoder = tokenizers.decoders.Metaspace()
+        backend.add_special_tokens(["<unk>", "</s>"])
+        backend.save(str(tmp_path / "letters.json"))
+        return str(tmp_path / "letters.json")
 
     return of

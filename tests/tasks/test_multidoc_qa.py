@@ -8,6 +8,9 @@ from lgbench.tasks import _documents
 from lgbench.tasks.multidoc_qa import RECIPES, MultidocQA
 
 from lgbench.data.squad import Question, Squad
+from lgbench.errors import UserError
+from lgbench.params import PluginRequest
+from lgbench.plan import load_task
 
 NAMES = ("Arn", "Bel", "Cor", "Dun", "Elm", "Fen")
 PARAGRAPHS = tuple(
@@ -183,13 +186,35 @@ def test_sampling_reads_nothing_back_from_the_device(task, drawn_without_reading
     assert batch.targets.shape == wanted.targets.shape
 
 
-def test_the_best_frequent_gold_scores_chance(task):
-    items = task.eval_set(4, 0)
-    one, other = ((f"the castle of {name}stead", f"{name}stead") for name in NAMES[4:])
-    items.golds = [one, (" far from the",), other, (" from the sea.",)]
-    chance = {metric.name: task.references(items, 1, metric)["chance"] for metric in task.metrics}
-    assert chance["exact match"] == chance["continuation"] == 0.5
-    assert chance["F1"] == pytest.approx((1 + 2 / 3) / 2), "the castle of X against the castle of Y"
+def chance_of(task, golds):
+    """Chance of each metric where evaluation items have these golds, questions and continuations in turn."""
+    items = task.eval_set(len(golds), 0)
+    items.golds = golds
+    return {metric.name: task.references(items, 1, metric)["chance"] for metric in task.metrics}
+
+
+def test_the_constant_answer_of_chance_is_chosen_by_the_golds_of_training(task):
+    """Each training answer is as frequent as the others, and any castle shares 2 of 3 words with another."""
+    unknown = (f"the castle of {NAMES[4]}stead", f"{NAMES[4]}stead")
+    chance = chance_of(task, [unknown, (" in the Alps",)] * 2)
+    assert chance == {"F1": pytest.approx(2 / 3), "exact match": 0, "continuation": 0}
+    castles = [(f"the castle of {name}stead", f"{name}stead") for name in NAMES[:4]]
+    said = [gold for castle in castles for gold in (castle, (" far from the",))]
+    chance = chance_of(task, said)
+    assert chance["exact match"] == 1 / 4 and chance["F1"] == pytest.approx((1 + 3 * 2 / 3) / 4)
+
+
+def test_the_constant_continuation_of_chance_is_frequent_in_training_documents(task):
+    endings = (" far from the", " from the sea.", " in the castle")
+    shares = [chance_of(task, [("none",), (ending,)])["continuation"] for ending in endings]
+    assert sorted(shares) == [0, 0, 1], "one of the three is said, whatever the items are"
+
+
+def test_as_released_is_refused_since_nothing_was_released():
+    with pytest.raises(
+        UserError, match=r"never released.* Use protocol=clean, or the task document_retrieval"
+    ):
+        load_task(PluginRequest("multidoc_qa", {"protocol": "as_released"}))
 
 
 def test_a_metric_without_items_has_chance_zero(task):
