@@ -16,7 +16,9 @@ Source: Mohtashami and Jaggi, arXiv:2305.16300; natural text as in DeciMamba (Be
 arXiv:2406.14528), repeated sentences as in Stuffed Mamba (Chen et al., arXiv:2410.07145). Of the code that
 DeciMamba released, `protocol=as_released` has the codes and the grading: numbers that are not padded with
 zeros, of which some are both trained on and evaluated on; evaluation reads its text in order; an answer is
-right if the code is one of its words.
+right if the code is one of its words. Its grid, from 1,000 tokens on, takes sentences as short as those of
+its text and a BPE, for near each depth a sentence must start:
+`passkey[protocol=as_released,data=wikitext,tokenizer=bpe]`. That code has no `variant=repeated`.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lgbench.cell import EVAL_SEED
 from lgbench.data.fingerprint import digest
 from lgbench.data.haystack import Corpus, Needles, hide, join, pad, read_corpus
 from lgbench.data.passkey import Answers, PasskeyItems, make_codes
+from lgbench.data.spelling import check_numbers, describe_losses
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError
@@ -53,6 +56,8 @@ NEEDLE = {
 PROMPT = {"natural": "\nAnswer: ", "repeated": "\nWhat is the pass key? The passkey is "}
 BLOCK = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
+CODES_TRIED = 1000
+"""Of each side, to see whether the tokenizer can write them."""
 SHORTEST_SENTENCE = 10
 """Tokens; shorter sentences are left out as released."""
 
@@ -107,6 +112,16 @@ class Passkey(Task):
                 raise ValueError("depths are fractions of the context, from 0 to 1")
             return depths
 
+        @model_validator(mode="after")
+        def _released_together(self) -> Passkey.Params:
+            if self.protocol == "as_released" and self.variant == "repeated":
+                raise ValueError(
+                    "protocol=as_released follows the code of DeciMamba, whose text is natural; "
+                    "variant=repeated is from another paper, Stuffed Mamba. Use variant=natural with it, or "
+                    "protocol=clean with variant=repeated"
+                )
+            return self
+
     metric = Metric(name="accuracy", best=1.0, higher_is_better=True, interval="wilson")
     generates = True
     eval_only = frozenset({"depths"})
@@ -134,25 +149,31 @@ class Passkey(Task):
                 items.facts(length)
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
-        """Put the text, all codes of the training and their needles on the device."""
+        """Put the text, all codes of the training and their needles on the device.
+
+        Raises:
+            UserError: the tokenizer cannot write codes, or the text says a needle of its own.
+        """
         super().prepare(device, data_dir)
         variant, name = self.params.variant, self.params.tokenizer
-        source, fingerprint, train, evaluation = "one block of sentences", "", (BLOCK,), (BLOCK,)
+        source, train, evaluation = "one block of sentences", (BLOCK,), (BLOCK,)
+        fingerprint = notice = ""
         if variant == "natural" or name in ("auto", "bpe"):
             texts = load_texts(self.params.data, data_dir)
-            fingerprint, self.notice = texts.fingerprint, texts.notice
+            fingerprint, notice = texts.fingerprint, texts.notice
             self.tokenizer = make_tokenizer(name, texts.train)
             if variant == "natural":
                 source, train, evaluation = texts.source, texts.train, texts.eval
         else:
             self.tokenizer = make_tokenizer(name, ())
+        self.codes = make_codes(self.params.protocol)
+        self.notice = " ".join(filter(None, [notice, self._try_tokenizer(train)]))
         self.data_source = f"{source}, {self.tokenizer.name}"
         self.data_fingerprint = digest(f"{fingerprint} {self.tokenizer.fingerprint}")
         shortest = SHORTEST_SENTENCE if self.params.protocol == "as_released" else 1
         self.train_corpus, self.eval_corpus = (
             self._corpus(documents, shortest) for documents in (train, evaluation)
         )
-        self.codes = make_codes(self.params.protocol)
         self.question = torch.tensor(self.tokenizer.encode(QUESTION[variant]), device=device)
         self.answers = Answers(self.tokenizer, PROMPT[variant], self.codes, self.params.protocol)
         self.needles, self.training = self.tables(self.codes["train"])
@@ -251,6 +272,14 @@ class Passkey(Task):
                 f"a context of {length} tokens is too short for passkey: question and needle alone take "
                 f"{self.min_length} tokens ({self.tokenizer.name}), so give {self.min_length} or more"
             )
+
+    def _try_tokenizer(self, texts: Sequence[str]) -> str:
+        """Refuse a tokenizer that cannot write codes; returns a notice on other text that it cannot."""
+        tried = [code for side in self.codes.values() for code in side[:: len(side) // CODES_TRIED]]
+        check_numbers(self.tokenizer, tried, "codes", in_one=self.params.protocol == "as_released")
+        variant = self.params.variant
+        written = QUESTION[variant], NEEDLE[variant].format(code=tried[0]), PROMPT[variant]
+        return describe_losses(self.tokenizer, texts, written)
 
     def _corpus(self, documents: Sequence[str], shortest: int) -> Corpus:
         needle = NEEDLE[self.params.variant].partition("{")[0]

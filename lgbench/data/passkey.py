@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lgbench.data.fingerprint import digest
 from lgbench.data.haystack import Needles, pad
+from lgbench.data.spelling import check_distinct
 from lgbench.data.tokenizer import Tokenizer
 from lgbench.errors import UserError
 from lgbench.task import IGNORE, Tensors
@@ -38,6 +39,9 @@ class Answers:
         prompt: text after the context.
         codes: of both sides, "train" and "eval".
         protocol: "clean" or "as_released".
+
+    Raises:
+        UserError: the tokenizer writes two codes alike.
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class Answers:
             self.closed, self.num_tokens = True, MAX_ANSWER
             return
         whole = {code: tokenizer.encode(prompt + code) for code in every}
+        check_distinct(tokenizer, whole, "codes after the prompt")
         least, greatest = min(whole.values()), max(whole.values())  # whatever these two share, all do
-        shared = next(k for k, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+        differ = (k for k, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+        shared = next(differ, len(least))  # where one is the beginning of the other
         self.prompt = least[:shared]
         self._tokens = {code: tokens[shared:] for code, tokens in whole.items()}
         lengths = set(map(len, self._tokens.values()))
@@ -157,8 +163,9 @@ class PasskeyItems:
         for (begin, first, last), depth, draw in zip(self._choices(length), self.depths, draws, strict=True):
             if first >= last:
                 raise UserError(
-                    f"no sentence starts near depth {depth:g} of a context of {length} tokens; for "
-                    f"protocol=as_released {self._remedy(length)}"
+                    f"no sentence starts near depth {depth:g} of a context of {length} tokens "
+                    f"({self.task.data_source}); for protocol=as_released {self._remedy(length)}. "
+                    "The published grid, from 1,000 tokens on, runs with data=wikitext,tokenizer=bpe"
                 )
             chosen = first + int(draw * (last - first))
             text_at.append(begin)

@@ -1,5 +1,6 @@
 """Passkey as specified: exact samples, exact lengths, one needle, honest splits, and what is refused."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgbench.data.passkey import Answers
+from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError
 from lgbench.params import PluginRequest
 from lgbench.plan import load_task
@@ -252,14 +255,57 @@ def test_as_released_a_length_that_works_is_named_where_no_sentence_starts_near_
     items = task.eval_set(100, 0)
     for length in (64, 300):
         with pytest.raises(
-            UserError, match=rf"near depth .* of {length} tokens; .* works is --eval-lengths "
+            UserError, match=rf"near depth .* of {length} tokens \(procedural, bytes\); .* works is --eval"
         ) as refused:
             items.facts(length)
-        works = int(str(refused.value).rpartition(" ")[2])
+        works = int(re.search(r"--eval-lengths (\d+)\. ", str(refused.value))[1])
         assert works % 1000 == 0 and len(items.facts(works)["needle"]) == 100
         for less in range(1000, works, 1000):
             with pytest.raises(UserError, match="no sentence starts near"):
                 items.facts(less)
+
+
+def test_as_released_the_published_grid_is_refused_with_the_text_and_the_tokenizer_that_have_it():
+    task = load(protocol="as_released")
+    with pytest.raises(
+        UserError, match=r"grid, from 1,000 tokens on, runs with data=wikitext,tokenizer=bpe$"
+    ):
+        task.check(replace(task.recipe("paper", "causal"), eval_lengths=(300, 1000)))
+
+
+def test_as_released_is_refused_with_repeated_sentences_which_another_paper_has():
+    with pytest.raises(
+        UserError, match=r"from another paper, Stuffed Mamba\. Use variant=natural with it, or"
+    ):
+        load(protocol="as_released", variant="repeated")
+    assert load(variant="repeated").params.protocol == "clean"
+
+
+@pytest.mark.parametrize("params", [{}, {"variant": "repeated"}, {"protocol": "as_released"}])
+def test_a_tokenizer_that_cannot_write_codes_is_refused_with_what_can(no_digits, params):
+    with pytest.raises(
+        UserError,
+        match=r"words cannot write codes: '\d+' comes back as '\[UNK\]'\. .* give --tokenizer bytes",
+    ):
+        load(tokenizer=no_digits, **params)
+
+
+def test_codes_that_are_the_same_tokens_after_the_prompt_are_refused(no_digits):
+    tokenizer = make_tokenizer(no_digits, ())
+    with pytest.raises(UserError, match=r"codes after the prompt apart: '\d+' and '\d+' are the same tokens"):
+        Answers(tokenizer, "Answer: ", {"train": ["12345"], "eval": ["54321"]}, "clean")
+
+
+def test_text_that_a_tokenizer_loses_is_named_beside_the_results(letters_and_digits, little):
+    task = load(data=little, tokenizer=letters_and_digits("."))
+    assert task.notice == (
+        "Tokenizer letters does not give back 2 of 25 words that were tried, for instance 'There is an "
+        "important pass key hidden inside a lot of irrelevant text. Find it and memorize it:', 'Answer:': "
+        "models read, and are scored on, what it leaves of the text."
+    )
+    batch = task.sample(1, 500, 5, torch.Generator().manual_seed(0))
+    assert texts(task, batch)[2] in task.codes["train"], "codes are there all the same"
+    assert load(data=little).notice == load(data=little, tokenizer="bpe").notice == ""
 
 
 def test_as_released_a_text_without_boundaries_is_refused_with_another_remedy(tmp_path):
