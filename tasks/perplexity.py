@@ -4,9 +4,10 @@
     queries                                        q q q … q          the hundred tokens after the context
     targets                                          q q … q t        the token after each of them
 
-So these are the last 100 labels of a window of `length` + 101 tokens. The same windows serve all lengths:
-they start at the same tokens of the same books, which are longer than the longest context. The task also has
-the perplexity of all tokens of the context, up to each length and between neighbours of the grid of lengths.
+So these are the last 100 labels of a window of `length` + 101 tokens, the last of which is a label only. The
+same windows serve all lengths: they start at the same tokens of the same books, which are longer than the
+longest context. The task also has the perplexity of all tokens of the context, up to each length and between
+neighbours of the grid of lengths.
 
 The training loss is the mean over the hundred labels; `lm_weight` = training length / 100 gives all tokens of
 a window the same weight. The lower bound of a length is a model that was trained at it:
@@ -14,12 +15,14 @@ a window the same weight. The lower bound of a length is a model that was traine
 
 Source: DeciMamba (Ben-Kish et al., arXiv:2406.14528) on books as in PG-19 (Rae et al., arXiv:1911.05507).
 With `protocol=as_released` each length has the windows of all books that are long enough for it, 10 or 11 a
-book.
+book. What is published as a window of W tokens, labels included, is a length of W - 101 here; so the preset
+`paper` has the lengths 899, 1,899, … for 1,000, 2,000, … of the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +33,7 @@ from torch import Tensor, nn
 from lgbench.data.book_windows import NUM_LABELS, Windows
 from lgbench.data.fingerprint import digest
 from lgbench.data.haystack import join
+from lgbench.data.spelling import describe_losses
 from lgbench.data.text import load_texts
 from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError
@@ -81,17 +85,25 @@ class Perplexity(Task):
         self.nested = self.params.protocol == "clean"
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
-        """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""
+        """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU.
+
+        As released, lengths of `paper` are those that leave room for the labels in the published windows.
+        """
         if preset not in RECIPES:
             raise LookupError(f"perplexity has no preset '{preset}'. It has: smoke, small, paper")
-        return RECIPES[preset]
+        recipe = RECIPES[preset]
+        if preset == "paper" and self.params.protocol == "as_released":
+            contexts = tuple(window - NUM_LABELS - 1 for window in recipe.eval_lengths)
+            return replace(recipe, eval_lengths=contexts)
+        return recipe
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Put all books on the device."""
         super().prepare(device, data_dir)
         texts = load_texts(self.params.data, data_dir)
         self.tokenizer = make_tokenizer(self.params.tokenizer, texts.train)
-        self.notice, self.data_source = texts.notice, f"{texts.source}, {self.tokenizer.name}"
+        self.notice = " ".join(filter(None, [texts.notice, describe_losses(self.tokenizer, texts.train)]))
+        self.data_source = f"{texts.source}, {self.tokenizer.name}"
         self.data_fingerprint = digest(f"{texts.fingerprint} {self.tokenizer.fingerprint}")
         self.train_books, self.eval_books = (
             join([self.tokenizer.encode_array(text) for text in side], self.tokenizer, device)

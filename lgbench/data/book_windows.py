@@ -101,7 +101,10 @@ class Windows:
         return np.array([(book, offset) for _, book, offset in sorted(windows)], dtype=np.int64)
 
     def _released(self, length: int) -> np.ndarray:
-        """(book, offset) of the windows of every book that is longer than one, all first ones first."""
+        """(book, offset) of the windows of every book that is longer than one, all first ones first.
+
+        Windows and their distance are as published: W = `length` + 101 tokens, the labels included.
+        """
         windows, size = [], length + NUM_LABELS + 1
         for book, tokens in enumerate(self.task.eval_books.sizes.tolist()):
             stride = max(10, (tokens - size) // 10)

@@ -114,6 +114,27 @@ def test_as_released_each_length_has_ten_or_eleven_windows_of_every_book_that_is
     assert items.context(slice(0, 100), 0, 1000, 1000)["tokens"].shape == (11, 1000)
 
 
+def test_as_released_the_lengths_of_the_paper_are_the_published_windows_without_their_labels(shelf):
+    task = load(data=shelf, protocol="as_released")
+    released, clean = task.recipe("paper", "causal"), load(data=shelf).recipe("paper", "causal")
+    assert [length + 101 for length in released.eval_lengths] == list(clean.eval_lengths)
+    assert replace(released, eval_lengths=clean.eval_lengths) == clean
+    items, window = task.eval_set(1, 0), 1000
+    items.reach(released.eval_lengths[0])
+    assert begins(items, 899)[0] == (1, 0), "the first book of more than 1,000 tokens"
+    book = ("E1" + ALPHABET * 80)[:window]
+    queries, targets = items.queries(slice(0, 1), 899, 100)
+    assert task.decode(targets[0]) == book[-100:], "the last 100 tokens of the window"
+    assert task.decode(queries["tokens"][0]) == book[-101:-1]
+    assert task.decode(items.context(slice(0, 1), 0, 899, 899)["tokens"][0]) == book[:-101]
+
+
+def test_text_that_a_tokenizer_loses_is_named_beside_the_results(shelf, letters_and_digits):
+    assert load(data=shelf).notice == "" == load(data=shelf, tokenizer=letters_and_digits()).notice
+    lossy = load(tokenizer=letters_and_digits("\n"))
+    assert "Tokenizer letters does not give back " in lossy.notice
+
+
 def test_windows_of_a_book_share_no_label_and_a_book_that_is_barely_long_enough_has_one(shelf):
     task = load(data=shelf)
     for longest, windows in ((1899, 1), (1750, 1), (1700, 2), (1000, 9), (100, 10)):
