@@ -2,10 +2,12 @@
 trainer.
 
     python benchmarks/train_step_gpu.py [--out OUT.json] [--seeds 1,4,8] [--backends auto,triton]
+        [--plain-images]
 
 Prints milliseconds a step (median of blocks of 50 steps, device waited for after each block) at batch 64 with
-512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. Checks that a
-captured, left-padded step gives the loss and gradients of an eager, unpadded one on the same items.
+512 + 1,024 tokens, then for the length-drawing recipes; `seeds` trainings run side by side. `--plain-images`
+times the former also with images augmented and cut in plain PyTorch. Checks that a captured, left-padded step
+gives the loss and gradients of an eager, unpadded one on the same items.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from lgbench.methods.prepended import Prepended
@@ -23,6 +26,8 @@ from lgbench.methods.transformer import Transformer
 from lgbench.methods.vanilla import Vanilla
 from lgbench.tasks.omniglot import Omniglot
 
+from lgbench.data.images import cut_patches
+from lgbench.data.reconstruction import PATCH
 from lgbench.plan import Training
 from lgbench.task import Recipe
 from lgbench.train import Trainer
@@ -57,6 +62,11 @@ def step_ms(trainers: list[Trainer], warm: int = 40, blocks: int = 7, steps: int
     return statistics.median(times)
 
 
+def plain_patches(task, indices, affine, centres) -> torch.Tensor:
+    """In place of `Omniglot._patches`: what it does on a CPU."""
+    return cut_patches(task._views(indices, affine), centres, PATCH)
+
+
 def padded_equals_unpadded(task, method, recipe: Recipe) -> float:
     """Largest relative difference of loss and gradients between left-padded and exact, same tokens."""
     trainer = make_trainer(task, method, recipe, 1, recipe.train_length, 0)
@@ -81,6 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write every number as JSON; default: only print")
     parser.add_argument("--seeds", default="1,4,8")
     parser.add_argument("--backends", default="auto,triton")
+    parser.add_argument("--plain-images", action="store_true")
     options = parser.parse_args()
     task = Omniglot()
     task.prepare(torch.device("cuda"))
@@ -95,10 +106,16 @@ def main() -> None:
         for count in map(int, options.seeds.split(",")):
             if backend != "auto" and count > 1:
                 continue
-            trainers = [make_trainer(task, Vanilla(), paper, 512, 512, s, backend) for s in range(count)]
-            ms = step_ms(trainers)
-            found[f"{backend}, 512 + 1024, {count} seeds, ms a step and seed"] = ms / count
-            print(f"{backend:8} 512+1024 seeds={count}: {ms:.3f} ms, {ms / count:.3f} a seed", flush=True)
+            for images, patches in (("", Omniglot._patches), (", plain images", plain_patches)):
+                if images and not options.plain_images:
+                    continue
+                with mock.patch.object(Omniglot, "_patches", patches):
+                    ms = step_ms(
+                        [make_trainer(task, Vanilla(), paper, 512, 512, s, backend) for s in range(count)]
+                    )
+                name = f"{backend}, 512 + 1024, {count} seeds{images}"
+                found[f"{name}, ms a step and seed"] = ms / count
+                print(f"{name}: {ms:.3f} ms, {ms / count:.3f} a seed", flush=True)
     for name, method, recipe in (
         ("small vanilla", Vanilla(), small),
         ("small prepended", Prepended(), small),
