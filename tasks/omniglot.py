@@ -125,7 +125,7 @@ class Omniglot(Task):
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of each patch `(batch, num_queries)`."""
-        return (predictions - targets).square().mean(dim=-1)
+        return nn.functional.mse_loss(predictions, targets, reduction="none").mean(dim=-1)
 
     score = loss
 

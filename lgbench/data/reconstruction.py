@@ -20,7 +20,7 @@ GRID = (*range(2, 123, 4), 125)  # centres of the dense reconstruction, per axis
 
 def relative(centres: Tensor) -> Tensor:
     """Centres of patches as float32 pixels from the middle of the image, -62 to 61."""
-    return (centres - MIDDLE).float()
+    return centres - float(MIDDLE)
 
 
 class ReconstructionItems:

@@ -61,7 +61,7 @@ class PatchInterface(nn.Module):
 
     def read(self, hidden: Tensor) -> Tensor:
         """Pixels `(batch, num_queries, patch²)` in (-1, 1)."""
-        return 2 * torch.sigmoid(self.head(hidden)) - 1
+        return torch.tanh(self.head(hidden) / 2)  # which is 2 sigmoid - 1
 
     def _place(self, tokens: Tensor, places: Tensor) -> Tensor:
         if self.position == "concat":
