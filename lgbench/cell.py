@@ -24,6 +24,7 @@ from lgbench.models.model import Model, build_model
 from lgbench.plan import Cell, checkpoint_folder, load_method
 from lgbench.store import SCHEMA, Store, atomic_file
 from lgbench.task import Metric, Task
+from lgbench.train import stage_lengths
 
 EVAL_SEED = 0
 """Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
@@ -146,7 +147,7 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
         "seed": cell.seed,
         "train_length": recipe.train_length,
-        "train_low": training.low,
+        "train_low": stage_lengths(training, 0)[0],
         "train_high": training.high,
         "train_steps": recipe.train_steps,
         "lm_weight": recipe.lm_weight,

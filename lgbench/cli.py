@@ -58,7 +58,9 @@ def run(
     task: Annotated[
         list[str] | None, typer.Option(help='Tasks: omniglot or "omniglot[augment=false]".')
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help='Methods: vanilla,"truncated[low=512]".')] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help='Methods: vanilla (default),"truncated[low=512]".')
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("-p", "--param", help="PLUGIN.PARAMETER=VALUE[,VALUE...].")
     ] = None,

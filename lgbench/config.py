@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lgbench.errors import UserError
 from lgbench.params import PluginRequest, expand, merge, parse_plugins
-from lgbench.registry import TASKS
+from lgbench.registry import BASELINE, TASKS
 
 RECIPE_FIELDS = ("eval_lengths", "eval_queries", "query_grid", "eval_items", "batch_size", "learning_rate")
 RECIPE_FIELDS += ("d_model", "precision", "eval_precision")
@@ -25,7 +25,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: tuple[str, ...] = Field((), description='tasks, e.g. omniglot or "omniglot[augment=false]"')
-    method: tuple[str, ...] = Field((), description='methods, e.g. vanilla or "truncated[low=512]"')
+    method: tuple[str, ...] = Field(
+        (BASELINE,), description='methods, e.g. vanilla (if left out) or "truncated[low=512]"'
+    )
     param: tuple[str, ...] = Field((), description="PLUGIN.PARAMETER=VALUE; several values are a grid")
     preset: str = Field("small", description="smoke (CPU, a minute a cell), small (a GPU, minutes) or paper")
     seeds: int = Field(1, ge=1, le=1000, description="number of seeds, counted from `first_seed`")
@@ -97,7 +99,7 @@ class RunConfig(BaseModel):
         )
         for group, option, example in (
             (tasks, "--task", "omniglot"),
-            (methods, "--method", "vanilla,prepended"),
+            (methods, "--method", f"{BASELINE},prepended"),
         ):
             if not group:
                 raise UserError(f"nothing to run: give {option}, e.g. {option} {example}")

@@ -37,6 +37,9 @@ from lgbench.train import Trainer
 TRIAL_STEPS = 5
 """Steps timed for the estimate of a dry run."""
 
+TRIAL_TOKENS = 8192
+"""Context tokens of a timed step on a CPU, where time grows with them and memory would not warn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -223,8 +226,8 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     measured: dict[Training, float] = {}
     seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
     console.print(
-        f"{len(cells)} cells, {sum(store.has(c.task, c.key) for c in cells)} finished; "
-        f"{len(numbers)} trainings. "
+        f"{_count(len(cells), 'cell')}, {sum(store.has(c.task, c.key) for c in cells)} finished; "
+        f"{_count(len(numbers), 'training')}. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,
@@ -240,16 +243,25 @@ def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float])
         return 0.0
     kind = replace(training, seed=0, recipe=replace(training.recipe, train_steps=0, learning_rate=0.0))
     if kind not in measured:
+        task, recipe = prepared.tasks[task_key(cell)], training.recipe
+        batch = recipe.batch_size
+        if prepared.device.type == "cpu":
+            batch = min(batch, max(1, TRIAL_TOKENS // task.context_tokens(training.high)))
         method = load_method(training.method, training.method_params)
-        trainer = Trainer(training, prepared.tasks[task_key(cell)], method, folder)
+        part = replace(training, recipe=replace(recipe, batch_size=batch))
+        trainer = Trainer(part, task, method, folder)
         for _ in range(2):  # the first round compiles and captures what the second one needs
             trainer.step = 0
             began = time.monotonic()
             for _ in range(TRIAL_STEPS):
                 trainer.one_step()
             _wait(prepared.device)
-            measured[kind] = (time.monotonic() - began) / TRIAL_STEPS
+            measured[kind] = (time.monotonic() - began) / TRIAL_STEPS * recipe.batch_size / batch
     return measured[kind] * training.recipe.train_steps
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _wait(device: torch.device) -> None:

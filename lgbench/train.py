@@ -282,18 +282,29 @@ class Trainer:
 def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:
     """Context length and number of queries of a step, uniform and inclusive, and the stage they are from.
 
-    By (seed, step) alone, given the newest stage. The lengths of the stages are scaled so that the last one
-    ends where the method's training range ends.
+    By (seed, step) alone, given the newest stage.
     """
     draw = np.random.default_rng((training.seed, step))
-    recipe, low, high, stage = training.recipe, training.low, training.high, newest
-    if recipe.stages:
-        if newest and draw.random() < recipe.revisit:
-            stage = int(draw.integers(newest))
-        high = max(1, round(recipe.stages[stage][0] * high / recipe.stages[-1][0]))
-        low = min(low, high)
+    recipe, stage = training.recipe, newest
+    if newest and draw.random() < recipe.revisit:
+        stage = int(draw.integers(newest))
+    low, high = stage_lengths(training, stage)
     fewest, most = recipe.train_queries
     return int(draw.integers(low, high + 1)), int(draw.integers(fewest, most + 1)), stage
+
+
+def stage_lengths(training: Training, stage: int) -> tuple[int, int]:
+    """Shortest and longest context of a stage, inclusive; without a curriculum those of the training.
+
+    Stages are scaled so that the last one ends where the method's training range ends, but none becomes
+    shorter than the shortest context there may be, unless it was before.
+    """
+    low, high, stages = training.low, training.high, training.recipe.stages
+    if not stages:
+        return low, high
+    scaled = round(stages[stage][0] * high / stages[-1][0])
+    high = max(scaled, min(low, stages[stage][0]))
+    return min(low, high), high
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lgbench import run as run_module
 from lgbench.cli import app
 from lgbench.store import read
+from lgbench.train import Trainer
 
 CHECKOUT = Path(__file__).parent.parent
 QUICK = ["--train-steps", "6", "--eval-lengths", "1,16", "--query-grid", "1,4"]
@@ -55,6 +57,11 @@ def test_a_run_trains_evaluates_stores_and_says_what_comes_next(toy):
         (m, s) for m in ("vanilla", "transformer") for s in (0, 1)
     }
     assert {r["status"] for r in rows()} == {"ok"}
+
+
+def test_a_task_alone_runs_the_baseline(toy):
+    assert toy().exit_code == 0
+    assert {(r["method"], r["status"]) for r in rows()} == {("vanilla", "ok")}
 
 
 def test_finished_cells_are_skipped_unless_forced(toy):
@@ -117,6 +124,18 @@ def test_a_dry_run_shows_cells_shared_trainings_what_is_finished_and_hours_and_r
     assert re.search(r"About \d+\.\d\d hours", result.stdout)
 
 
+def test_a_dry_run_on_a_cpu_times_few_items_of_a_large_batch(toy, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(run_module, "TRIAL_TOKENS", 40)
+    monkeypatch.setattr(
+        run_module, "Trainer", lambda training, *rest: sizes.append(training.recipe.batch_size) or
+        Trainer(training, *rest)
+    )  # fmt: skip
+    result = toy("--method", "vanilla", "--dry-run")
+    assert result.exit_code == 0 and sizes == [2]  # of 16 tokens each
+    assert "1 cell, 0 finished; 1 training." in result.stdout
+
+
 def test_a_dry_run_shows_parameters_in_brackets(toy):
     result = toy("--method", "truncated[low=[3,4]]", "--dry-run")
     assert "truncated[low=3]" in result.stdout and "truncated[low=4]" in result.stdout
@@ -165,7 +184,6 @@ def test_a_method_that_does_not_apply_is_no_failure(toy):
 
 
 BAD = {
-    "nothing to run": ([], "nothing to run: give --method"),
     "unknown method": (["--method", "vanila"], "no method 'vanila'. Did you mean 'vanilla'?"),
     "the same method twice in a combination": (
         ["--method", "decimamba+decimamba"],

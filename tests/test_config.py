@@ -168,7 +168,11 @@ def test_files_that_are_no_text_or_not_there_are_one_line(tmp_path):
 def test_a_run_of_nothing_says_what_to_give(missing):
     options = {"task": ["a"], "method": ["m"]} | {missing: []}
     with pytest.raises(UserError, match=f"nothing to run: give --{missing}"):
-        load_config(None, options).requests()
+        RunConfig(**options).requests()
+
+
+def test_a_run_that_names_no_method_is_of_the_baseline():
+    assert load_config(None, {"task": ["omniglot"]}).method == ("vanilla",)
 
 
 def test_every_option_is_described():

@@ -18,7 +18,7 @@ from lgbench.plan import Axes, resolve_cells, task_key
 from lgbench.progress import Progress
 from lgbench.registry import METHODS, TASKS
 from lgbench.store import Store, read
-from lgbench.train import STAGE_STEPS, Trainer, draw_lengths, train_all
+from lgbench.train import STAGE_STEPS, Trainer, draw_lengths, stage_lengths, train_all
 
 STAGES = ((6, 1), (12, 2), (24, 3))
 
@@ -66,6 +66,20 @@ def test_stages_end_where_a_methods_training_range_ends(recall):
     lengths = [draw_lengths(cell.training, step, 2)[0] for step in range(4000)]
     assert max(lengths) == high
     assert max(draw_lengths(cell.training, step, 0)[0] for step in range(500)) == round(6 * high / 24)
+
+
+def test_no_stage_is_scaled_below_the_shortest_context(recall):
+    _, (cell,) = recall("vanilla", stages=STAGES, axes=Axes(train_length=[8]))
+    assert (cell.training.low, cell.training.high) == (4, 8)
+    assert [stage_lengths(cell.training, stage) for stage in range(3)] == [(4, 4), (4, 4), (4, 8)]
+
+
+def test_a_stage_that_is_shorter_than_the_shortest_context_stays_so_and_rows_say_it(recall, tmp_path):
+    stages = ((2, 1), *STAGES)
+    _, (cell,) = recall("vanilla", stages=stages)
+    assert [stage_lengths(cell.training, stage)[0] for stage in range(4)] == [2, 4, 4, 4]
+    _, rows = run(recall, tmp_path, "vanilla", stages=stages, train_steps=2)
+    assert {row["train_low"] for row in rows} == {2}
 
 
 def test_the_next_stage_comes_when_the_mean_accuracy_is_above_the_bar(trainer):
