@@ -194,14 +194,18 @@ def show(
     task: Annotated[str, typer.Option(help='A language task: passkey or "passkey[variant=repeated]".')],
     length: Annotated[int, typer.Option(min=1, help="Length of the context.")] = 512,
     item: Annotated[int, typer.Option(min=0, help="Evaluation item, counted from 0.")] = 0,
+    param: Annotated[list[str] | None, typer.Option("-p", "--param", help="TASK.PARAMETER=VALUE.")] = None,
     data: Annotated[str | None, typer.Option(help="Where the text comes from, as in run.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="bytes, bpe, or a tokenizers file.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="auto, bytes, bpe, or a tokenizers file or folder.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """One evaluation item of a language task as text, what the answer is found in highlighted."""
     from lgbench.show import show as show_item
 
-    show_item(task, length, item, data=data, tokenizer=tokenizer, data_dir=data_dir, console=_console())
+    given = dict(param=param or (), data=data, tokenizer=tokenizer, data_dir=data_dir)
+    show_item(task, length, item, **given, console=_console())
 
 
 @app.command()

@@ -27,6 +27,7 @@ def show(
     length: int,
     item: int = 0,
     *,
+    param: Sequence[str] = (),
     data: str | None = None,
     tokenizer: str | None = None,
     data_dir: Path | None = None,
@@ -38,6 +39,7 @@ def show(
         task: name, with parameters if any.
         length: of the context, in the task's unit.
         item: which one, counted from 0.
+        param: `TASK.PARAMETER=VALUE`, as in `run`.
         data: as in `run`.
         tokenizer: likewise.
         data_dir: likewise.
@@ -46,7 +48,7 @@ def show(
     Raises:
         UserError: a task that is not made of text, or several; no such item.
     """
-    config = RunConfig(task=(task,), method=("vanilla",), data=data, tokenizer=tokenizer)
+    config = RunConfig(task=(task,), param=tuple(param), data=data, tokenizer=tokenizer)
     requests, _ = config.requests()
     if len(requests) != 1:
         raise UserError(f"lgbench show shows one task at a time, got {len(requests)}")

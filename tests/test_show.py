@@ -51,6 +51,12 @@ def test_document_tasks_are_shown_too():
     assert result.output.count("<|Document ") == 3 and "|>" in result.output and "place " in result.output
 
 
+def test_parameters_of_the_task_are_given_as_in_a_run():
+    assert shown("passkey", 300, param=["passkey.variant=repeated"]).count("The grass is green.") > 1
+    call = ["show", "--task", "passkey", "--length", "300", "-p", "passkey.variant=repeated"]
+    assert "The grass is green." in CliRunner().invoke(app, call).stdout
+
+
 def test_what_cannot_be_shown_is_refused_in_a_line(book):
     with pytest.raises(UserError, match="omniglot is not made of text, so there is none to show"):
         shown("omniglot", 64)

@@ -69,11 +69,11 @@ def curve_figure(board: Board, axis: str) -> Figure:
         ends = draw_references(axes, curve, x, limits)
         footer = [*describe(board, curve), tell_clipped(outside, axis, unit)]
         if axis == "context":
-            footer.append(f"{count_of(curve['num_queries'], 'query', 'queries')}.")
+            footer.append(f"{count_of(curve['num_queries'], 'prediction')} an item.")
         elif axis == "queries":
             one = board.length_unit.removesuffix("s")
             footer.append(f"{count_of(curve['eval_length'], f'context {one}')}.")
-        else:
+        elif axis == "position":
             footer.append("Each step: the tokens from one evaluation length to the next.")
         footer.append(tell_unseen(curve, limits))
         compose(

@@ -239,6 +239,6 @@ def _footer(board: Board, cells: pd.DataFrame, is_share: bool) -> list[str]:
     counts = f"{count_of(cells['num_seeds'], 'seed')} and {count_of(cells['num_items'], 'item')}"
     return [
         f"Task: {board.title}.",
-        "Depth: 0 at the start of the context, 1 at its end.",
+        "Depth: 0 at the start of the context, 1 at its end; a row holds what lies within a tenth of it.",
         f"Each cell: mean over {counts}{', per cent' * is_share}.",
     ]

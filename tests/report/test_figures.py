@@ -56,7 +56,7 @@ def test_footer_tells_data_seeds_items_and_steps(root, store):
     text = all_text(curve_figure(board_of(root), "context"))
     for fact in ("data: omniglot-small", "3 seeds", "40 evaluation items", "20,000 training steps"):
         assert fact in text
-    assert "1,024 queries" in text
+    assert "1,024 predictions an item" in text
 
 
 def test_chance_other_references_and_best_are_named(root, store):
