@@ -35,9 +35,12 @@ from lgbench.task import Task
 from lgbench.train import Trainer
 
 TRIAL_STEPS = 5
-"""Steps timed for the estimate of a dry run."""
+"""Steps timed for the estimate of a dry run, at most."""
 
-TRIAL_TOKENS = 8192
+TRIAL_SECONDS = 10
+"""After which no more of them is begun."""
+
+TRIAL_TOKENS = 2048
 """Context tokens of a timed step on a CPU, where time grows with them and memory would not warn."""
 
 
@@ -224,12 +227,14 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     console.print(table)
     todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
     measured: dict[Training, float] = {}
+    if todo:
+        console.print("Timing a few steps …")
     seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
     console.print(
         f"{_count(len(cells), 'cell')}, {sum(store.has(c.task, c.key) for c in cells)} finished; "
         f"{_count(len(numbers), 'training')}. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
-        f"(from {TRIAL_STEPS} timed steps each, evaluation not included).",
+        f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,
         soft_wrap=True,
     )
@@ -250,13 +255,13 @@ def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float])
         method = load_method(training.method, training.method_params)
         part = replace(training, recipe=replace(recipe, batch_size=batch))
         trainer = Trainer(part, task, method, folder)
-        for _ in range(2):  # the first round compiles and captures what the second one needs
+        for _ in range(1 if prepared.device.type == "cpu" else 2):  # the first round compiles and captures
             trainer.step = 0
             began = time.monotonic()
-            for _ in range(TRIAL_STEPS):
+            while trainer.step < TRIAL_STEPS and time.monotonic() - began < TRIAL_SECONDS:
                 trainer.one_step()
             _wait(prepared.device)
-            measured[kind] = (time.monotonic() - began) / TRIAL_STEPS * recipe.batch_size / batch
+            measured[kind] = (time.monotonic() - began) / trainer.step * recipe.batch_size / batch
     return measured[kind] * training.recipe.train_steps
 
 
