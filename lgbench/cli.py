@@ -234,12 +234,10 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder for rows and figure.")] = Path("runs/bench"),
 ) -> None:
     """Time scans, training steps, long streams and evaluation here, with every back end installed."""
-    from rich.console import Console
-
     from lgbench.bench import run_bench
 
     measures, contenders = ((text or "").replace(",", " ").split() for text in (what, backends))
-    if not run_bench(measures, contenders, device=device, repeats=repeats, out=out, console=Console()):
+    if not run_bench(measures, contenders, device=device, repeats=repeats, out=out, console=_console()):
         raise typer.Exit(1)
 
 

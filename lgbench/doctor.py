@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from lgbench import provenance, registry
 from lgbench.data import fetch
+from lgbench.ops.mamba_block import check_block
 from lgbench.ops.selective_scan import available_backends, check_backend, resolve_backend
 
-TOLERANCE = 1e-4
-"""Largest relative error of a float32 back end against the float64 reference."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
+"""Largest relative error against the float64 reference; bfloat16 outputs are rounded to 2^-9."""
 
 LENGTHS = {"cpu": (1, 1537, 16_384), "cuda": (1, 1537, 131_072, 1_048_576)}
+
+LARGE = {"channels": {"cpu": 16, "cuda": 8192}, "length": 1537}
+"""The scan of language models, 16 states in bfloat16, for which back ends have kernels of their own."""
+
+BLOCK_LENGTHS = (1537, 131_072)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,21 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
             yield Finding(f"scan {name}", reason)
             continue
         for length in LENGTHS[device.type]:
-            yield _check(name, device, length)
+            what = f"scan {name} at {length:,}"
+            yield _check(what, torch.float32, partial(check_backend, name, device, length))
+        channels, dtype = LARGE["channels"][device.type], torch.bfloat16
+        large = partial(check_backend, channels=channels, d_state=16, dtype=dtype)
+        what = f"scan {name} at {LARGE['length']:,}, bf16, {channels:,} × 16"
+        yield _check(what, dtype, partial(large, name, device, LARGE["length"]))
+    if device.type == "cuda":
+        for length in BLOCK_LENGTHS:
+            check = partial(check_block, device, length)
+            yield _check(f"fused block at {length:,}", torch.float32, check)
 
 
-def _check(name: str, device: torch.device, length: int) -> Finding:
-    what = f"scan {name} at {length:,}"
+def _check(what: str, dtype: torch.dtype, measure: Callable[[], float]) -> Finding:
     try:
-        error = check_backend(name, device, length)
+        error = measure()
     except Exception as problem:  # a broken kernel may fail in any way; doctor goes on
         return Finding(what, f"{type(problem).__name__}: {problem}".splitlines()[0], False)
-    return Finding(what, f"relative error {error:.1e} against float64", error <= TOLERANCE)
+    return Finding(what, f"relative error {error:.1e} against float64", error <= TOLERANCE[dtype])

@@ -13,6 +13,7 @@ characters.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -144,7 +145,8 @@ class Omniglot(Task):
 
     def _patches(self, indices: Tensor, affine: Affine, centres: Tensor) -> Tensor:
         """Patches `(batch, num_patches, 16)` of views; on CUDA one kernel draws them without the views."""
-        if self.device.type != "cuda" or not self.params.augment:
+        by_kernel = self.device.type == "cuda" and find_spec("triton") is not None
+        if not by_kernel or not self.params.augment:
             return cut_patches(self._views(indices, affine), centres, PATCH)
         from lgbench.data.images_triton import mapped_patches
 

@@ -1,11 +1,14 @@
 """The doctor reports what is here and marks a scan that computes wrong numbers, whatever else happens."""
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lgbench import doctor, registry
 from lgbench.cli import app
 from lgbench.doctor import examine
+from lgbench.ops import mamba_block
+from lgbench.ops.mamba_block import check_block
 from lgbench.ops.selective_scan import BACKENDS, available_backends
 
 
@@ -37,6 +40,27 @@ def test_every_check_passes_on_this_machine():
     assert [f for f in examine() if f.ok is False] == []
 
 
+def test_the_scan_of_language_models_is_checked_with_its_own_tolerance(monkeypatch):
+    line = "scan torch at 1,537, bf16, 16 × 16"
+    assert found()[line].ok is True
+    for error, ok in ((0.005, True), (0.02, False)):
+        monkeypatch.setattr(doctor, "check_backend", lambda *where, error=error, **shape: error)
+        assert found()[line].ok is ok
+        assert found()["scan torch at 50"].ok is False
+
+
+def test_the_fused_block_is_checked_where_it_runs(monkeypatch):
+    assert check_block("cpu", 300) < 1e-5
+    plain = mamba_block.plain_block
+
+    def off(tokens, *rest):
+        out, state = plain(tokens, *rest)
+        return out + 1e-3 * (tokens.dtype == torch.float32), state
+
+    monkeypatch.setattr(mamba_block, "plain_block", off)
+    assert check_block("cpu", 300) > 1e-4
+
+
 def test_a_data_file_that_is_here_is_shown_with_its_place(tmp_path):
     (tmp_path / "images_background.zip").write_bytes(b"x")
     here = {f.what: f.found for f in examine(tmp_path)}
@@ -45,14 +69,16 @@ def test_a_data_file_that_is_here_is_shown_with_its_place(tmp_path):
 
 @pytest.mark.parametrize("error", [0.3, float("nan")])
 def test_a_scan_that_computes_wrong_numbers_is_marked(monkeypatch, error):
-    monkeypatch.setattr(doctor, "check_backend", lambda name, device, length: error if length == 50 else 0.0)
+    monkeypatch.setattr(
+        doctor, "check_backend", lambda name, device, length, **shape: error if length == 50 else 0.0
+    )
     findings = found()
     assert findings["scan torch at 1"].ok is True
     assert findings["scan torch at 50"].ok is False
 
 
 def test_a_scan_that_crashes_is_marked_and_the_rest_goes_on(monkeypatch):
-    def crash(name, device, length):
+    def crash(name, device, length, **shape):
         if name == "reference":
             raise RuntimeError("illegal instruction\nand more")
         return 0.0

@@ -3,9 +3,13 @@
 from collections.abc import Hashable, Sequence
 
 import torch
+import triton
 from torch import Tensor
 from triton.compiler import CompiledKernel
 from triton.runtime import driver
+
+TESTED = "3.6."
+"""Versions of Triton whose compiled kernels are called directly; others look every launch up."""
 
 _READY = {}
 
@@ -42,7 +46,7 @@ def launch(
         options = {"num_warps": num_warps} | ({} if registers is None else {"maxnreg": registers})
         with torch.cuda.device_of(tensors[0]):
             compiled = kernel[(programs,)](*tensors, *numbers, *constants, **options)
-        if isinstance(compiled, CompiledKernel):
+        if isinstance(compiled, CompiledKernel) and triton.__version__.startswith(TESTED):
             device = tensors[0].device
             # The kernel itself is kept because its id stands for it.
             _READY[key] = (device.index, compiled.run, compiled.function, compiled.packed_metadata, kernel)

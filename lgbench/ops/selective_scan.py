@@ -109,15 +109,21 @@ def available_backends() -> dict[str, str | None]:
     return {name: _why_not(name, device) for name in BACKENDS}
 
 
-def check_backend(name: str, device: torch.device | str, length: int) -> float:
+def check_backend(
+    name: str, device: torch.device | str, length: int, *,
+    channels: int = 16, d_state: int = 8, dtype: torch.dtype = torch.float32,
+) -> float:  # fmt: skip
     """The relative error of a back end against the float64 reference, on random input of one length.
 
-    The input is float32, B=1, E=16, N=8, with Δ log-uniform in [0.001, 0.1] as at Mamba's initialisation.
+    The input has a batch of 1, with Δ log-uniform in [0.001, 0.1] as at Mamba's initialisation.
 
     Args:
         name: the back end, or "auto".
         device: where it runs; the reference runs on the CPU.
         length: tokens, at least 1.
+        channels: of x.
+        d_state: states of each.
+        dtype: of x, Δ, B and C.
 
     Returns:
         The larger of ‖y − ref‖ / ‖ref‖ over the outputs and over the last state; NaN if the output has any.
@@ -125,11 +131,10 @@ def check_backend(name: str, device: torch.device | str, length: int) -> float:
     from lgbench.ops import scan_reference
 
     rng = torch.Generator().manual_seed(length)
-    channels, d_state = 16, 8
-    x = torch.randn(1, length, channels, generator=rng)
-    delta = 0.001 * 100 ** torch.rand(1, length, channels, generator=rng)
+    x = torch.randn(1, length, channels, generator=rng).to(dtype)
+    delta = (0.001 * 100 ** torch.rand(1, length, channels, generator=rng)).to(dtype)
     A = -torch.arange(1.0, d_state + 1).repeat(channels, 1)
-    B, C = (torch.randn(1, length, d_state, generator=rng) for _ in range(2))
+    B, C = (torch.randn(1, length, d_state, generator=rng).to(dtype) for _ in range(2))
     D = torch.ones(channels)
     inputs = (x, delta, A, B, C, D)
     with torch.no_grad():

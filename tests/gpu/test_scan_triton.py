@@ -91,17 +91,26 @@ def test_a_million_steps_agree_with_float64():
         assert (a.double() - b).norm() / b.norm() < LIMITS[torch.float32]
 
 
-def test_more_than_2_to_the_31_elements_agree_with_float64():
-    length, channels, chosen = 2_200_000, 1024, [0, 500, 1023]
+@pytest.mark.parametrize("length", [16384, 131072], ids=lambda n: f"L{n}")
+def test_16_states_in_bfloat16_agree_at_long_lengths(length):
+    found = errors(arguments(1, length, 32, 16, torch.bfloat16))
+    assert all(error < LIMITS[torch.bfloat16] for error in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("length", "channels", "states"), [(2_200_000, 1024, 4), (262_144, 8448, 16)], ids=["N4", "N16"]
+)
+def test_more_than_2_to_the_31_elements_agree_with_float64(length, channels, states):
+    chosen = [0, 500, channels - 1]
     if torch.cuda.mem_get_info()[0] < 40e9:
         pytest.skip("needs 40 GB of device memory")
     like = dict(device="cuda", dtype=torch.bfloat16)
     values = dict(
         x=torch.randn(1, length, channels, **like),
         delta=torch.randn(1, length, channels, **like),
-        A=-torch.rand(channels, 4, device="cuda") - 0.1,
-        B=torch.randn(1, length, 4, **like),
-        C=torch.randn(1, length, 4, **like),
+        A=-torch.rand(channels, states, device="cuda") - 0.1,
+        B=torch.randn(1, length, states, **like),
+        C=torch.randn(1, length, states, **like),
         D=torch.ones(channels, device="cuda"),
         z=None,
         h0=None,

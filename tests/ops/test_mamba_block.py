@@ -267,6 +267,12 @@ def test_a_weight_of_the_wrong_shape_is_named(name, shape):
         mamba_block(tokens, **weights, h0=h0)
 
 
+def test_arguments_on_two_devices_are_refused_by_name():
+    tokens, h0, weights = make_inputs(1, 3)
+    with pytest.raises(ValueError, match="h0 is on meta, tokens are on cpu"):
+        mamba_block(tokens, **weights, h0=h0.to("meta"))
+
+
 def test_a_mask_that_is_not_boolean_is_refused():
     tokens, h0, weights = make_inputs(1, 3)
     with pytest.raises(ValueError, match="bool"):
