@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,22 @@ def _same_plugins() -> Iterator[None]:
     for plugins, (found, failed) in zip(registries, before, strict=True):
         plugins._found, plugins._failed = found, failed
         plugins._scanned = bool(found)
+
+
+@pytest.fixture
+def interpret() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`interpret(__file__)` runs a test file in a process of its own, with Triton's kernels interpreted.
+
+    Triton decides when a kernel is defined whether it is. Further arguments are options of pytest.
+    """
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def run(file: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, file]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    return run
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,11 +13,8 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process th
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_all_claims_of_this_file_hold_in_the_interpreter():
-    pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_all_claims_of_this_file_hold_in_the_interpreter(interpret):
+    result = interpret(__file__)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -4,8 +4,6 @@ Triton's part runs in its interpreter, in a process of its own that the first te
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,11 +18,8 @@ NAMES = ("x", "weight", "bias", "before")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_all_claims_of_this_file_hold_in_the_interpreter():
-    pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_all_claims_of_this_file_hold_in_the_interpreter(interpret):
+    result = interpret(__file__)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -7,8 +7,6 @@ process of their own, which the first test starts. To run them directly:
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,11 +21,8 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process th
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_all_claims_about_the_kernels_hold_in_the_interpreter():
-    pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_all_claims_about_the_kernels_hold_in_the_interpreter(interpret):
+    result = interpret(__file__)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -8,8 +8,6 @@ directly:
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -26,11 +24,8 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_all_claims_of_this_file_hold_in_the_interpreter(which):
-    pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which, __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_all_claims_of_this_file_hold_in_the_interpreter(interpret, which):
+    result = interpret(__file__, "-m", which)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
