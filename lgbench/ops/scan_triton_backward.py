@@ -56,7 +56,7 @@ def adjoint_summary_kernel(
     here = (e[None, :] < E) & (n < N)
     step = tl.arange(0, TILE)[:, None]
     A2 = tl.load(A + e[None, :] * N + n, mask=here, other=0.0).to(tl.float32) * LOG2E
-    bias = per_channel(delta_bias, e, E, BLOCK)
+    bias = per_channel(delta_bias, e, E)
     r = tl.zeros([NP, BLOCK], tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     first, mask_at = item * length, item * mask_stride
@@ -151,7 +151,7 @@ def backward_kernel(
     here = (e[None, :] < E) & (n < N)
     step = tl.arange(0, TILE)[:, None]
     A2 = tl.load(A + e[None, :] * N + n, mask=here, other=0.0).to(tl.float32) * LOG2E
-    bias, skip = per_channel(delta_bias, e, E, BLOCK), per_channel(D, e, E, BLOCK)
+    bias, skip = per_channel(delta_bias, e, E), per_channel(D, e, E)
     r = tl.zeros([NP, BLOCK], tl.float32)
     after = summary + (item * num_chunks + chunk + 1) * ((N + 1) * E) + n * E + e[None, :]
     r = enter(grad_state, after, chunk == num_chunks - 1, item, r, e, n, here, E, N)

@@ -53,7 +53,7 @@ def forward_kernel(
     here = (e[None, :] < E) & (n < N)
     step = tl.arange(0, TILE)[:, None]
     A2 = tl.load(A + e[None, :] * N + n, mask=here, other=0.0).to(tl.float32) * LOG2E
-    bias, skip = per_channel(delta_bias, e, E, BLOCK), per_channel(D, e, E, BLOCK)
+    bias, skip = per_channel(delta_bias, e, E), per_channel(D, e, E)
     total = tl.zeros([BLOCK], tl.float32)
     h = tl.zeros([NP, BLOCK], tl.float32)
     summary_at = summary + (item * num_chunks + chunk) * ((N + 1) * E) + n * E + e[None, :]
@@ -123,9 +123,9 @@ def enter(outer, before, at_the_end, item, zero, e, n, here, E: tl.constexpr, N:
 
 
 @triton.jit
-def per_channel(pointer, e, E: tl.constexpr, BLOCK: tl.constexpr):
-    """A `(E,)` parameter as float32 `(BLOCK,)`, zero where there is none."""
-    values = tl.zeros([BLOCK], tl.float32)
+def per_channel(pointer, e, E: tl.constexpr):
+    """A `(E,)` parameter as float32 in the shape of e, zero where there is none."""
+    values = tl.zeros(e.shape, tl.float32)
     if pointer is not None:
         values = tl.load(pointer + e, mask=e < E, other=0.0).to(tl.float32)
     return values

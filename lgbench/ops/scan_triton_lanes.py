@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 from lgbench.ops.scan_triton_backward import fold
-from lgbench.ops.scan_triton_forward import LOG2E, SIZES, softplus
-from lgbench.ops.scan_triton_tiles import per_channel, pick, sigmoid
+from lgbench.ops.scan_triton_forward import LOG2E, SIZES, per_channel, softplus
+from lgbench.ops.scan_triton_tiles import pick, sigmoid
 
 POINTERS = ("x", "delta", "z", "out", "A", "D", "delta_bias", "mask", "h0", "saved")
 

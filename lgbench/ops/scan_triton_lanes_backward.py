@@ -11,13 +11,12 @@ import triton
 import triton.language as tl
 
 from lgbench.ops.scan_triton_backward import fold
-from lgbench.ops.scan_triton_forward import LOG2E, SIZES
+from lgbench.ops.scan_triton_forward import LOG2E, SIZES, per_channel
 from lgbench.ops.scan_triton_tiles import (
     joined,
     load_rows,
     load_states,
     own_states,
-    per_channel,
     pick,
     rates,
     sigmoid,

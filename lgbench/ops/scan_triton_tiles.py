@@ -45,15 +45,6 @@ def joined(parts, lane, P: tl.constexpr):
 
 
 @triton.jit
-def per_channel(pointer, e, E: tl.constexpr):
-    """A `(E,)` parameter as float32 in the shape of e, zero where there is none."""
-    values = tl.zeros(e.shape, tl.float32)
-    if pointer is not None:
-        values = tl.load(pointer + e, mask=e < E, other=0.0).to(tl.float32)
-    return values
-
-
-@triton.jit
 def rates(A, e, lane, n, E: tl.constexpr, N: tl.constexpr, P: tl.constexpr):
     """A · log2(e) of a lane's states."""
     values = ()
