@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from triton.runtime.errors import OutOfResources
 
-from lgbench.ops import mamba_block_triton as kernels
-from lgbench.ops.mamba_block import mamba_block, plain_block
+from lgbench.ops.block import triton_block as kernels
+from lgbench.ops.block.mamba_block import mamba_block, plain_block
 
 NAMES = kernels.Weights._fields
 CHECK_SHAPES = (

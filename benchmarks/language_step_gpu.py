@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from lgbench.bench import curve, stream
 from lgbench.bench.timing import captured, wall_clock
-from lgbench.evaluate import evaluate
-from lgbench.models.intervention import ScanIntervention
+from lgbench.intervention import ScanIntervention
 from lgbench.models.mamba import Mamba
-from lgbench.registry import METHODS
+from lgbench.plugins.registry import METHODS
+from lgbench.run.evaluate import evaluate
 
 DEVICE = torch.device("cuda")
 

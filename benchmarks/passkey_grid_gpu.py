@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from lgbench.evaluate import evaluate
 from lgbench.models.model import build_model
-from lgbench.params import PluginRequest
-from lgbench.plan import load_method, load_task
+from lgbench.plan.cells import load_method, load_task
+from lgbench.plan.params import PluginRequest
+from lgbench.run.evaluate import evaluate
 
 
 def main() -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from lgbench.calibrate import CalibrationData
-from lgbench.evaluate import autocast, evaluate
 from lgbench.method import Method
 from lgbench.models.model import build_model
-from lgbench.params import PluginRequest, expand, parse_plugins, resolve
-from lgbench.plan import load_task
-from lgbench.registry import METHODS
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest, expand, parse_plugins, resolve
+from lgbench.plugins.registry import METHODS
+from lgbench.run.calibrate import CalibrationData
+from lgbench.run.evaluate import autocast, evaluate
 from lgbench.task import Recipe, Task
 
 IDENTITIES = (

@@ -6,8 +6,8 @@
 `--check` (all, or a part named in `CHECKS`; parts may run side by side) compares values and gradients with a
 float64 reference at lengths from 1 to 1,048,576 and at a size whose element count passes 2^31; the exit
 status is 1 if an error is above its limit. `--time` measures every row of `ROWS`; each `--variant` sets
-constants of `lgbench.ops.scan_triton` for one more series. mamba-ssm is timed if it can be imported, or if
-LGBENCH_SELECTIVE_SCAN_LIB names its compiled `selective_scan_cuda` library.
+constants of `lgbench.ops.scan.triton_scan` for one more series. mamba-ssm is timed if it can be imported or
+if LGBENCH_SELECTIVE_SCAN_LIB names its compiled `selective_scan_cuda` library.
 
 Times are medians of `triton.testing.do_bench`, which empties the L2 cache before each run. "graph" is the
 same work replayed from a CUDA graph over enough copies of the inputs that none is found in the cache,
@@ -32,7 +32,7 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
-from lgbench.ops import scan_triton
+from lgbench.ops.scan import triton_scan as scan_triton
 
 ROWS = [  # batch, channels, length, states, type
     (64, 32, 1537, 8, torch.float32),

@@ -25,12 +25,12 @@ from lgbench.methods.prepended import Prepended
 from lgbench.methods.transformer import Transformer
 from lgbench.methods.vanilla import Vanilla
 from lgbench.tasks.omniglot import Omniglot
+from lgbench.tasks.omniglot.images import cut_patches
+from lgbench.tasks.omniglot.items import PATCH
 
-from lgbench.data.images import cut_patches
-from lgbench.data.reconstruction import PATCH
-from lgbench.plan import Training
+from lgbench.plan.cells import Training
+from lgbench.run.train import Trainer
 from lgbench.task import Recipe
-from lgbench.train import Trainer
 
 
 def make_trainer(

@@ -110,9 +110,9 @@ def run(
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
     options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
-    from lgbench import run as runner
-    from lgbench.config import load_config
+    from lgbench.plan.config import load_config
     from lgbench.report.tables import summary_table
+    from lgbench.run import prepare as runner
 
     console = _console()
     settings = load_config(config, options)
@@ -167,7 +167,7 @@ def list_plugins(
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
     """Tasks and methods by name, and what each is for; `methods`: also on which tasks each runs."""
-    from lgbench import registry
+    from lgbench.plugins import registry
 
     groups = {"tasks": registry.TASKS, "methods": registry.METHODS}
     if kind is not None and kind not in groups:
@@ -184,7 +184,7 @@ def list_plugins(
             note = f"  [cannot run: {problem}]" if problem else ""
             typer.echo(f"  {name:<{width}}  {plugins.summary(name)}{note}")
     if kind == "methods":
-        from lgbench.applicability import applicability, render
+        from lgbench.plan.applicability import applicability, render
 
         typer.echo("\n" + "\n".join(render(applicability())))
 

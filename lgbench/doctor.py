@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from lgbench import provenance, registry
 from lgbench.data import fetch
-from lgbench.ops.mamba_block import check_block
-from lgbench.ops.selective_scan import available_backends, check_backend, resolve_backend
+from lgbench.ops.block.mamba_block import check_block
+from lgbench.ops.scan.selective_scan import available_backends, check_backend, resolve_backend
+from lgbench.plugins import registry
+from lgbench.run import provenance
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """Largest relative error against the float64 reference; bfloat16 outputs are rounded to 2^-9."""

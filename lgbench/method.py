@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from lgbench.models.intervention import Mode, ScanIntervention
+from lgbench.intervention import Mode, ScanIntervention
 from lgbench.task import Batch, Recipe, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lgbench.calibrate import CalibrationData
     from lgbench.models.model import Model, TrainingAnswer
+    from lgbench.run.calibrate import CalibrationData
 
 __all__ = ["Method", "Mode", "ScanIntervention"]
 

@@ -9,11 +9,11 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from lgbench.cell import EVAL_SEED
-from lgbench.config import RunConfig
 from lgbench.errors import UserError
-from lgbench.evaluate import num_tokens
-from lgbench.plan import load_task
+from lgbench.plan.cells import load_task
+from lgbench.plan.config import RunConfig
+from lgbench.run.evaluate import num_tokens
+from lgbench.run.measure import EVAL_SEED
 from lgbench.task import IGNORE, EvalSet, Task
 
 NEEDLE = "bold black on yellow"

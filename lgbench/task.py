@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from lgbench.data.tokenizer import Tokenizer
 from lgbench.errors import UserError
+from lgbench.text.tokenizer import Tokenizer
 
 Tensors = dict[str, Tensor]
 """Named tensors that share their first two dimensions `(batch, length)`."""

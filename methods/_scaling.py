@@ -21,10 +21,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lgbench.calibrate import CalibrationData
-from lgbench.calibrators import adamw, spsa
 from lgbench.method import Method, ScanIntervention
 from lgbench.models.model import Model
+from lgbench.run.calibrate import CalibrationData
+from lgbench.run.calibrators import adamw, spsa
 
 FLOOR = 0.01
 """Smallest scale, as published."""

@@ -16,12 +16,12 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from lgbench.calibrate import CalibrationData
-from lgbench.diagnostics.mean_distance import MeanDistance
 from lgbench.errors import UserError
+from lgbench.intervention import Composed
 from lgbench.method import Method, Mode, ScanIntervention
-from lgbench.models.intervention import Composed
 from lgbench.models.model import Model
+from lgbench.probes.mean_distance import MeanDistance
+from lgbench.run.calibrate import CalibrationData
 from lgbench.task import Recipe
 
 GRID = (1, 2, 4)

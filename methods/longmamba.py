@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from lgbench.calibrate import CalibrationData
 from lgbench.errors import UserError
+from lgbench.intervention import Composed
 from lgbench.method import Method, Mode, ScanIntervention
-from lgbench.models.intervention import Composed
 from lgbench.models.model import Model
+from lgbench.run.calibrate import CalibrationData
 from lgbench.task import Recipe, Task
 
 TABLE = (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 32, 40, 48, 60, 72, 84, 96)

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 from lgbench.tasks._documents import ANSWER, DocumentTask
+from lgbench.tasks._documents.corpus import CLOSE, DOCUMENT, NUM_IDS, Corpus, id_names
+from lgbench.tasks._documents.draws import Queries, draw_keywords
+from lgbench.tasks._documents.items import DocumentItems, pad_answer
 from pydantic import Field
 from torch import Tensor
 
-from lgbench.data.document_draws import Queries, draw_keywords
-from lgbench.data.document_items import DocumentItems, pad_answer
-from lgbench.data.documents import CLOSE, DOCUMENT, NUM_IDS, Corpus, id_names
 from lgbench.task import IGNORE, Layout, Metric, Recipe
 
 _STAGES = (

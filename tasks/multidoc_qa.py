@@ -32,13 +32,13 @@ from pathlib import Path
 
 import torch
 from lgbench.tasks._documents import ANSWER, TEXT_TOKENS, DocumentTask
+from lgbench.tasks._documents.corpus import Corpus
+from lgbench.tasks._documents.draws import Queries, draw_continuations, join_span
+from lgbench.tasks._documents.items import EVAL_FEWEST, DocumentItems, pad_answer
+from lgbench.tasks._documents.squad_score import exact_match, f1, normalise
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from lgbench.data.document_draws import Queries, draw_continuations, join_span
-from lgbench.data.document_items import EVAL_FEWEST, DocumentItems, pad_answer
-from lgbench.data.documents import Corpus
-from lgbench.data.squad_score import exact_match, f1, normalise
 from lgbench.task import Batch, Layout, Metric, Recipe
 
 NUM_CONSTANTS = 20

@@ -18,7 +18,7 @@ from lgbench.bench.figure import share_figure
 from lgbench.bench.setting import CONTENDERS, Setting, choose_contenders
 from lgbench.bench.timing import interleave, wall_clock
 from lgbench.cli import app
-from lgbench.evaluate import evaluate
+from lgbench.run.evaluate import evaluate
 
 CPU = torch.device("cpu")
 SCAN = scan.Case(2, 3, 40, 4)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lgbench import run as run_module
 from lgbench.cli import app
+from lgbench.run import prepare as run_module
+from lgbench.run.train import Trainer
 from lgbench.store import read
-from lgbench.train import Trainer
 
 CHECKOUT = Path(__file__).parent.parent
 QUICK = ["--train-steps", "6", "--eval-lengths", "1,16", "--query-grid", "1,4"]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from lgbench.evaluate import num_tokens
+from lgbench.intervention import HOOKS
 from lgbench.method import Method, ScanIntervention
 from lgbench.models import BACKBONES, backbone_class
-from lgbench.models.intervention import HOOKS
 from lgbench.models.model import build_model
-from lgbench.params import describe_params, label, params_json, parse_plugins, resolve
-from lgbench.registry import METHODS, TASKS
+from lgbench.plan.params import describe_params, label, params_json, parse_plugins, resolve
+from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.run.evaluate import num_tokens
 from lgbench.task import Recipe, Task
 
 LAYOUTS = ("causal", "encoder_decoder")

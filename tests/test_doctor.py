@@ -4,12 +4,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lgbench import doctor, registry
+from lgbench import doctor
 from lgbench.cli import app
 from lgbench.doctor import examine
-from lgbench.ops import mamba_block
-from lgbench.ops.mamba_block import check_block
-from lgbench.ops.selective_scan import BACKENDS, available_backends
+from lgbench.ops.block import mamba_block
+from lgbench.ops.block.mamba_block import check_block
+from lgbench.ops.scan.selective_scan import BACKENDS, available_backends
+from lgbench.plugins import registry
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,8 @@ def test_the_version_is_that_of_the_package():
 def test_every_package_is_shipped():
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
-        p.parent.relative_to(CHECKOUT).as_posix().replace("/", ".")
-        for p in (CHECKOUT / "lgbench").rglob("__init__.py")
+        p.parent.relative_to(CHECKOUT).as_posix().replace("/", ".").removeprefix("lgbench.")
+        for top in ("lgbench", "tasks", "methods")
+        for p in (CHECKOUT / top).rglob("__init__.py")
     }
-    assert found | {"lgbench.tasks", "lgbench.methods"} == set(settings["packages"])
+    assert found == {name.removeprefix("lgbench.") for name in settings["packages"]}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lgbench import registry, store
+from lgbench import store
 from lgbench.cli import app
+from lgbench.plugins import registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

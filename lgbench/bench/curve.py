@@ -12,12 +12,12 @@ import torch
 from lgbench.bench.rows import Row, checked, failure, row, timed
 from lgbench.bench.setting import Setting, own_why_not
 from lgbench.bench.timing import interleave, wall_clock
-from lgbench.evaluate import Measurement, evaluate
 from lgbench.method import Method
 from lgbench.models.model import Model, build_model
-from lgbench.params import PluginRequest
-from lgbench.plan import load_task
-from lgbench.registry import METHODS
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
+from lgbench.plugins.registry import METHODS
+from lgbench.run.evaluate import Measurement, evaluate
 from lgbench.task import EvalSet, Recipe, Task
 
 ABLE = ("block", "triton", "mamba_ssm", "torch")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lgbench.models.mamba import Mamba, MambaBlock
-from lgbench.ops.selective_scan import selective_scan
+from lgbench.ops.scan.selective_scan import selective_scan
 
 
 class Carried(NamedTuple):
@@ -66,7 +66,7 @@ def _normed(tokens: Tensor, norm: torch.nn.RMSNorm) -> Tensor:
 
 def _scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None):
     if x.device.type == "cuda":
-        from lgbench.ops.scan_float64_triton import scan_float64
+        from lgbench.ops.scan.float64 import scan_float64
 
         return scan_float64(x, delta, A, B, C, D, h0)
     return selective_scan(x, delta, A, B, C, D, h0=h0, backend="torch")

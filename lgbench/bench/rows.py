@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 import lgbench
-from lgbench import provenance
+from lgbench.run import provenance
 from lgbench.store import atomic_file
 
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ from lgbench.bench.peers import Scan, ScanInputs
 from lgbench.bench.rows import Row, checked, failure, row, timed, traffic
 from lgbench.bench.setting import PEERS, Setting, own_why_not, peer_why_not
 from lgbench.bench.timing import Call, captured, cold_clock, interleave
-from lgbench.ops.selective_scan import selective_scan
+from lgbench.ops.scan.selective_scan import selective_scan
 
 ABLE = ("triton", "torch", "reference", *PEERS)
 CAPTURED = ("triton", "mamba_ssm")

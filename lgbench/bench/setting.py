@@ -10,7 +10,7 @@ import torch
 
 from lgbench.bench.rows import Row, row
 from lgbench.errors import UserError
-from lgbench.ops.selective_scan import BACKENDS, available_backends
+from lgbench.ops.scan.selective_scan import BACKENDS, available_backends
 
 PEERS = {
     "mamba_ssm": "selective_scan_cuda",

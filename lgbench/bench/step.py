@@ -17,10 +17,10 @@ from lgbench.bench.rows import Row, failure, row, timed, traffic
 from lgbench.bench.setting import Setting, own_why_not
 from lgbench.bench.timing import Call, interleave, synchronise, wall_clock
 from lgbench.method import Method
-from lgbench.params import PluginRequest, params_json
-from lgbench.plan import Training, load_method, load_task
+from lgbench.plan.cells import Training, load_method, load_task
+from lgbench.plan.params import PluginRequest, params_json
+from lgbench.run.train import Trainer
 from lgbench.task import Recipe, Task
-from lgbench.train import Trainer
 
 ABLE = ("block", "triton", "mamba_ssm", "torch")
 PRESET = {"cuda": "paper", "cpu": "smoke"}

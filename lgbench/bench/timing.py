@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from lgbench.graphs import no_garbage_collection
+from lgbench.run.graphs import no_garbage_collection
 
 Call = Callable[[], object]
 Clock = Callable[[Call], float]

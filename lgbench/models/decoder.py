@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
-from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.models.kv_cache import KeyValues, LayerCache
 from lgbench.models.mamba import Advance
 from lgbench.models.positions import alibi_slopes, rope_angles, rotate, sinusoid

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.ops.block.mamba_block import mamba_block, supports
 from lgbench.ops.causal_conv import causal_conv
-from lgbench.ops.mamba_block import mamba_block, supports
 from lgbench.ops.rms_norm import rms_norm
-from lgbench.ops.selective_scan import resolve_backend, selective_scan
+from lgbench.ops.scan.selective_scan import resolve_backend, selective_scan
 
 NEEDS_DELTA = frozenset({"timestep", "keep", "record"})
 """Hooks for which the fused block has no room; A is changed before it."""
@@ -58,7 +58,7 @@ class Mamba(nn.Module):
         conv_width: taps of the causal depthwise convolution; 0 leaves it out.
         init_std: standard deviation of W_in and W_x at initialisation.
         norm_eps: ε of all RMSNorms.
-        scan_backend: implementation of the scan, see `lgbench.ops.selective_scan`; "auto" also admits the
+        scan_backend: of the scan, see `lgbench.ops.scan.selective_scan`; "auto" also admits the
             fused block where it fits and no hook needs what it keeps on chip.
     """
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.models.intervention import ScanIntervention
+from lgbench.intervention import ScanIntervention
 from lgbench.models.mamba import LayerState, Mamba, convolve, drop_masked, gather
-from lgbench.ops.ssd import resolve_ssd_backend, ssd
+from lgbench.ops.ssd.ssd import resolve_ssd_backend, ssd
 
 
 class Mamba2(Mamba):
@@ -31,7 +31,7 @@ class Mamba2(Mamba):
         expand: d_inner / d_model.
         head_dim: width of a head; None is the largest power of two up to 64 that makes at least four heads.
         conv_width: taps of the causal depthwise convolution of x, B and C; 0 leaves it out.
-        scan_backend: implementation of the scan, see `lgbench.ops.ssd`.
+        scan_backend: implementation of the scan, see `lgbench.ops.ssd.ssd`.
 
     Raises:
         ValueError: heads of this width do not make up d_inner.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.method import Method
 from lgbench.models import backbone_class, pretrained, sizes_of
-from lgbench.models.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.models.language import token_losses
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
 

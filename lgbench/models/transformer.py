@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.models.intervention import Mode, ScanIntervention
+from lgbench.intervention import Mode, ScanIntervention
 
 
 class EncoderDecoder(nn.Module):

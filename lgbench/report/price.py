@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lgbench.registry import BASELINE
+from lgbench.plugins.registry import BASELINE
 
 SAME_RUN = ["device", "environment", "commit", "num_items", "num_queries"]
 """Rows that agree in these were timed alike; the board sees to the same task and preset."""

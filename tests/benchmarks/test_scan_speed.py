@@ -11,7 +11,8 @@ from statistics import median
 import pytest
 import torch
 
-from lgbench.ops import scan_reference, scan_torch
+from lgbench.ops.scan import chunked as scan_torch
+from lgbench.ops.scan import reference as scan_reference
 
 pytestmark = pytest.mark.benchmark
 

@@ -1,6 +1,8 @@
 """Files are found in the promised order, downloaded whole and checked, or refused in one clear line."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 from lgbench.data import fetch, sources
 from lgbench.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("no_outside")
 
 NAME = "images_background_small1.zip"
 CONTENT = b"what the publisher serves" * 1000
@@ -228,3 +232,8 @@ def test_the_default_cache_is_the_systems(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("LGBENCH_CACHE")
     assert fetch.cache_dir().name == "lgbench"
+
+
+def test_the_data_layer_does_not_import_torch():
+    code = "import sys, lgbench.data.fetch, lgbench.data.sources; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,6 +7,8 @@ import pytest
 from lgbench.data import sources
 from lgbench.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("no_outside")
+
 
 def test_file_names_are_unique_so_that_a_name_is_enough_to_find_a_file():
     names = [file.name for entry in sources.DATA_SETS for file in entry.files]

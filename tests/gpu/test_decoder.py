@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lgbench.intervention import ScanIntervention
 from lgbench.models.decoder import Decoder
-from lgbench.models.intervention import ScanIntervention
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

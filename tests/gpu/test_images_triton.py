@@ -3,13 +3,12 @@
 import pytest
 import torch
 from lgbench.tasks.omniglot import Omniglot
-
-from lgbench.data.images import apply_affine, cut_patches, draw_affine, resize
+from lgbench.tasks.omniglot.images import apply_affine, cut_patches, draw_affine, resize
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from lgbench.data.images_triton import mapped_patches
+from lgbench.tasks.omniglot.images_triton import mapped_patches
 
 
 def plain(images, indices, affine, centres, side, patch):

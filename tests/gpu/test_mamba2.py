@@ -8,10 +8,10 @@ from lgbench.methods.state_passing import StatePassing
 from lgbench.methods.vanilla import Vanilla
 from lgbench.tasks.omniglot import Omniglot
 
-from lgbench import checkpoint
-from lgbench.ops.ssd import resolve_ssd_backend, ssd
-from lgbench.plan import Training
-from lgbench.train import Trainer, train_all
+from lgbench.ops.ssd.ssd import resolve_ssd_backend, ssd
+from lgbench.plan.cells import Training
+from lgbench.run import checkpoint
+from lgbench.run.train import Trainer, train_all
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)

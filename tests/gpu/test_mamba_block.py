@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lgbench.ops.mamba_block import mamba_block, plain_block, supports
+from lgbench.ops.block.mamba_block import mamba_block, plain_block, supports
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lgbench.ops import scan_torch
+from lgbench.ops.scan import chunked as scan_torch
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     ("batch", "length", "channels"), [(2, 777, 33), (1, 20_000, 64)], ids=["B2-L777-E33", "B1-L20000-E64"]
 )
 def test_it_agrees_with_the_torch_scan_in_float64(batch, length, channels):
-    from lgbench.ops.scan_float64_triton import scan_float64
+    from lgbench.ops.scan.float64 import scan_float64
 
     torch.manual_seed(length)
     like = dict(device="cuda", dtype=torch.float64)

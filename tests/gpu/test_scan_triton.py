@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lgbench.ops import scan_torch
-from lgbench.ops.selective_scan import check_backend, resolve_backend, selective_scan
+from lgbench.ops.scan import chunked as scan_torch
+from lgbench.ops.scan.selective_scan import check_backend, resolve_backend, selective_scan
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)

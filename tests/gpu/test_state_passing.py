@@ -7,9 +7,9 @@ import torch
 from lgbench.methods.state_passing import StatePassing
 from lgbench.tasks.omniglot import Omniglot
 
-from lgbench import checkpoint
-from lgbench.plan import Training
-from lgbench.train import Trainer, train_all
+from lgbench.plan.cells import Training
+from lgbench.run import checkpoint
+from lgbench.run.train import Trainer, train_all
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lgbench.evaluate import evaluate
 from lgbench.method import Method
 from lgbench.models.model import Model, build_model
-from lgbench.params import expand, parse_plugins, resolve
-from lgbench.registry import METHODS
+from lgbench.plan.params import expand, parse_plugins, resolve
+from lgbench.plugins.registry import METHODS
+from lgbench.run.evaluate import evaluate
 from lgbench.task import EvalSet, Recipe, Task
 
 
@@ -46,7 +46,7 @@ class Bench:
 
 
 def _overridden(model: Model) -> frozenset[str]:
-    from lgbench.models.intervention import overridden_hooks
+    from lgbench.intervention import overridden_hooks
 
     return overridden_hooks(model.intervention)
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from lgbench.methods.longmamba import log_survival
 
-from lgbench import checkpoint, registry, train
-from lgbench.calibrate import CalibrationData
-from lgbench.diagnostics.mean_distance import mean_distance
-from lgbench.ops.ssd import ssd
-from lgbench.plan import load_method
+from lgbench.ops.ssd.ssd import ssd
+from lgbench.plan.cells import load_method
+from lgbench.plugins import registry
+from lgbench.probes.mean_distance import mean_distance
+from lgbench.run import checkpoint, train
+from lgbench.run.calibrate import CalibrationData
+from lgbench.run.train import Trainer, train_all
 from lgbench.store import read
 from lgbench.task import Batch
-from lgbench.train import Trainer, train_all
 
 CHANNELS = {"mamba": 32, "mamba2": 4}
 BOTH = pytest.mark.parametrize("backbone", list(CHANNELS))
@@ -103,7 +104,7 @@ def test_pieces_equal_the_whole(bench, backbone, text, monkeypatch):
     made = acting(bench, text, backbone, eval_batch=3)
     fitted = {n: REMEDIES[text](CHANNELS[backbone]) for n in (1, 5, 16, 48)}
     whole = made.values(fitted)
-    monkeypatch.setattr("lgbench.evaluate.PIECE", 7)
+    monkeypatch.setattr("lgbench.run.evaluate.PIECE", 7)
     pieces = made.values(fitted)
     assert set(whole) == {1, 5, 16, 48}
     for length, values in whole.items():
@@ -246,7 +247,7 @@ def test_padding_changes_no_answer_under_any_other_remedy(bench, backbone, text)
 @BOTH
 def test_layers_are_chosen_as_if_masked_tokens_were_not_there(bench, backbone):
     """The mean distance of padded samples is that of the samples alone."""
-    from lgbench.diagnostics.mean_distance import MeanDistance
+    from lgbench.probes.mean_distance import MeanDistance
 
     made = bench("vanilla", backbone=backbone)
     batch, mask, alone = padded(made, [48, 7, 20])

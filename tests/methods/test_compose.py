@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lgbench.calibrate import fit_lengths
 from lgbench.errors import UserError
-from lgbench.models.intervention import active_hooks, overridden_hooks
-from lgbench.params import expand, label, parse_plugins
-from lgbench.plan import load_method
-from lgbench.registry import METHODS, TASKS
+from lgbench.intervention import active_hooks, overridden_hooks
+from lgbench.plan.cells import load_method
+from lgbench.plan.params import expand, label, parse_plugins
+from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.run.calibrate import fit_lengths
 from lgbench.store import read
 
 BOTH = "decimamba[layers=1,l_base=8,min_seq_len=2]+mambamodulation[steps=2,items=3]"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lgbench import registry
-from lgbench.calibrate import CalibrationData
-from lgbench.diagnostics.mean_distance import mean_distance
 from lgbench.errors import UserError
-from lgbench.models.intervention import Composed, ScanIntervention, active_hooks
+from lgbench.intervention import Composed, ScanIntervention, active_hooks
+from lgbench.plugins import registry
+from lgbench.probes.mean_distance import mean_distance
+from lgbench.run.calibrate import CalibrationData
 from lgbench.store import read
 from lgbench.task import Batch
 

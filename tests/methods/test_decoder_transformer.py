@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lgbench.errors import UserError
-from lgbench.params import resolve
-from lgbench.registry import METHODS
+from lgbench.plan.params import resolve
+from lgbench.plugins.registry import METHODS
 from lgbench.store import read
 from lgbench.task import Batch
 

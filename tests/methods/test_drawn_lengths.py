@@ -2,8 +2,8 @@
 
 import pytest
 
-from lgbench.calibrate import CalibrationData
-from lgbench.registry import METHODS
+from lgbench.plugins.registry import METHODS
+from lgbench.run.calibrate import CalibrationData
 
 FITTED = {
     "decimamba": {16, 32, 64},

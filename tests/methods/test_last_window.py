@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lgbench.calibrate import fit_lengths
+from lgbench.run.calibrate import fit_lengths
 from lgbench.store import read
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from lgbench.methods.longmamba import log_survival, threshold
 
-from lgbench import registry
-from lgbench.calibrate import CalibrationData
 from lgbench.errors import UserError
-from lgbench.models.intervention import active_hooks
-from lgbench.ops.selective_scan import selective_scan
+from lgbench.intervention import active_hooks
+from lgbench.ops.scan.selective_scan import selective_scan
+from lgbench.plugins import registry
+from lgbench.run.calibrate import CalibrationData
 from lgbench.store import read
 
 FITTED = ("timestep_threshold", "timestep_log_survival")
@@ -130,7 +130,7 @@ def test_statistics_are_those_of_a_recorded_pass_in_pieces_or_not(bench, toy_tas
         )
 
     found = fit()
-    monkeypatch.setattr("lgbench.calibrate.PIECE", 5)
+    monkeypatch.setattr("lgbench.run.calibrate.PIECE", 5)
     for name, values in fit().items():
         torch.testing.assert_close(values, found[name], rtol=1e-4, atol=1e-6)
     batch = CalibrationData(toy_task, long.method, long.recipe, 0, {}).draw("calibration", 5, 16)

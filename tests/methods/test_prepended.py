@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from lgbench.intervention import active_hooks
 from lgbench.method import ScanIntervention
-from lgbench.models.intervention import active_hooks
-from lgbench.params import resolve
-from lgbench.registry import METHODS
+from lgbench.plan.params import resolve
+from lgbench.plugins.registry import METHODS
 
 
 def build(tell=1.0):

@@ -3,10 +3,10 @@
 import pytest
 
 from lgbench.errors import UserError
+from lgbench.intervention import active_hooks
 from lgbench.method import ScanIntervention
-from lgbench.models.intervention import active_hooks
-from lgbench.params import resolve
-from lgbench.registry import METHODS
+from lgbench.plan.params import resolve
+from lgbench.plugins.registry import METHODS
 
 
 def build(name, **params):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from lgbench import registry
-from lgbench.calibrate import CalibrationData, fit_lengths
 from lgbench.errors import UserError
-from lgbench.evaluate import evaluate
-from lgbench.models.intervention import active_hooks
-from lgbench.ops.selective_scan import selective_scan
-from lgbench.params import expand, label, params_json, parse_plugins, resolve
+from lgbench.intervention import active_hooks
+from lgbench.ops.scan.selective_scan import selective_scan
+from lgbench.plan.params import expand, label, params_json, parse_plugins, resolve
+from lgbench.plugins import registry
+from lgbench.run.calibrate import CalibrationData, fit_lengths
+from lgbench.run.evaluate import evaluate
 
 EXTEND, LINEAR, POWER = "mambaextend", "mambamodulation", "mambamodulation[map=power]"
 
@@ -88,7 +88,7 @@ def test_one_pass_streamed_pieces_and_single_samples_agree(bench, text, monkeypa
     made = bench(text, eval_batch=3)
     fitted = {n: {getattr(made.method, "key", "none"): torch.full((6, 1), 0.6)} for n in (1, 5, 16, 48)}
     whole = made.values(fitted)
-    monkeypatch.setattr("lgbench.evaluate.PIECE", 7)
+    monkeypatch.setattr("lgbench.run.evaluate.PIECE", 7)
     pieces = made.values(fitted)
     for length, values in whole.items():
         np.testing.assert_allclose(pieces[length], values, rtol=1e-4, atol=1e-5)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from lgbench import checkpoint, train
 from lgbench.errors import UserError
-from lgbench.models.intervention import active_hooks
-from lgbench.ops.selective_scan import selective_scan
-from lgbench.plan import load_method
-from lgbench.train import Trainer, train_all
+from lgbench.intervention import active_hooks
+from lgbench.ops.scan.selective_scan import selective_scan
+from lgbench.plan.cells import load_method
+from lgbench.run import checkpoint, train
+from lgbench.run.train import Trainer, train_all
 
 SOURCES = ("state", "noise", "fitted_noise", "tbptt")
 

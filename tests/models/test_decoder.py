@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lgbench.intervention import ScanIntervention
 from lgbench.models import decoder
 from lgbench.models.decoder import Decoder
-from lgbench.models.intervention import ScanIntervention
 from lgbench.models.positions import alibi_slopes, rope_angles, rotate, sinusoid
-from lgbench.registry import METHODS
+from lgbench.plugins.registry import METHODS
 
 VANILLA = ScanIntervention()
 POSITIONS = ("rope", "alibi", "nope", "sinusoidal")

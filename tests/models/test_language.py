@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lgbench.graphs import pad_left
 from lgbench.models.language import all_right, answer_losses
 from lgbench.models.model import build_model, next_tokens
-from lgbench.params import expand, parse_plugins, resolve
-from lgbench.registry import METHODS, TASKS
+from lgbench.plan.params import expand, parse_plugins, resolve
+from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.run.graphs import pad_left
 from lgbench.task import IGNORE, Batch
 
 

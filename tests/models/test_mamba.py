@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lgbench.models.intervention import HOOKS, ScanIntervention, active_hooks
+from lgbench.intervention import HOOKS, ScanIntervention, active_hooks
 from lgbench.models.mamba import Mamba, MambaBlock
 from lgbench.models.model import Model
 from lgbench.models.patches import PatchInterface
-from lgbench.registry import METHODS
+from lgbench.plugins.registry import METHODS
 
 VANILLA = ScanIntervention()
 CONV = pytest.mark.parametrize("conv_width", [0, 4], ids=["no-conv", "conv4"])

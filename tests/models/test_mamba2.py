@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lgbench.models.intervention import HOOKS, ScanIntervention, active_hooks
+from lgbench.intervention import HOOKS, ScanIntervention, active_hooks
 from lgbench.models.mamba import Mamba
 from lgbench.models.mamba2 import Mamba2
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lgbench.intervention import ScanIntervention
 from lgbench.method import Method
 from lgbench.models import BACKBONES, backbone_class
-from lgbench.models.intervention import ScanIntervention
 from lgbench.models.model import build_model
-from lgbench.registry import METHODS
+from lgbench.plugins.registry import METHODS
 
 
 class Listener(ScanIntervention):

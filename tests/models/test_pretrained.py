@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lgbench.errors import UserError
-from lgbench.models.intervention import ScanIntervention
+from lgbench.intervention import ScanIntervention
 from lgbench.models.language import TokenInterface
 from lgbench.models.mamba import Mamba
 from lgbench.models.model import Model

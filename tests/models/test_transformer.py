@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lgbench.models.intervention import ScanIntervention
+from lgbench.intervention import ScanIntervention
 from lgbench.models.model import Model
 from lgbench.models.patches import PatchInterface
 from lgbench.models.transformer import Attention, DropPath, EncoderDecoder

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from lgbench.tasks import _documents
+from lgbench.tasks._documents.squad import Question, Squad
 from lgbench.tasks.document_retrieval import RECIPES, DocumentRetrieval
 
-from lgbench.data.squad import Question, Squad
 from lgbench.errors import UserError
 
 PARAGRAPHS = tuple(

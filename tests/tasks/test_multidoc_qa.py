@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 from lgbench.tasks import _documents
+from lgbench.tasks._documents.squad import Question, Squad
 from lgbench.tasks.multidoc_qa import RECIPES, MultidocQA
 
-from lgbench.data.squad import Question, Squad
 from lgbench.errors import UserError
-from lgbench.params import PluginRequest
-from lgbench.plan import load_task
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
 
 NAMES = ("Arn", "Bel", "Cor", "Dun", "Elm", "Fen")
 PARAGRAPHS = tuple(

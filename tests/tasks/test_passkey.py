@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lgbench.tasks.passkey.items import Answers
 
-from lgbench.data.passkey import Answers
-from lgbench.data.tokenizer import make_tokenizer
 from lgbench.errors import UserError
-from lgbench.params import PluginRequest
-from lgbench.plan import load_task
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
 from lgbench.task import IGNORE
+from lgbench.text.tokenizer import make_tokenizer
 
 WORDS = "The old man went home. He slept well. A dog barked all night long at the moon. Nobody woke. "
 VARIANTS = ("natural", "repeated")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lgbench.errors import UserError
-from lgbench.evaluate import evaluate
 from lgbench.models.model import build_model
-from lgbench.params import PluginRequest
-from lgbench.plan import load_task
-from lgbench.registry import METHODS
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
+from lgbench.plugins.registry import METHODS
+from lgbench.run.evaluate import evaluate
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 

@@ -1,0 +1,143 @@
+"""Several methods at once, `decimamba+mambamodulation`: each changes its own hooks of one and the same model.
+
+At most one of them trains in a way of its own; the others must be content with a model trained like vanilla.
+They are calibrated one after another in the order of their names, each with its predecessors in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import create_model, model_validator
+
+from lgbench.errors import UserError
+from lgbench.intervention import Composed, ScanIntervention, overridden_hooks
+from lgbench.method import Method
+from lgbench.plan.params import resolve
+from lgbench.task import Recipe, Task
+
+
+def compose(named: Sequence[tuple[str, type[Method]]]) -> type[Method]:
+    """The class of methods that combine these; its parameters are called `PART.PARAMETER`.
+
+    Raises:
+        UserError: the same method twice.
+    """
+    names = [name for name, _ in named]
+    if len({*names}) < len(names):
+        raise UserError(f"method '{'+'.join(names)}' has the same part twice")
+
+    def validate(cls: type, given: Any) -> dict[str, Any]:
+        values = dict(given)
+        validated = {}
+        for name, part in named:
+            own = [key for key in values if key.startswith(f"{name}.")]
+            params = resolve(part, {k.partition(".")[2]: values.pop(k) for k in own}, "method", name)
+            validated |= {f"{name}.{key}": getattr(params, key) for key in type(params).model_fields}
+        if values:
+            unknown, combination = next(iter(values)), "+".join(names)
+            raise UserError(f"method '{combination}' has no part with the parameter '{unknown}'")
+        return validated
+
+    fields = {
+        f"{name}.{key}": (Any, field.get_default(call_default_factory=True))
+        for name, part in named
+        for key, field in part.Params.model_fields.items()
+    }
+    params = create_model(
+        "Params",
+        __base__=Method.Params,
+        __validators__={"validate_parts": model_validator(mode="before")(classmethod(validate))},
+        **fields,
+    )
+    return type("Combined", (_Combined,), {"Params": params, "named": tuple(named)})
+
+
+class _Combined(Method):
+    named: tuple[tuple[str, type[Method]], ...]
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._parts = []
+        for name, part in self.named:
+            own = {key: getattr(self.params, f"{name}.{key}") for key in part.Params.model_fields}
+            self._parts.append((name, part(part.Params.model_validate(own))))
+        methods = [part for _, part in self._parts]
+        self.backbones = tuple(
+            b for b in methods[0].backbones if all(b in part.backbones for part in methods)
+        )
+        self.prefix_exact = all(part.prefix_exact for part in methods)
+        self.needs_length = any(part.needs_length for part in methods)
+        released = any(part.protocol == "as_released" for part in methods)
+        self.protocol = "as_released" if released else "clean"
+        self._check_training()
+
+    def parts(self, name: str) -> list[tuple[str, Method]]:
+        """What it is made of."""
+        return self._parts
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what a part refuses, and parts that stand in each other's way."""
+        for _, part in self._parts:
+            part.check(recipe)
+        self.intervention(recipe.train_length, recipe.d_model)
+
+    def unsupported(self, task: Task) -> str | None:
+        """The first reason of a part."""
+        return next((reason for _, part in self._parts if (reason := part.unsupported(task))), None)
+
+    def assumed_length(self, length: int, train_length: int) -> int | None:
+        """Of the last part that assumes one, given what it is told: behind a window, the window's length.
+
+        The window itself knows the whole length, and counts where no other part assumes one.
+        """
+        told = length - self.first_token(length, train_length)
+        cutting = [part for _, part in self._parts if part.first_token(length, train_length)]
+        others = [part for _, part in self._parts if part not in cutting]
+        found = [part.assumed_length(length, train_length) for part in cutting]
+        found += [part.assumed_length(told, train_length) for part in others]
+        return next((n for n in reversed(found) if n is not None), None)
+
+    def first_token(self, length: int, train_length: int) -> int:
+        """Of the part that reads least."""
+        return max(part.first_token(length, train_length) for _, part in self._parts)
+
+    def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
+        """All changes at once.
+
+        Raises:
+            UserError: two parts override the same hook, or one that looks at context and queries together is
+                combined with one that leaves queries alone.
+        """
+        made = [(name, part.intervention(train_length, d_model)) for name, part in self._parts]
+        owners: dict[str, str] = {}
+        for name, intervention in made:
+            for hook in sorted(overridden_hooks(intervention) - {"record"}):
+                if hook in owners:
+                    self._refuse(f"both {owners[hook]} and {name} change '{hook}'; only one method can")
+                owners[hook] = name
+        passive = [
+            name for name, one in made if overridden_hooks(one) - {"keep"} and not one.apply_in_decode
+        ]  # what is decoded is protected, so a `keep` alone has nothing to leave out there
+        if "keep" in owners and passive:
+            self._refuse(
+                f"{owners['keep']} takes context and queries in one piece, so {passive[0]} cannot leave "
+                "queries alone; set its apply_in_decode=true, or protocol=clean"
+            )
+        return Composed([intervention for _, intervention in made])
+
+    def _check_training(self) -> None:
+        first_name, first = self._parts[0]
+        for name, part in self._parts:
+            if not {*part.backbones} & {*first.backbones}:
+                self._refuse(f"{first_name} runs on the backbone {first.backbone}, {name} on {part.backbone}")
+        own = [name for name, part in self._parts if part.trains_like is None]
+        if len(own) > 1:
+            self._refuse(f"{own[0]} and {own[1]} each need a training of their own")
+        others = {part.trains_like for _, part in self._parts} - {None}
+        if len(others) > 1:
+            self._refuse(f"the parts need different trainings: {', '.join(sorted(others))}")
+
+    def _refuse(self, why: str) -> None:
+        raise UserError(f"method '{'+'.join(name for name, _ in self.named)}' cannot be: {why}")

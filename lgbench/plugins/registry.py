@@ -1,0 +1,173 @@
+"""Find plugins by name: built-in files, entry points of installed packages, and files given with `--plugin`.
+
+Listing reads syntax trees; nothing of a plugin runs before it is loaded. One that cannot run stays listed
+with its problem, such as "needs transformers, which is not installed. …", and fails only when asked for.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lgbench.errors import UserError
+from lgbench.plugins.source import PluginSource, kinds_defined
+
+
+class Registry:
+    """The plugins of one kind. Whatever takes a name accepts hyphens for underscores.
+
+    Args:
+        kind: "task" or "method"; decides the contract and the entry-point group, `lgbench.{kind}s`.
+        package: its files and small packages are the built-in plugins; names that begin with "_" are not.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._found: dict[str, PluginSource] = {}
+        self._scanned = False
+        self._failed: dict[str, str] = {}
+
+    def names(self) -> list[str]:
+        """All names, sorted; imports nothing.
+
+        Raises:
+            UserError: two plugins have the same name; the message says where both are.
+        """
+        return sorted(self._sources())
+
+    def canonical(self, name: str) -> str:
+        """The registered spelling of a name, of each part if it is a combination such as `a+b`.
+
+        Raises:
+            UserError: nothing has that name; the message has the near ones.
+        """
+        if "+" in name:
+            return "+".join(map(self.canonical, name.split("+")))
+        known, wanted = self.names(), _spell(name)
+        if wanted in known:
+            return wanted
+        near = " or ".join(f"'{other}'" for other in difflib.get_close_matches(wanted, known))
+        hint = f"Did you mean {near}?  " if near else ""
+        raise UserError(f"no {self.kind} '{name}'. {hint}Known: {', '.join(known) or 'none'}")
+
+    def place(self, name: str) -> str:
+        """Where a plugin comes from: a file, or an entry point and its package."""
+        return self._sources()[self.canonical(name)].place
+
+    def summary(self, name: str) -> str:
+        """What a plugin is for: the first line of its module's docstring, empty if that cannot be read."""
+        return self._sources()[self.canonical(name)].summary()
+
+    def problem(self, name: str) -> str | None:
+        """Why a plugin cannot be used, from its source or an earlier `load`; None if nothing is known."""
+        name = self.canonical(name)
+        if "+" not in name:
+            return self._failed.get(name) or self._sources()[name].problem()
+        problems = ((part, self.problem(part)) for part in name.split("+"))
+        return next(
+            (f"has the part '{part}', which {problem}" for part, problem in problems if problem), None
+        )
+
+    def load(self, name: str) -> type[Any]:
+        """Import a plugin and return its class: the one public subclass of the contract in its module.
+
+        Raises:
+            UserError: no such plugin, something it requires is missing, its import fails, or there is no such
+                class or several; or this is a combination of plugins that cannot be combined.
+        """
+        name = self.canonical(name)
+        if "+" in name:
+            return self._combination(name.split("+"))
+        problem, cause = self.problem(name), None
+        if problem is None:
+            source = self._sources()[name]
+            try:
+                found = self._classes_in(source.load(), source.attribute)
+                if len(found) == 1:
+                    return found[0]
+                got = ", ".join(value.__name__ for value in found) or "none"
+                problem = f"must define one public {self.kind} class, found {got} ({source.place})"
+            except (Exception, SystemExit) as error:  # the code of a plugin may fail in any way
+                problem, cause = source.why_not(error), error
+            self._failed[name] = problem
+        raise UserError(f"{self.kind} '{name}' {problem}") from cause
+
+    def add_file(self, path: Path) -> None:
+        """Register a file under its own name without a look at what is in it (`add_file` below has one)."""
+        path = path.resolve()
+        unique = f"lgbench_plugin_{_spell(path.stem)}_{zlib.crc32(bytes(path)):08x}"
+        self._sources()
+        self._add(path.stem, PluginSource(place=str(path), module=unique, file=path))
+
+    def _sources(self) -> dict[str, PluginSource]:
+        if not self._scanned:
+            self._found.clear()  # what a scan left that ended in an error
+            package = importlib.util.find_spec(self.package)
+            for folder in (package and package.submodule_search_locations) or ():
+                for path in _modules(Path(folder).resolve()):
+                    name = path.parent.name if path.stem == "__init__" else path.stem
+                    self._add(name, PluginSource(place=str(path), module=f"{self.package}.{name}"))
+            for point in importlib.metadata.entry_points(group=f"lgbench.{self.kind}s"):
+                place = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
+                self._add(point.name, PluginSource(place=place, module=point.module, attribute=point.attr))
+            self._scanned = True
+        return self._found
+
+    def _add(self, name: str, source: PluginSource) -> None:
+        first = self._found.setdefault(_spell(name), source)
+        if first.place != source.place:
+            raise UserError(f"two {self.kind}s are named '{_spell(name)}': {first.place} and {source.place}")
+
+    def _combination(self, names: Sequence[str]) -> type[Any]:
+        if self.kind != "method":
+            raise UserError(f"{self.kind}s cannot be combined, got '{'+'.join(names)}'")
+        return importlib.import_module("lgbench.plugins.compose").compose([(n, self.load(n)) for n in names])
+
+    def _classes_in(self, module: ModuleType, attribute: str) -> list[type[Any]]:
+        contract = getattr(importlib.import_module(f"lgbench.{self.kind}"), self.kind.title())
+        if attribute:
+            values = [getattr(module, attribute, None)]
+        else:
+            values = [value for name, value in vars(module).items() if not name.startswith("_")]
+        kin = [value for value in values if isinstance(value, type) and issubclass(value, contract)]
+        return [value for value in dict.fromkeys(kin) if attribute or value.__module__ == module.__name__]
+
+
+TASKS = Registry("task", "lgbench.tasks")
+METHODS = Registry("method", "lgbench.methods")
+BASELINE = "vanilla"
+"""Name of the method that others are compared with, and that runs where none is named."""
+
+
+def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS)) -> None:
+    """Register a file given with `--plugin` where it belongs; it may define a task, a method, or both.
+
+    Raises:
+        UserError: it is not a readable Python file, defines neither, or its name is taken.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"no plugin file '{path}': expected the path of a Python file, NAME.py")
+    if not _spell(path.stem).isidentifier():
+        raise UserError(
+            f"plugin file '{path}': its name names the plugin, so it must be letters, digits and _"
+        )
+    kinds = kinds_defined(path)
+    homes = [registry for registry in registries if registry.kind in kinds]
+    if not homes:
+        raise UserError(f"plugin file '{path}' defines no public subclass of lgbench's Task or Method")
+    for registry in homes:
+        registry.add_file(path)
+
+
+def _modules(folder: Path) -> list[Path]:
+    """Files of a folder, and `__init__.py` of its packages, whose names do not begin with "_"."""
+    return sorted([*folder.glob("[!_]*.py"), *folder.glob("[!_]*/__init__.py")])
+
+
+def _spell(name: str) -> str:
+    return name.strip().replace("-", "_")

@@ -1,0 +1,326 @@
+"""Measure a trained model over a grid of lengths: in one pass where that is exact, streamed wherever
+possible.
+
+    nested items, causal backbone, prefix-exact method     one pass; the state at every grid length answers
+                                                           the queries
+    causal backbone otherwise                              one streamed pass a length
+    a method that must see the whole prompt, a transformer one pass a length, in one piece
+
+Streaming keeps memory constant in the length. Answering does not touch the kept state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgbench.intervention import overridden_hooks
+from lgbench.method import Method
+from lgbench.models.model import Model
+from lgbench.run.clock import Clock
+from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
+
+PIECE = 4096
+"""Context tokens that are embedded and scanned at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A metric of every item at one point of one axis."""
+
+    metric: Metric
+    axis: Literal["context", "queries", "position"]
+    eval_length: int
+    context_tokens: int
+    num_queries: int
+    values: np.ndarray
+    """float32 `(num_items,)`, of the items that the metric applies to."""
+    facts: Mapping[str, list] = field(default_factory=dict)
+    """What the task keeps of each of these items."""
+    shared_prefix: bool
+    kept_tokens: tuple[int, ...]
+    """Tokens that each layer processed, queries included; empty for methods that drop none."""
+    scan_backend: str
+    """What computed scan or attention; a method that rests at this length may leave it to a faster one."""
+    wall_s: float
+    tokens: int
+    warm_tokens_per_s: float | None
+    """Without the first batch of items, which compiles kernels; None where there was one batch only."""
+    peak_bytes: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    items: EvalSet,
+    on_progress: Callable[[str], None] = lambda what: None,
+    fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
+) -> list[Measurement]:
+    """All points of all axes.
+
+    Args:
+        model: trained; put into evaluation mode here.
+        task: prepared.
+        method: decides whether prefixes are exact.
+        recipe: lengths, queries and items of the evaluation.
+        items: the fixed items.
+        on_progress: told what is measured next.
+        fitted: parameters of a calibrated method by context length; see `ScanIntervention.use`.
+    """
+    model.eval()
+    run = _Evaluation(model, task, method, recipe, items)
+    grid = recipe.eval_lengths
+    found: list[Measurement] = []
+    with autocast(task.device, recipe):
+        if run.streamed and task.nested and method.prefix_exact:
+            on_progress(f"context {grid[0]} to {grid[-1]}")
+            model.intervention.use(fitted.get(grid[-1], {}))
+            found += run.streamed_grid(grid, shared=True)
+        else:
+            for length in grid:
+                on_progress(f"context {length}")
+                model.intervention.use(fitted.get(length, {}))
+                found += run.streamed_grid((length,)) if run.streamed else run.whole(length)
+        if recipe.query_grid:
+            on_progress(f"queries {recipe.query_grid[0]} to {recipe.query_grid[-1]}")
+            model.intervention.use(fitted.get(recipe.train_length, {}))
+            found += run.query_axis()
+    return found
+
+
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """The precision of evaluation and calibration."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.eval_precision == "bfloat16")
+
+
+def num_tokens(items: EvalSet, length: int) -> int:
+    """Context tokens of the items at this length, padding included."""
+    return items.num_tokens(length) if hasattr(items, "num_tokens") else length
+
+
+def num_items(items: EvalSet, length: int) -> int:
+    """Items there are at this length."""
+    return items.num_items_at(length) if hasattr(items, "num_items_at") else items.num_items
+
+
+def can_stream(model: Model) -> bool:
+    """Whether a context can be read in pieces: it is causal, and no method chooses among all tokens."""
+    return model.causal and "keep" not in overridden_hooks(model.intervention)
+
+
+class _Evaluation:
+    """One model on one set of items. Methods give the measurements of a part of the grid."""
+
+    def __init__(self, model: Model, task: Task, method: Method, recipe: Recipe, items: EvalSet) -> None:
+        self.model, self.task, self.method, self.recipe, self.items = model, task, method, recipe, items
+        self.streamed = can_stream(model)
+        self.train_tokens = task.context_tokens(recipe.train_length)
+
+    def streamed_grid(self, grid: tuple[int, ...], shared: bool = False) -> list[Measurement]:
+        """Stream each batch of items once through the grid; answer at every length from the kept state.
+
+        Without `shared` the grid is a single length.
+        """
+        task, items, num_queries = self.task, self.items, self.recipe.eval_queries
+        scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
+        losses: list[list[Tensor]] = []
+        clock, last = Clock(task.device), num_tokens(items, grid[-1])
+        first = 0 if shared else self._window(grid[-1])[0]
+        count = num_items(items, grid[-1])
+        for chosen in _batches(count, self.recipe.eval_batch):
+            state, start, summed = None, first, []
+            for length in grid:
+                stop = num_tokens(items, length)
+                state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length, first)
+                summed.append(loss)
+                start = stop
+                scores[length].append(self._scores_from(state, chosen, length))
+            losses.append(summed)
+            clock.lap(chosen.stop / count)
+        taken = self._taken(clock, count * (last + len(grid) * num_queries))
+        kept = tuple(last - first + asked for asked in self.model.backbone.processed) if first else ()
+        found = [
+            m
+            for length in grid
+            for m in self._points(length, scores[length], shared_prefix=shared, kept_tokens=kept, **taken)
+        ]
+        if task.lm_metric is not None and first == 0:
+            found += self._token_losses(grid, losses, shared_prefix=shared, kept_tokens=kept, **taken)
+        return found
+
+    def whole(self, length: int) -> list[Measurement]:
+        """Context and queries in one piece, at one length."""
+        num_queries = self.recipe.eval_queries
+        clock = Clock(self.task.device)
+        scores = list(self._whole_scores(length, num_queries, clock))
+        tokens = num_items(self.items, length) * (num_tokens(self.items, length) + num_queries)
+        taken = self._taken(clock, tokens)
+        return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
+
+    def query_axis(self) -> list[Measurement]:
+        """Errors over the first k queries at a context of the training length.
+
+        Where queries are causal one pass of the longest serves all k; otherwise each k needs its own.
+        """
+        task, items, grid, length = self.task, self.items, self.recipe.query_grid, self.recipe.train_length
+        found: list[Measurement] = []
+        tokens_in, kept = num_tokens(items, length), ()
+        first, told = self._window(length)
+        count = num_items(items, length)
+        clock = Clock(task.device)
+        if self.streamed:
+            parts = []
+            for chosen in _batches(count, self.recipe.eval_batch):
+                state, _ = self._read(chosen, None, first, tokens_in, length, first)
+                queries, targets = items.queries(chosen, length, grid[-1])
+                predictions = self.model.answer_from(state, queries, grid[-1], told)
+                parts.append(task.score(predictions, targets))
+                clock.lap(chosen.stop / count)
+            by_query = torch.cat(parts)
+            taken = self._taken(clock, count * (tokens_in + grid[-1]))
+        for num_queries in grid:
+            if self.streamed:
+                scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
+            else:
+                clock = Clock(task.device)
+                scores, kept = list(self._whole_scores(length, num_queries, clock)), self._kept()
+                taken = self._taken(clock, count * (tokens_in + num_queries))
+            points = self._points(length, scores, shared_prefix=self.streamed, kept_tokens=kept, **taken)
+            found += [replace(m, axis="queries", num_queries=num_queries) for m in points]
+        return found
+
+    def _scores_from(self, state: list, chosen: slice, length: int) -> dict[str, Tensor]:
+        """Scores `(batch,)` by metric, answered from a kept state."""
+        told = self._window(length)[1]
+        queries, targets = self.items.queries(chosen, length, self.recipe.eval_queries)
+        num_targets = targets.shape[1]
+        if self.task.generates:
+            prompt = _prompt(queries, num_targets)
+            answers = self.model.generate_from(state, prompt, num_targets, told)
+            return self.items.grade(chosen, length, answers)
+        predictions = self.model.answer_from(state, queries, num_targets, told)
+        return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+
+    def _whole_scores(self, length: int, num_queries: int, clock: Clock) -> Iterator[dict[str, Tensor]]:
+        """The same for context and queries in one piece; longer sequences go in smaller batches."""
+        items, model, tokens = self.items, self.model, num_tokens(self.items, length)
+        first, told = self._window(length)
+        size = self.recipe.eval_batch
+        size = max(1, min(size, size * PIECE // (tokens + num_queries)))
+        count = num_items(items, length)
+        for chosen in _batches(count, size):
+            queries, targets = items.queries(chosen, length, num_queries)
+            context = items.context(chosen, first, tokens, length)
+            if self.task.generates:
+                num_targets = targets.shape[1]
+                prompt = _prompt(queries, num_targets)
+                answers = model.generate(context, prompt, num_targets, told)
+                yield items.grade(chosen, length, answers)
+            else:
+                read = Batch(context, queries, targets)
+                predictions = model.answer(read, mode="score", length=told)
+                yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+            clock.lap(chosen.stop / count)
+
+    def _read(
+        self, chosen: slice, state: list | None, start: int, stop: int, length: int, first: int
+    ) -> tuple[list, Tensor | None]:
+        """Stream context tokens `start` to `stop` of items of `length`; those before `first` are never read.
+
+        Also the sum of the losses of the tokens after them, `(batch,)` float64, where the task has a metric
+        for it.
+        """
+        items, model, summed = self.items, self.model, None
+        told = self._window(length)[1]
+        while start < stop:
+            end = min(stop, start + PIECE)
+            if self.task.lm_metric is None:
+                state = model.read_context(items.context(chosen, start, end, length), state, told)
+            else:
+                tokens = items.context(chosen, start, end + 1, length)["tokens"]
+                losses, state = model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], state, told)
+                summed = losses.double().sum(dim=1) + (0 if summed is None else summed)
+            start = end
+        return state, summed
+
+    def _token_losses(
+        self, grid: tuple[int, ...], losses: list[list[Tensor]], **measured: Any
+    ) -> Iterator[Measurement]:
+        """The metric over all tokens up to each length, and over those between two neighbours of the grid."""
+        sums = torch.cat([torch.stack(summed, dim=1) for summed in losses]).cpu().numpy()
+        edges = np.array([num_tokens(self.items, length) for length in grid])
+        common = dict(metric=self.task.lm_metric, num_queries=self.recipe.eval_queries, **measured)
+        for k, length in enumerate(grid):
+            upto, between = sums[:, : k + 1].sum(axis=1) / edges[k], edges[k] - (edges[k - 1] if k else 0)
+            at = dict(eval_length=length, context_tokens=int(edges[k]), **common)
+            yield Measurement(axis="context", values=upto.astype(np.float32), **at)
+            if len(grid) > 1:
+                here = (sums[:, k] / between).astype(np.float32)
+                yield Measurement(axis="position", values=here, **at)
+
+    def _points(self, length: int, scores: list[dict[str, Tensor]], **measured: Any) -> list[Measurement]:
+        """A measurement for each metric that `scores` has, of the items that it applies to."""
+        facts = self.items.facts(length) if hasattr(self.items, "facts") else {}
+        found = []
+        for metric in self.task.metrics:
+            if metric.name not in scores[0]:
+                continue
+            values = torch.cat([part[metric.name] for part in scores]).float().cpu().numpy()
+            applies = ~np.isnan(values) if self.task.generates else np.ones(len(values), dtype=bool)
+            if not applies.any():
+                continue
+            found.append(
+                Measurement(
+                    metric=metric, axis="context", eval_length=length,
+                    context_tokens=num_tokens(self.items, length), num_queries=self.recipe.eval_queries,
+                    values=values[applies],
+                    facts={name: [v for v, on in zip(list_, applies, strict=True) if on]
+                           for name, list_ in facts.items()},
+                    **measured,
+                )
+            )  # fmt: skip
+        return found
+
+    def _taken(self, clock: Clock, tokens: int) -> dict[str, Any]:
+        """Time, memory and back end of what was just measured."""
+        wall_s, peak = clock.stop()
+        return {
+            "wall_s": wall_s,
+            "peak_bytes": peak,
+            "tokens": tokens,
+            "warm_tokens_per_s": clock.warm_rate(tokens, wall_s),
+            "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
+        }
+
+    def _window(self, length: int) -> tuple[int, int]:
+        """First context token that is read, and the context's length in tokens as methods are told it.
+
+        Where items of a length differ in tokens, that is the nominal number: what a method does to an item
+        must not depend on the others, and has to end where the training lengths end.
+        """
+        nominal = self.task.context_tokens(length)
+        skipped = self.method.first_token(nominal, self.train_tokens)
+        told = nominal - skipped
+        return (max(0, num_tokens(self.items, length) - told) if skipped else 0), told
+
+    def _kept(self) -> tuple[int, ...]:
+        """Tokens that each layer processed, for methods that may drop some."""
+        return self.model.backbone.processed if "keep" in overridden_hooks(self.model.intervention) else ()
+
+
+def _prompt(queries: Tensors, num_targets: int) -> Tensors:
+    """The prompt's end, from queries that go on with the answer."""
+    return {name: values[:, : values.shape[1] - num_targets + 1] for name, values in queries.items()}
+
+
+def _batches(num_items: int, size: int) -> Iterator[slice]:
+    return (slice(k, min(k + size, num_items)) for k in range(0, num_items, size))

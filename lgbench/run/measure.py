@@ -1,0 +1,232 @@
+"""Turn one trained cell into rows: load its weights, evaluate, and say where every number comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lgbench
+from lgbench.intervals import wilson_interval
+from lgbench.method import Method
+from lgbench.models import sizes_of
+from lgbench.models.model import Model, build_model
+from lgbench.plan.cells import Cell, checkpoint_folder, load_method
+from lgbench.run import checkpoint, provenance
+from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
+from lgbench.run.evaluate import Measurement, evaluate
+from lgbench.run.gallery import gallery
+from lgbench.run.train import stage_lengths
+from lgbench.store import SCHEMA, Store, atomic_file
+from lgbench.task import Metric, Task
+
+EVAL_SEED = 0
+"""Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
+
+NUM_RESAMPLES = 1000
+
+Row = dict[str, Any]
+
+
+class Items:
+    """The fixed evaluation items of a task, with the scores of answers that ignore the context.
+
+    Args:
+        task: prepared.
+        num_items: how many.
+        longest: the longest context that they will have; None leaves it to them.
+    """
+
+    def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
+        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
+        if longest is not None and hasattr(self.items, "reach"):
+            self.items.reach(longest)
+        self._references: dict[tuple[int, str], dict[str, float]] = {}
+
+    def references(self, num_queries: int, metric: Metric) -> dict[str, float]:
+        """Reference scores on the first queries of each item, computed once."""
+        key = num_queries, metric.name
+        if key not in self._references:
+            self._references[key] = dict(self.task.references(self.items, num_queries, metric))
+        return self._references[key]
+
+
+def run_cell(
+    cell: Cell,
+    task: Task,
+    items: Items,
+    store: Store,
+    scan_backend: str = "auto",
+    on_progress: Callable[[str], None] = lambda what: None,
+) -> list[Row]:
+    """Evaluate a trained cell; its rows, one a point of an axis. Reconstructions go beside them.
+
+    Raises:
+        FileNotFoundError: the training did not leave the weights.
+    """
+    method = load_method(cell.method, cell.method_params)
+    path = checkpoint.weights_path(checkpoint_folder(store.root, cell.training), cell.step)
+    loaded = checkpoint.load(path)
+    if loaded is None:
+        raise FileNotFoundError(f"no readable weights at {path}")
+    weights, facts = loaded
+    model = build_model(task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend)
+    model.load_state_dict(weights)
+    fits = fit_lengths(
+        model, task, method, cell.recipe,
+        name=cell.method, seed=cell.seed, folder=path.parent, on_progress=on_progress,
+    )  # fmt: skip
+    check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
+    fitted = {length: fit.values for length, fit in fits.items()}
+    measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
+    pictures = gallery(model, method, cell.recipe, items.items, fitted)
+    if pictures is not None:
+        with (
+            atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
+            open(temporary, "wb") as file,
+        ):
+            np.savez_compressed(
+                file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
+            )
+    common = _common(cell, task, method, store) | _trained(model, facts, task.device)
+    return [
+        common
+        | _references(items, m.num_queries, m.metric)
+        | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
+        | _measured(m)
+        for m in measurements
+    ]
+
+
+def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
+    """The one row of a cell that has no numbers: diverged, out_of_memory, failed or skipped, and why."""
+    method = load_method(cell.method, cell.method_params)
+    row = dict.fromkeys(SCHEMA.names) | _common(cell, task, method, store)
+    metric = task.metric
+    known = {
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "best": metric.best,
+        "combine": metric.combine,
+        "axis": "context",
+    }
+    return row | known | {"status": status, "reason": reason, "device": provenance.device_name(task.device)}
+
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of the mean, resampling items; deterministic."""
+    draws = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
+    recipe, training = cell.recipe, cell.training
+    return {
+        "cell": cell.key,
+        "training": training.key,
+        "task": cell.task,
+        "task_params": cell.task_params,
+        "data_source": task.data_source,
+        "data_fingerprint": task.data_fingerprint,
+        "notice": task.notice,
+        "method": cell.method,
+        "method_params": cell.method_params,
+        "label": cell.label,
+        "backbone": recipe.backbone,
+        "preset": cell.preset,
+        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "d_model": recipe.d_model,
+        "num_layers": recipe.num_layers,
+        "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
+        "seed": cell.seed,
+        "train_length": recipe.train_length,
+        "train_low": stage_lengths(training, 0)[0],
+        "train_high": training.high,
+        "train_steps": recipe.train_steps,
+        "lm_weight": recipe.lm_weight,
+        "length_unit": task.length_unit,
+        "step": cell.step,
+        "batch_size": recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
+        "protocol": method.protocol,
+        "needs_length": method.needs_length,
+        "environment": store.write_environment(provenance.environment(task.device)),
+        "package_version": lgbench.__version__,
+        "commit": provenance.commit(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
+    return {
+        "num_parameters": model.num_parameters,
+        "device": provenance.device_name(device),
+        "apply_in_decode": model.intervention.apply_in_decode,
+        "train_scan_backend": facts["scan_backend"],
+        "train_loss": facts["train_loss"],
+        "train_wall_s": facts["train_wall_s"],
+        "train_tokens_per_s": facts["train_tokens_per_s"],
+    }
+
+
+def _references(items: Items, num_queries: int, metric: Metric) -> Row:
+    references = items.references(num_queries, metric)
+    return {
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "best": metric.best,
+        "combine": metric.combine,
+        "chance": references["chance"],
+        "references": json.dumps(references, sort_keys=True),
+        "items_hash": items.items.fingerprint,
+    }
+
+
+def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
+    return {
+        "assumed_length": method.assumed_length(m.eval_length, cell.recipe.train_length),
+        "num_fitted": fit.num_fitted,
+        "calibration_tokens": fit.tokens,
+        "calibration_wall_s": fit.wall_s,
+        "kept_tokens": json.dumps(m.kept_tokens) if m.kept_tokens else "",
+    }
+
+
+def _measured(m: Measurement) -> Row:
+    finite = bool(np.isfinite(m.values).all())
+    interval = wilson_interval if m.metric.interval == "wilson" else bootstrap_interval
+    combine = np.exp if m.metric.combine == "exp_mean" else float
+    low, high = map(float, map(combine, interval(m.values))) if finite else (None, None)
+    return {
+        "status": "ok" if finite else "diverged",
+        "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
+        "axis": m.axis,
+        "eval_length": m.eval_length,
+        "num_queries": m.num_queries,
+        "value": float(combine(m.values.mean())) if finite else None,
+        "ci_low": low,
+        "ci_high": high,
+        "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
+        "item_values": m.values.tolist(),
+        "num_items": len(m.values),
+        "item_facts": json.dumps(m.facts) if m.facts else "",
+        "context_tokens": m.context_tokens,
+        "shared_prefix": m.shared_prefix,
+        "scan_backend": m.scan_backend,
+        "eval_wall_s": m.wall_s,
+        "eval_tokens_per_s": m.tokens / m.wall_s,
+        "warm_tokens_per_s": m.warm_tokens_per_s,
+        "peak_bytes": m.peak_bytes,
+    }
+
+
+def failure_path(root: Path, cell: Cell) -> Path:
+    """Where the traceback of a failed cell is kept."""
+    return root / "failures" / f"{cell.key}.txt"

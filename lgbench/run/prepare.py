@@ -1,0 +1,275 @@
+"""Carry out `lgbench run`: find device and data, resolve the plan, then show it or launch it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lgbench.errors import UserError
+from lgbench.launchers.local import Outcome, run_plan
+from lgbench.models import pretrained
+from lgbench.models.hub_files import find_folder
+from lgbench.ops.scan.selective_scan import BACKENDS, resolve_backend
+from lgbench.plan.cells import (
+    Axes,
+    Cell,
+    Training,
+    checkpoint_folder,
+    identify,
+    load_method,
+    load_task,
+    resolve_cells,
+    task_key,
+)  # fmt: skip
+from lgbench.plan.config import RunConfig
+from lgbench.plan.params import PluginRequest, resolve
+from lgbench.plugins import registry
+from lgbench.run import checkpoint
+from lgbench.run.progress import Progress
+from lgbench.run.train import Trainer
+from lgbench.store import Store
+from lgbench.task import Task
+
+TRIAL_STEPS = 5
+"""Steps timed for the estimate of a dry run, at most."""
+
+TRIAL_SECONDS = 10
+"""After which no more of them is begun."""
+
+TRIAL_TOKENS = 2048
+"""Context tokens of a timed step on a CPU, where time grows with them and memory would not warn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run, ready to go."""
+
+    cells: list[Cell]
+    tasks: dict[str, Task]
+    store: Store
+    device: torch.device
+    broken: list[str]
+    """Methods that were asked for and cannot be imported."""
+
+
+def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepared:
+    """Everything that can go wrong before the first step, in the order in which it is cheap to find out.
+
+    Args:
+        config: what was asked for.
+        console: told of plugins that cannot be used and of stand-in data.
+        dry: nothing will be written.
+
+    Raises:
+        UserError: a plugin, parameter, device, folder or data set that cannot be had.
+    """
+    for path in config.plugin:
+        registry.add_file(path)
+    task_requests, method_requests = config.requests()
+    if config.pretrained is not None and config.tokenizer is None:
+        task_requests = _own_tokenizer(task_requests, config.pretrained)
+    method_requests, broken = _usable(method_requests, console)
+    device = choose_device(config.device)
+    _check_backend(config.scan_backend, device)
+    named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
+    start = _pretrained(config)
+
+    def resolve_plan() -> list[Cell]:
+        return resolve_cells(
+            named,
+            method_requests,
+            seeds=range(config.first_seed, config.first_seed + config.seeds),
+            preset=config.preset,
+            axes=Axes(**config.axes()),
+            overrides=config.recipe_overrides() | start,
+        )
+
+    resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
+    store = Store(config.results)
+    for _, task in named:
+        task.prepare(device, config.data_dir)
+        if start:
+            _fit_vocabulary(task, start["pretrained"], config.pretrained)
+        if task.notice:
+            console.print(f"[yellow]Note:[/yellow] {task.notice}")
+    if not dry:
+        store.check_writable()
+    return Prepared(resolve_plan(), {identify(*pair): pair[1] for pair in named}, store, device, broken)
+
+
+def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
+    """Methods that load, with valid parameters; those that cannot be imported are reported and left out."""
+    usable, broken = [], []
+    for request in requests:
+        try:
+            method = registry.METHODS.load(request.name)
+        except UserError as error:
+            name = registry.METHODS.canonical(request.name)
+            if registry.METHODS.problem(name) is None:
+                raise
+            if name not in broken:
+                console.print(f"[red]Left out:[/red] {error}", soft_wrap=True)
+                broken.append(name)
+            continue
+        resolve(method, request.params, "method", request.name)
+        usable.append(request)
+    if not usable:
+        raise UserError("nothing to run: none of the methods can be used")
+    return usable, broken
+
+
+def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginRequest]:
+    """Tasks of tokens read them as the checkpoint does, unless they say otherwise."""
+    own = str(find_folder(source, ["tokenizer.json"]))
+    return [
+        PluginRequest(request.name, {"tokenizer": own, **request.params})
+        if "tokenizer" in registry.TASKS.load(request.name).Params.model_fields
+        else request
+        for request in requests
+    ]
+
+
+def _pretrained(config: RunConfig) -> dict[str, Any]:
+    """Fields of `Recipe` that a published checkpoint decides; none without one."""
+    if config.pretrained is None:
+        return {}
+    checkpoint = pretrained.load_pretrained(config.pretrained)
+    sizes = checkpoint.sizes
+    for name in ("num_layers", "d_state", "d_model"):
+        if getattr(config, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} has no effect with --pretrained, which has its own")
+    return {
+        "pretrained": pretrained.keep(checkpoint),
+        "d_model": sizes.d_model,
+        "num_layers": sizes.num_layers,
+        "d_state": sizes.d_state,
+        "conv_width": sizes.conv_width,
+    }
+
+
+def _fit_vocabulary(task: Task, fingerprint: str, source: str) -> None:
+    """Give the embedding the size that the checkpoint's has."""
+    size = pretrained.kept(fingerprint).sizes.vocabulary
+    if task.tokenizer.size > size:
+        raise UserError(
+            f"--pretrained {source}: knows {size} tokens, the tokenizer {task.tokenizer.name} has "
+            f"{task.tokenizer.size}. Give the checkpoint's own with --tokenizer {source}"
+        )
+    task.vocabulary = size
+
+
+def _check_backend(name: str, device: torch.device) -> None:
+    if name == "block":
+        if device.type != "cuda":
+            raise UserError("--scan-backend block: the fused block needs CUDA. Use auto or torch here")
+    elif name != "auto":
+        try:
+            resolve_backend(name, device)
+        except ValueError as error:
+            if name not in BACKENDS:
+                raise UserError(
+                    f"--scan-backend {name}: known are auto, block, {', '.join(BACKENDS)}"
+                ) from None
+            raise UserError(f"--scan-backend {name}: {error}") from None
+
+
+def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
+    """Run every cell that is not finished."""
+    return run_plan(
+        prepared.cells,
+        prepared.tasks,
+        prepared.store,
+        Progress(console),
+        force=config.force,
+        scan_backend=config.scan_backend,
+        save_every_s=config.save_every,
+        side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is a GPU if there is one.
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU is visible"
+        raise UserError(
+            f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def dry_run(prepared: Prepared, console: Console) -> None:
+    """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
+    store, cells = prepared.store, prepared.cells
+    numbers: dict[Training, int] = {}
+    table = Table(
+        "cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state"
+    )
+    for cell in cells:
+        number = numbers.setdefault(cell.training, len(numbers) + 1)
+        done = store.has(cell.task, cell.key)
+        recipe = cell.recipe
+        table.add_row(
+            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}",
+            f"{cell.step:,}",
+            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}",
+            "finished" if done else "to do",
+        )  # fmt: skip
+    console.print(table)
+    todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
+    measured: dict[Training, float] = {}
+    if todo:
+        console.print("Timing a few steps …")
+    seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
+    console.print(
+        f"{_count(len(cells), 'cell')}, {sum(store.has(c.task, c.key) for c in cells)} finished; "
+        f"{_count(len(numbers), 'training')}. "
+        f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
+        f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float]) -> float:
+    """Seconds that the training of a cell needs, from a few steps; `measured` keeps those of its kind."""
+    training = cell.training
+    folder = checkpoint_folder(prepared.store.root, training)
+    if checkpoint.load(checkpoint.weights_path(folder, cell.step)) is not None:
+        return 0.0
+    kind = replace(training, seed=0, recipe=replace(training.recipe, train_steps=0, learning_rate=0.0))
+    if kind not in measured:
+        task, recipe = prepared.tasks[task_key(cell)], training.recipe
+        batch = recipe.batch_size
+        if prepared.device.type == "cpu":
+            batch = min(batch, max(1, TRIAL_TOKENS // task.context_tokens(training.high)))
+        method = load_method(training.method, training.method_params)
+        part = replace(training, recipe=replace(recipe, batch_size=batch))
+        trainer = Trainer(part, task, method, folder)
+        for _ in range(1 if prepared.device.type == "cpu" else 2):  # the first round compiles and captures
+            trainer.step = 0
+            began = time.monotonic()
+            while trainer.step < TRIAL_STEPS and time.monotonic() - began < TRIAL_SECONDS:
+                trainer.one_step()
+            _wait(prepared.device)
+            measured[kind] = (time.monotonic() - began) / trainer.step * recipe.batch_size / batch
+    return measured[kind] * training.recipe.train_steps
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

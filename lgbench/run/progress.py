@@ -1,0 +1,126 @@
+"""Say what is going on: a live bar on a terminal, a plain line now and then anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from lgbench.plan.cells import Cell
+    from lgbench.run.train import Trainer
+
+PLAIN_EVERY_S = 15.0
+"""Seconds between two plain lines."""
+
+
+class Progress:
+    """Reports to one console.
+
+    Args:
+        console: where to; whether it is a terminal decides the form.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.live = console, console.is_terminal
+        self.total = self.number = 0
+        self._bar: Bar | None = None
+        self._rows: dict[int, int] = {}
+        self._last = 0.0
+
+    def begin(self, total: int, done_before: int) -> None:
+        """A plan starts."""
+        self.total, self.number = total, 0
+        if done_before:
+            self._say(f"Finished already and not run again (--force does): {done_before} of the cells.")
+
+    def training_begins(self, trainers: Sequence[Trainer]) -> None:
+        """Some trainings start, side by side."""
+        if self.live:
+            tasks = {f"{t.training.task} L_train={t.training.high}" for t in trainers}
+            self._say(f"training {', '.join(sorted(tasks))}: methods and seeds below")
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(bar_width=8),
+                TextColumn("{task.completed:,}/{task.total:,} loss {task.fields[loss]} {task.fields[speed]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+        for trainer in trainers:
+            name = _training_name(trainer)
+            total = trainer.recipe.train_steps
+            if self._bar is not None:
+                self._rows[id(trainer)] = self._bar.add_task(
+                    f"{trainer.training.method} s{trainer.training.seed}",
+                    total=total,
+                    completed=trainer.step,
+                    loss="-",
+                    speed="",
+                )
+            else:
+                start = f" from step {trainer.step:,}" if trainer.step else ""
+                self._say(f"training {name}: {total:,} steps{start}")
+        self._last = time.monotonic()
+
+    def training(self, trainer: Trainer) -> None:
+        """A training has come to a look at its loss."""
+        loss = f"{trainer.history[-1][1]:.4f}"
+        speed = trainer.tokens / max(trainer.wall_s, 1e-9)
+        if self._bar is not None:
+            row = self._rows[id(trainer)]
+            self._bar.update(row, completed=trainer.step, loss=loss, speed=f"{_short(speed)} tokens/s")
+        elif time.monotonic() - self._last > PLAIN_EVERY_S or trainer.finished:
+            self._last = time.monotonic()
+            left = (trainer.recipe.train_steps - trainer.step) * trainer.wall_s / max(trainer.step, 1)
+            self._say(
+                f"  {_training_name(trainer)}: step {trainer.step:,} of {trainer.recipe.train_steps:,}, "
+                f"loss {loss}, {_short(speed)} tokens/s, {left:.0f} s left"
+            )
+
+    def training_ends(self) -> None:
+        """The trainings are over."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar, self._rows = None, {}
+
+    def evaluation_begins(self, cell: Cell) -> None:
+        """A cell is evaluated next."""
+        self._cell = cell
+
+    def evaluation(self, what: str) -> None:
+        """A part of the evaluation starts."""
+        if not self.live and time.monotonic() - self._last > PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self._say(f"  evaluating {cell_name(self._cell)}: {what}")
+
+    def cell_done(self, cell: Cell, status: str, reason: str) -> None:
+        """A cell has its rows."""
+        self.number += 1
+        ending = "done" if status == "ok" else f"{status}: {reason}"
+        style = None if status == "ok" else "yellow" if status == "skipped" else "red"
+        self._say(f"[{self.number}/{self.total}] {cell_name(cell)}: {ending}", style)
+
+    def _say(self, line: str, style: str | None = None) -> None:
+        """One line as it is: brackets in labels and messages are no markup, long lines are not folded."""
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell in words."""
+    return f"{cell.task} {cell.label} L_train={cell.recipe.train_length} seed={cell.seed} step={cell.step:,}"
+
+
+def _training_name(trainer: Trainer) -> str:
+    training = trainer.training
+    return f"{training.task} {training.method} L_train={training.high} seed={training.seed}"
+
+
+def _short(number: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"

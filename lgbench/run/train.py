@@ -1,0 +1,396 @@
+"""Train one model: the same numbers whether interrupted or not, on a GPU by captured graphs.
+
+The context length of every step is drawn from the training range (that of the current stage, where the recipe
+has a curriculum) by (seed, step, stage) alone. See `lgbench.run.graphs` for how few graphs serve all lengths.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lgbench.method import Method
+from lgbench.models.model import build_model
+from lgbench.models.transformer import DropPath
+from lgbench.plan.cells import Training
+from lgbench.run import checkpoint, provenance
+from lgbench.run.graphs import BatchGraphs, SampledGraphs
+from lgbench.task import Batch, Recipe, Task
+
+LOG_EVERY = 100
+"""Steps between two looks at the loss; without a curriculum the only moments that wait for the device."""
+
+STAGE_STEPS = 20
+"""Steps of a stage whose accuracy decides whether the next one comes."""
+
+
+class Diverged(Exception):
+    """The training loss is no longer a finite number."""
+
+
+class Trainer:
+    """One training, from a seed or from where it was interrupted.
+
+    Args:
+        training: settings; nothing else influences the result.
+        task: prepared task; its device is where training runs.
+        method: the method that is trained.
+        folder: where weights and the resumable state go.
+        milestones: steps after which weights are kept, besides the last.
+        scan_backend: see `lgbench.ops.scan.selective_scan`.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        task: Task,
+        method: Method,
+        folder: Path,
+        milestones: Iterable[int] = (),
+        scan_backend: str = "auto",
+    ) -> None:
+        self.training, self.task, self.recipe, self.folder = training, task, training.recipe, folder
+        self.method = method
+        self.milestones = {*milestones, self.recipe.train_steps}
+        self.device = task.device
+        self.model = build_model(
+            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend
+        ).train()
+        self.generator = torch.Generator(self.device).manual_seed(training.seed)
+        for module in self.model.modules():
+            if isinstance(module, DropPath):
+                module.generator = self.generator
+        self.carried = self.model.intervention.begin_training(
+            self.model.backbone,
+            self.recipe.batch_size * max(self.recipe.stage_batches or (1,)),
+            self.generator,
+        )
+        self.parameters = list(self.model.parameters())
+        self.optimizer = _adam(self.model, self.recipe, self.device)
+        self.log = torch.zeros(LOG_EVERY, device=self.device)
+        self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
+        self.stage, self.stage_steps = 0, 0
+        self.step, self.wall_s = 0, 0.0
+        self._tokens = torch.zeros((), dtype=torch.long, device=self.device)
+        self.history: list[tuple[int, float]] = []
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        capture = self.stream is not None and not method.train_eagerly
+        kind = SampledGraphs if task.exchangeable else BatchGraphs
+        self._graphs = kind(self) if capture else None
+        self._saved_at = time.monotonic()
+
+    @property
+    def tokens(self) -> int:
+        """Read so far, contexts and queries, padding not counted; waits for the device."""
+        return int(self._tokens)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.recipe.train_steps
+
+    def next_look(self) -> int:
+        """Steps done at the next look at the loss, which comes at every milestone too."""
+        stop = min(self.recipe.train_steps, (self.step // LOG_EVERY + 1) * LOG_EVERY)
+        return min([stop, *(m for m in self.milestones if m > self.step)])
+
+    def settle(self, began: float, num_trainers: int) -> None:
+        """Wait for the queued steps and count their time.
+
+        Args:
+            began: when the first of these steps was queued, `time.monotonic()`.
+            num_trainers: trainings that shared the device since then; each bears its part of the time.
+        """
+        if self.stream is not None:
+            self.stream.synchronize()
+        self.wall_s += (time.monotonic() - began) / num_trainers
+
+    def look(self) -> None:
+        """Look at the losses of the last steps, which are over, and keep the weights of a milestone.
+
+        Raises:
+            Diverged: the loss is not finite.
+            UserError: the weights cannot be written.
+        """
+        losses = self.log[: min(self.step, LOG_EVERY)].tolist()
+        if not all(map(math.isfinite, losses)):
+            bad = next(loss for loss in losses if not math.isfinite(loss))
+            raise Diverged(f"loss became {bad} before step {self.step}")
+        self.history.append((self.step, sum(losses) / len(losses)))
+        if self.step in self.milestones:
+            self.save_weights()
+
+    def one_step(self) -> None:
+        """One optimiser step, queued on the trainer's stream."""
+        length, num_queries, stage = draw_lengths(self.training, self.step, self.stage)
+        with torch.cuda.stream(self.stream):
+            _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
+            self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
+            if self.task.exchangeable:
+                self._tokens += self.recipe.batch_size * (length + num_queries)
+            if self._graphs is not None:
+                loss, accuracy = self._graphs.step(length, num_queries, stage)
+            elif self.task.exchangeable:
+                loss, accuracy = self.compute(length, num_queries, length, num_queries)
+            else:
+                told = self.task.context_tokens(length)
+                loss, accuracy = self.update(self.draw(length, num_queries, stage), told)
+            self.log[self.step % LOG_EVERY].copy_(loss)
+            if self.recipe.stages and stage == self.stage:
+                self._count(accuracy)
+        self.step += 1
+
+    def _count(self, accuracy: Tensor) -> None:
+        """Take the accuracy of a step of the newest stage; after `STAGE_STEPS` of them maybe go on."""
+        self.accuracy[self.stage_steps % STAGE_STEPS].copy_(accuracy)
+        self.stage_steps += 1
+        last = self.stage == len(self.recipe.stages) - 1
+        if last or self.stage_steps % STAGE_STEPS:
+            return
+        if self.accuracy.mean().item() > self.recipe.stage_accuracy:
+            self.stage, self.stage_steps = self.stage + 1, 0
+
+    def draw(self, length: int, num_queries: int, stage: int) -> Batch:
+        """Training items of a stage, with the trainer's own generator; their tokens are counted."""
+        asked = (self.recipe.batch_at(stage), length, num_queries, self.generator)
+        if self.recipe.stages:
+            batch = self.task.sample_stage(*asked, self.recipe.stages[stage])
+        else:
+            batch = self.task.sample(*asked)
+        self._tokens += batch.num_tokens()
+        return batch
+
+    def compute(
+        self, length: int | Tensor, num_queries: int | Tensor, drawn_length: int, drawn_queries: int
+    ) -> tuple[Tensor, Tensor]:
+        """Sample, then `update`.
+
+        Args:
+            length: context tokens to use.
+            num_queries: queries to use.
+            drawn_length: context tokens to draw, at least `length`; the surplus is masked on the left.
+            drawn_queries: queries to draw, at least `num_queries`.
+        """
+        batch = self.task.sample(self.recipe.batch_size, drawn_length, drawn_queries, self.generator)
+        context_mask = query_mask = None
+        if isinstance(length, Tensor):
+            place = torch.arange(drawn_length, device=self.device)
+            context_mask = place >= drawn_length - length
+        if isinstance(num_queries, Tensor):
+            query_mask = torch.arange(drawn_queries, device=self.device) < num_queries
+        return self.update(batch, length, context_mask, query_mask)
+
+    def update(
+        self,
+        batch: Batch,
+        length: int | Tensor,
+        context_mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward, backward, clip and update; the loss before it, and the accuracy where stages need it."""
+        recipe = self.recipe
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            answer = self.method.training_answer(
+                self.model, batch, length=length, context_mask=context_mask, query_mask=query_mask,
+                read_tokens=recipe.lm_weight > 0,
+            )  # fmt: skip
+            losses = self.task.loss(answer.predictions, batch.targets)
+        if query_mask is None:
+            loss = losses.mean()
+        else:
+            loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * query_mask.sum())
+        if answer.token_loss is not None:
+            loss = (loss + recipe.lm_weight * answer.token_loss) / (1 + recipe.lm_weight)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            accuracy = self.task.score(answer.predictions, batch.targets).mean() if recipe.stages else loss
+        return loss.detach(), accuracy.detach()
+
+    def save_weights(self) -> None:
+        """Keep the weights of this step, with loss, time and speed."""
+        facts = {
+            "training": asdict(self.training),
+            "scan_backend": self.model.backend_name(self.device, self.recipe.d_model),
+            "step": self.step,
+            "train_loss": self.history[-1][1] if self.history else None,
+            "stage": self.stage,
+            "train_wall_s": self.wall_s,
+            "train_tokens_per_s": self.tokens / max(self.wall_s, 1e-9),
+            "history": self.history,
+            "device": provenance.device_name(self.device),
+        }
+        checkpoint.save(checkpoint.weights_path(self.folder, self.step), self.model.state_dict(), facts)
+        if self.finished:
+            checkpoint.resume_path(self.folder).unlink(missing_ok=True)
+
+    def save_resume(self) -> None:
+        """Keep everything that a resumed run needs to end with the same numbers."""
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for k, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{k}.{name}"] = value
+        tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
+        tensors |= {"generator": self.generator.get_state(), "log": self.log, "accuracy": self.accuracy}
+        facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
+        facts |= {"stage": self.stage, "stage_steps": self.stage_steps}
+        checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
+        self._saved_at = time.monotonic()
+
+    def save_resume_every(self, seconds: float) -> None:
+        """`save_resume`, if that long has passed since the last time."""
+        if time.monotonic() - self._saved_at >= seconds and not self.finished:
+            self.save_resume()
+
+    def resume(self) -> bool:
+        """Go on from a saved state if there is a whole one that does not skip a missing milestone."""
+        found = checkpoint.load(checkpoint.resume_path(self.folder))
+        if found is None:
+            return False
+        tensors, facts = found
+        if any(
+            m <= facts["step"] and not checkpoint.weights_path(self.folder, m).exists()
+            for m in self.milestones
+        ):
+            return False
+        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        self.model.load_state_dict(weights)
+        for k, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                value.copy_(tensors[f"optimizer.{k}.{name}"])
+        for name, value in self.carried.items():
+            value.copy_(tensors[f"carried.{name}"])
+        self.generator.set_state(tensors["generator"])
+        self.log.copy_(tensors["log"])
+        self.accuracy.copy_(tensors["accuracy"])
+        self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
+        self.step, self.wall_s = facts["step"], facts["wall_s"]
+        self._tokens.fill_(facts["tokens"])
+        self.history = [tuple(pair) for pair in facts["history"]]
+        return True
+
+
+def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:
+    """Context length and number of queries of a step, uniform and inclusive, and the stage they are from.
+
+    By (seed, step) alone, given the newest stage.
+    """
+    draw = np.random.default_rng((training.seed, step))
+    recipe, stage = training.recipe, newest
+    if newest and draw.random() < recipe.revisit:
+        stage = int(draw.integers(newest))
+    low, high = stage_lengths(training, stage)
+    fewest, most = recipe.train_queries
+    return int(draw.integers(low, high + 1)), int(draw.integers(fewest, most + 1)), stage
+
+
+def stage_lengths(training: Training, stage: int) -> tuple[int, int]:
+    """Shortest and longest context of a stage, inclusive; without a curriculum those of the training.
+
+    Stages are scaled so that the last one ends where the method's training range ends, but none becomes
+    shorter than the shortest context there may be, unless it was before.
+    """
+    low, high, stages = training.low, training.high, training.recipe.stages
+    if not stages:
+        return low, high
+    scaled = round(stages[stage][0] * high / stages[-1][0])
+    high = max(scaled, min(low, stages[stage][0]))
+    return min(low, high), high
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, constant, then linear to zero from `decay_from` of the steps on."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
+    start = recipe.decay_from * recipe.train_steps
+    fall = 1.0 if step < start else (recipe.train_steps - step) / (recipe.train_steps - start)
+    return recipe.learning_rate * warm * fall
+
+
+def train_all(
+    trainers: list[Trainer],
+    *,
+    save_every_s: float = 60.0,
+    on_progress: Callable[[Trainer], None] = lambda trainer: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[Trainer, Diverged]:
+    """Train several models on one device side by side, each exactly as it would train alone.
+
+    Args:
+        trainers: unfinished trainings.
+        save_every_s: seconds between two resumable states.
+        on_progress: called after each look at a loss.
+        should_stop: asked after each step; when true, states are saved and `KeyboardInterrupt` is raised.
+
+    Returns:
+        The trainings that diverged; the others went on.
+    """
+    diverged: dict[Trainer, Diverged] = {}
+    active = [t for t in trainers if not t.finished]
+    while active:
+        began = time.monotonic()
+        stops = {t: t.next_look() for t in active}
+        while pending := [t for t in active if t.step < stops[t]]:
+            for trainer in pending:  # one step each in turn, so that the device sees work of all of them
+                trainer.one_step()
+            if should_stop() or time.monotonic() - began >= save_every_s:
+                break
+        for trainer in active:
+            trainer.settle(began, len(active))
+            if trainer.step == stops[trainer]:
+                try:
+                    trainer.look()
+                except Diverged as error:
+                    diverged[trainer] = error
+                    continue
+                on_progress(trainer)
+            trainer.save_resume_every(save_every_s)
+        active = [t for t in active if t not in diverged and not t.finished]
+        if active and should_stop():
+            for trainer in active:
+                trainer.save_resume()
+            raise KeyboardInterrupt
+    return diverged
+
+
+def _adam(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """Adam as the published recipes have it (ε outside the root), state made in advance.
+
+    Weight decay is decoupled and spares vectors and the logarithms of A, as in the released Mamba.
+    """
+    cuda = device.type == "cuda"
+    lr = torch.tensor(recipe.learning_rate, device=device) if cuda else recipe.learning_rate
+    parameters = list(model.parameters())
+    groups: list[dict] = [{"params": parameters}]
+    if recipe.weight_decay:
+        spared = {id(p) for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")}
+        groups = [
+            {"params": [p for p in parameters if id(p) not in spared], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if id(p) in spared]},
+        ]
+    adam = torch.optim.AdamW(
+        groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True, capturable=cuda
+    )
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()  # with zero gradients: makes the moments, leaves the weights
+    adam.zero_grad(set_to_none=True)
+    for state in adam.state.values():
+        state["step"].zero_()
+    return adam
+
+
+def _set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
