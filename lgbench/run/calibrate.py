@@ -171,6 +171,7 @@ def fit_lengths(
         "format": CALIBRATION_FORMAT,
         "weights": _weights_digest(model),
         "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
+        "identities": [task.identity, method.identity],
         "queries": recipe.train_queries[1],
         "train_length": recipe.train_length,
         "precision": recipe.eval_precision,

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 import lgbench
+from lgbench.data.fingerprint import digest
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import Cell, checkpoint_folder, load_method
+from lgbench.plan.params import params_json
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Measurement, evaluate
@@ -47,6 +49,7 @@ class Items:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
         if longest is not None and hasattr(self.items, "reach"):
             self.items.reach(longest)
+        self.fingerprint = digest(self.items.fingerprint, task.identity)
         self._references: dict[tuple[int, str], dict[str, float]] = {}
 
     def references(self, num_queries: int, metric: Metric) -> dict[str, float]:
@@ -132,12 +135,12 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "cell": cell.key,
         "training": training.key,
         "task": cell.task,
-        "task_params": cell.task_params,
+        "task_params": params_json(task.params, task.data_params),
         "data_source": task.data_source,
         "data_fingerprint": task.data_fingerprint,
         "notice": task.notice,
         "method": cell.method,
-        "method_params": cell.method_params,
+        "method_params": params_json(method.params),
         "label": cell.label,
         "backbone": recipe.backbone,
         "preset": cell.preset,
@@ -185,7 +188,7 @@ def _references(items: Items, num_queries: int, metric: Metric) -> Row:
         "combine": metric.combine,
         "chance": references["chance"],
         "references": json.dumps(references, sort_keys=True),
-        "items_hash": items.items.fingerprint,
+        "items_hash": items.fingerprint,
     }
 
 
