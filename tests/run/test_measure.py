@@ -81,16 +81,16 @@ def test_all_methods_and_seeds_answer_the_same_items(trained, toy_task):
     assert {row["cell"] for row in rows} == {cell.key for cell in cells}
     items = digest(toy_task.eval_set(6, EVAL_SEED).fingerprint, toy_task.identity)
     assert {row["items_hash"] for row in rows} == {items}
+    by_queries = {(row["num_queries"], row["chance"], row["references"]) for row in rows}
+    assert len(by_queries) == len({row["num_queries"] for row in rows}) > 1
+    values = {tuple(row["item_values"]) for row in rows if row["eval_length"] == 32}
+    assert len(values) == len(cells), "different models, so different answers"
 
 
 def test_items_of_an_edited_task_are_not_paired_with_the_old_ones(toy_task, monkeypatch):
     before = Items(toy_task, 6).fingerprint
     monkeypatch.setattr(toy_task, "identity", "edited")
     assert Items(toy_task, 6).fingerprint != before
-    by_queries = {(row["num_queries"], row["chance"], row["references"]) for row in rows}
-    assert len(by_queries) == len({row["num_queries"] for row in rows}) > 1
-    values = {tuple(row["item_values"]) for row in rows if row["eval_length"] == 32}
-    assert len(values) == len(cells), "different models, so different answers"
 
 
 def test_chance_is_computed_on_the_items(toy_task):
