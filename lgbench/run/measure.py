@@ -47,7 +47,7 @@ class Items:
 
     def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
-        if longest is not None and hasattr(self.items, "reach"):
+        if longest is not None:
             self.items.reach(longest)
         self.fingerprint = digest(self.items.fingerprint, task.identity)
         self._references: dict[tuple[int, str], dict[str, float]] = {}
@@ -88,7 +88,7 @@ def run_cell(
     check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
     measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
-    pictures = gallery(model, method, cell.recipe, items.items, fitted)
+    pictures = gallery(model, task, method, cell.recipe, items.items, fitted)
     if pictures is not None:
         with (
             atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
