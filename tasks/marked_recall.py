@@ -29,17 +29,16 @@ def _doubling(low: int, high: int) -> tuple[int, ...]:
     return tuple(low << k for k in range((high // low).bit_length()))
 
 
-_COMMON = dict(num_layers=2, conv_width=4, train_queries=(1, 1), eval_queries=1)
+_COMMON = dict(num_layers=2, init_std=0.3, train_queries=(1, 1), eval_queries=1)
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_COMMON, d_model=32, d_state=8, train_length=32, train_steps=600, batch_size=64,
-        learning_rate=5e-3, warmup_steps=50, decay_from=0.5,
-        eval_lengths=_doubling(4, 1024), eval_items=256, eval_batch=256,
+        **_COMMON, d_model=32, d_state=8, train_length=32, train_steps=800, batch_size=64, learning_rate=5e-3,
+        warmup_steps=50, decay_from=0.5, eval_lengths=_doubling(4, 2048), eval_items=256, eval_batch=256,
     ),
     "small": Recipe(
-        **_COMMON, d_model=64, d_state=16, train_length=256, train_steps=600, batch_size=64,
-        learning_rate=5e-3, warmup_steps=50, decay_from=0.5,
-        eval_lengths=_doubling(4, 1024), eval_items=256, eval_batch=256,
+        **_COMMON, d_model=64, d_state=16, train_length=256, train_steps=4000, batch_size=128,
+        learning_rate=3e-3, warmup_steps=200, decay_from=0.5, stages=((32,), (64,), (128,), (256,)),
+        eval_lengths=_doubling(4, 16384), eval_items=512, eval_batch=128,
     ),
 }  # fmt: skip
 
