@@ -25,7 +25,10 @@ def test_the_marker_stands_once_and_asks_for_what_followed_it(vocabulary, length
     marker = vocabulary - 1
     batch = load(vocabulary=vocabulary).sample(100, length, 2, rng())
     for tokens, asked, answers in zip(
-        batch.context["tokens"].tolist(), batch.queries["tokens"].tolist(), batch.targets.tolist(), strict=True
+        batch.context["tokens"].tolist(),
+        batch.queries["tokens"].tolist(),
+        batch.targets.tolist(),
+        strict=True,
     ):
         assert tokens.count(marker) == 1 and asked == [marker, marker]
         assert answers == [tokens[tokens.index(marker) + 1]] * 2 and answers[0] < marker

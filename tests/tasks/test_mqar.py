@@ -74,5 +74,5 @@ def test_the_shortest_context_has_room_for_pairs_and_gap():
 
 
 def test_more_pairs_than_keys_are_refused():
-    with pytest.raises(UserError, match="40 pairs need as many keys.*vocabulary must be at least 80"):
+    with pytest.raises(UserError, match=r"40 pairs need as many keys.*vocabulary must be at least 80"):
         load(pairs=40)
