@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lgbench.models.symbols import SymbolInterface, class_losses, is_right
+from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
 MAX_QUERIES = 128
@@ -64,6 +64,10 @@ class InductionHeads(Task):
         if preset not in RECIPES:
             raise LookupError(f"induction_heads has no preset '{preset}'. It has: {', '.join(RECIPES)}")
         return RECIPES[preset]
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse contexts without room for the pair."""
+        check_lengths("induction_heads", self.min_length, recipe)
 
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """All tokens in, all but the marker out."""

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from lgbench.models.symbols import SymbolInterface, class_losses, is_right
+from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
 MAX_QUERIES = 128
@@ -70,6 +70,10 @@ class MarkedRecall(Task):
         if preset not in RECIPES:
             raise LookupError(f"marked_recall has no preset '{preset}'. It has: {', '.join(RECIPES)}")
         return RECIPES[preset]
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse contexts without room for the pair."""
+        check_lengths("marked_recall", self.min_length, recipe)
 
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """Symbols, marker and question in; symbols out."""

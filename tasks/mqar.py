@@ -22,30 +22,29 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lgbench.models.symbols import SymbolInterface, class_losses, is_right
+from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
-MAX_QUERIES = 128
-"""Of an evaluation item."""
+MAX_QUERIES = 128  # of an evaluation item
 
 
 def _doubling(low: int, high: int) -> tuple[int, ...]:
     return tuple(low << k for k in range((high // low).bit_length()))
 
 
-_COMMON = dict(conv_width=4, train_queries=(4, 4), eval_queries=4)
-RECIPES: dict[str, Recipe] = {
-    "smoke": Recipe(
-        **_COMMON, d_model=32, num_layers=2, d_state=8, train_length=32, train_steps=1000, batch_size=64,
-        learning_rate=4e-3, warmup_steps=50, decay_from=0.5,
-        eval_lengths=_doubling(8, 1024), eval_items=256, eval_batch=256,
+_COMMON = dict(conv_width=4, num_layers=2, d_state=16, decay_from=0.5, eval_items=256)
+SIZES: dict[str, dict] = {
+    "smoke": dict(
+        **_COMMON, d_model=48, init_std=0.2, train_steps=1000, batch_size=64, learning_rate=5e-3,
+        warmup_steps=50, eval_batch=256,
     ),
-    "small": Recipe(
-        **_COMMON, d_model=128, num_layers=2, d_state=16, train_length=128, train_steps=5000, batch_size=128,
-        learning_rate=2e-3, warmup_steps=200, decay_from=0.5,
-        eval_lengths=_doubling(8, 1 << 16), eval_items=256, eval_batch=256,
+    "small": dict(
+        **_COMMON, d_model=128, train_steps=6000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
+        eval_batch=128,
     ),
 }  # fmt: skip
+TIMES = {"smoke": (1, 2, 4), "small": (1, 2, 4, 8, 16)}
+"""Stages of training, as multiples of the shortest context, which has no noise to see through."""
 
 
 class Mqar(Task):
@@ -57,7 +56,7 @@ class Mqar(Task):
             None, ge=0, description="tokens between the last pair and the queries; null: all that remain"
         )
         vocabulary: int = Field(
-            64, ge=4, le=16384, multiple_of=2, description="half keys, half values; chance is 2 / vocabulary"
+            32, ge=4, le=16384, multiple_of=2, description="half keys, half values; chance is 2 / vocabulary"
         )
         noise: Literal["values", "blank"] = Field(
             "values", description="tokens that belong to no pair: random values, or one blank token"
@@ -80,10 +79,19 @@ class Mqar(Task):
         self.min_length = 2 * self.params.pairs + (self.params.gap or 0)
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
-        """Numbers of a preset: `smoke` takes a minute on a CPU, `small` minutes on a GPU."""
-        if preset not in RECIPES:
-            raise LookupError(f"mqar has no preset '{preset}'. It has: {', '.join(RECIPES)}")
-        return RECIPES[preset]
+        """Numbers of a preset, for these pairs: `smoke` takes a minute on a CPU, `small` some on a GPU."""
+        if preset not in SIZES:
+            raise LookupError(f"mqar has no preset '{preset}'. It has: {', '.join(SIZES)}")
+        shortest, pairs, stages = self.min_length, self.params.pairs, TIMES[preset]
+        return Recipe(
+            **SIZES[preset], train_length=shortest * stages[-1], train_queries=(pairs, pairs),
+            stages=tuple((shortest * times,) for times in stages),
+            eval_lengths=_doubling(shortest, 64 * shortest * stages[-1]), eval_queries=pairs,
+        )  # fmt: skip
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse contexts without room for pairs and gap."""
+        check_lengths("mqar", self.min_length, recipe)
 
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """Values, keys and the blank in; values out."""
@@ -91,18 +99,18 @@ class Mqar(Task):
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Contexts `(num_items, length)` int16: values are 0 to V/2 - 1, keys V/2 to V - 1, the blank V."""
-        params, half = self.params, self.params.vocabulary // 2
+        params, pairs, half = self.params, self.params.pairs, self.params.vocabulary // 2
         like, short = dict(generator=generator, device=generator.device), torch.int16
         if params.noise == "blank":
             tokens = torch.full((num_items, length), 2 * half, dtype=short, device=generator.device)
         else:
             tokens = torch.randint(half, (num_items, length), dtype=short, **like)
-        keys = half + torch.rand(num_items, half, **like).argsort(dim=1)[:, : params.pairs]
+        keys = half + torch.rand(num_items, half, **like).argsort(dim=1)[:, :pairs]
         values = torch.randint(half, keys.shape, **like)
         first = 0 if params.gap is None else length - self.min_length
-        tokens[:, first : first + 2 * params.pairs] = torch.stack([keys, values], dim=2).flatten(1)
-        asked = torch.rand(num_items, params.pairs, **like).argsort(dim=1)
-        asked = asked[:, torch.arange(num_queries, device=generator.device) % params.pairs]
+        tokens[:, first : first + 2 * pairs] = torch.stack([keys, values], dim=2).flatten(1)
+        asked = torch.rand(num_items, pairs, **like).argsort(dim=1)
+        asked = asked[:, torch.arange(num_queries, device=generator.device) % pairs]
         return Batch({"tokens": tokens}, {"tokens": keys.gather(1, asked)}, values.gather(1, asked))
 
     def eval_set(self, num_items: int, seed: int) -> EvalSet:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lgbench.errors import UserError
 from lgbench.models.positions import sinusoid
-from lgbench.task import Layout, Tensors
+from lgbench.task import Layout, Recipe, Tensors
 
 
 class SymbolInterface(nn.Module):
@@ -23,7 +24,7 @@ class SymbolInterface(nn.Module):
 
     Args:
         num_tokens: number of different tokens.
-        num_answers: number of classes; class k is token `first_answer` + k for the task, not for this module.
+        num_answers: number of classes.
         d_model: width of the backbone, even for an encoder-decoder.
         layout: an encoder-decoder is given the places of context tokens.
     """
@@ -58,3 +59,16 @@ def class_losses(logits: Tensor, targets: Tensor) -> Tensor:
 def is_right(logits: Tensor, targets: Tensor) -> Tensor:
     """1 where the likeliest class is the target, else 0, `(batch, num_queries)`."""
     return (logits.argmax(dim=-1) == targets).float()
+
+
+def check_lengths(task: str, shortest: int, recipe: Recipe) -> None:
+    """Refuse a recipe with contexts that are too short for the task of this name.
+
+    Raises:
+        UserError: names the option and the shortest context.
+    """
+    for option, length in (
+        ("--train-length", recipe.train_length), ("--eval-lengths", recipe.eval_lengths[0]),
+    ):  # fmt: skip
+        if length < shortest:
+            raise UserError(f"{option} {length}: a context of {task} has at least {shortest} tokens")

@@ -1,5 +1,7 @@
 """Multi-query associative recall by its definition: where pairs stand, what queries ask, one answer each."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from lgbench.errors import UserError
 from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest
 
-HALF, BLANK = 32, 64
+HALF, BLANK = 16, 32
 
 
 def load(**params):
@@ -43,7 +45,7 @@ def test_pairs_stand_before_the_gap_and_each_query_has_the_value_of_its_key(gap,
     assert (rest == BLANK).all() if noise == "blank" else ((rest < HALF).all() and len(rest.unique()) == HALF)
 
 
-@pytest.mark.parametrize("pairs", [1, 3, 32])
+@pytest.mark.parametrize("pairs", [1, 3, 16])
 def test_no_key_stands_twice_so_that_every_answer_is_unique(pairs):
     batch = load(pairs=pairs).sample(50, 2 * pairs + 9, pairs, rng())
     tokens = batch.context["tokens"]
@@ -76,3 +78,17 @@ def test_the_shortest_context_has_room_for_pairs_and_gap():
 def test_more_pairs_than_keys_are_refused():
     with pytest.raises(UserError, match=r"40 pairs need as many keys.*vocabulary must be at least 80"):
         load(pairs=40)
+
+
+def test_presets_fit_their_pairs():
+    recipe = load(pairs=8, gap=4).recipe("smoke", "causal")
+    assert (recipe.train_length, recipe.stages) == (80, ((20,), (40,), (80,)))
+    assert recipe.train_queries == (8, 8) and recipe.eval_queries == 8 and recipe.eval_lengths[0] == 20
+
+
+@pytest.mark.parametrize(("numbers", "option"), [({"train_length": 7}, "train-length 7"),
+                                                 ({"eval_lengths": (5, 80)}, "eval-lengths 5")])  # fmt: skip
+def test_contexts_without_room_for_the_pairs_are_refused(numbers, option):
+    task = load()
+    with pytest.raises(UserError, match=f"--{option}: a context of mqar has at least 8 tokens"):
+        task.check(replace(task.recipe("smoke", "causal"), **numbers))
