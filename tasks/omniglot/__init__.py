@@ -59,7 +59,7 @@ class Omniglot(Task):
 
         @model_serializer(mode="wrap")
         def _as_before_filler(self, dump: Any) -> dict[str, Any]:
-            """Without filler the parameters, and with them the names of trained models, stay as published."""
+            """Without filler the parameters, which name kept calibrations, are as before."""
             unused = {"filler", "eval_filler"} if not self.filler else set()
             return {name: value for name, value in dump(self).items() if name not in unused}
 
