@@ -291,7 +291,8 @@ class SampledItems(EvalSet):
         if num_queries > self.num_queries:
             raise UserError(f"--eval-queries {num_queries}: an item of this task has {self.num_queries}")
         batch = self._draw(extent)
-        queries = {name: values[items].to(self.task.device) for name, values in batch.queries.items()}
+        asked = slice(None if self.task.generates else num_queries)  # what generates is asked by its prompt
+        queries = {name: values[items, asked].to(self.task.device) for name, values in batch.queries.items()}
         return queries, batch.targets[items, :num_queries].to(self.task.device)
 
     def _draw(self, extent: int) -> Batch:
