@@ -1,4 +1,4 @@
-"""Packages of the wheel: lgbench, and the plugins of tasks/ and methods/ as lgbench.tasks and lgbench.methods."""
+"""Packages of the wheel: lgbench, and tasks/ and methods/ as lgbench.tasks and lgbench.methods."""
 
 from setuptools import find_packages, setup
 

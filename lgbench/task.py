@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lgbench.errors import UserError
-from lgbench.recipe import Recipe
+from lgbench.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +113,7 @@ class EvalSet:
         """
         raise NotImplementedError
 
-    def facts(self, extent: int) -> Mapping[str, list]:
+    def facts(self, extent: int) -> Mapping[str, list[Any]]:
         """Return lists of what to keep of each item, by name, such as the depths of needles."""
         return {}
 
