@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -291,11 +292,15 @@ def _console() -> Any:
     """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=160)
+    narrow = os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0
+    return Console() if sys.stdout.isatty() or narrow else Console(width=160)
 
 
 def main() -> None:
-    """Entry point of the `lgbench` command."""
+    """Entry point of the `lgbench` command. What a terminal cannot show is replaced, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()
 
 

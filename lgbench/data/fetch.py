@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lgbench.data import sources
+from lgbench.data.paths import user_path
 from lgbench.data.sources import DataFile, DataSet
 from lgbench.errors import UserError
 
@@ -70,7 +71,7 @@ class FileCheck:
 
 def cache_dir() -> Path:
     """The folder for downloads and decoded data; it need not exist yet."""
-    return Path(os.environ.get("LGBENCH_CACHE") or pooch.os_cache("lgbench")).expanduser()
+    return user_path(os.environ.get("LGBENCH_CACHE") or pooch.os_cache("lgbench"))
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
@@ -158,7 +159,7 @@ def folders(data_dir: str | Path | None = None) -> Iterator[tuple[Path, str]]:
     for origin, named in (("--data-dir", data_dir), ("LGBENCH_DATA", os.environ.get("LGBENCH_DATA"))):
         if not named:
             continue
-        folder = Path(named).expanduser()
+        folder = user_path(named)
         if not folder.is_dir():
             raise UserError(f"{origin} names {folder}, which is not a folder")
         yield folder, origin

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lgbench.data.paths import user_path
 from lgbench.errors import UserError
 
 NAMED_AT_MOST = 4
@@ -27,7 +28,7 @@ def find_folder(source: str | Path, patterns: list[str]) -> Path:
     Raises:
         UserError: it is neither, or the hub cannot be asked.
     """
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if folder.is_dir():
         return folder
     if folder.exists():

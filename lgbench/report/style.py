@@ -32,6 +32,7 @@ WARNING = "#B00020"
 _LINE_IN = 0.15
 _CHARACTERS_PER_IN = 19.5
 """Of the footer's text, 7 points."""
+_NOT_LOOKS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"}
 _RC = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -54,8 +55,12 @@ _RC = {
 
 
 def looks() -> AbstractContextManager[None]:
-    """The settings in which figures are drawn and saved; nothing of the caller's matplotlib changes."""
-    return matplotlib.rc_context(sns.axes_style("ticks") | _RC)
+    """The settings in which figures are drawn and saved; nothing of the caller's matplotlib changes.
+
+    They start from matplotlib's defaults, whatever a `matplotlibrc` of the user's says.
+    """
+    defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in _NOT_LOOKS}
+    return matplotlib.rc_context(defaults | sns.axes_style("ticks") | _RC)
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lgbench.data import fetch
+from lgbench.data.paths import shown_name, user_path
 from lgbench.errors import UserError
 from lgbench.text import prose
 
@@ -47,6 +48,20 @@ _BOUNDARY = re.compile(
     """,
     re.VERBOSE,
 )
+_ANY_SCRIPT = re.compile(
+    r"""
+    [。！？｡]+ ["'”’」』)\]]*                 # marks that no white space follows
+    | [.!?…؟۔।॥]+ ["'”’»)\]]* \s+             # any other mark, whatever the case of what follows
+    | \s*\n\s*                               # or the end of a line
+    """,
+    re.VERBOSE,
+)
+_BLANK = re.compile(r"\s+")
+SPARSE = 1_000
+"""Characters without a boundary after which a rule is taken not to fit the language of a text."""
+LONGEST_PIECE = 100
+"""Characters of a piece where no rule fits, not even white space: sequences of letters, say."""
+_LFS = "version https://git-lfs.github.com/spec/"
 _TITLE_OF_PERSON = re.compile(
     r"(?:^|[\s(\"'“‘])(?:Mr|Mrs|Ms|Dr|St|Prof|Messrs|Capt|Col|Gen|Rev|[A-Z]) ?\.\s+$"
 )
@@ -98,24 +113,29 @@ def load_texts(name: str = "auto", data_dir: str | Path | None = None) -> Texts:
         )
     if name == "auto":
         return _best(data_dir)
-    return _path(Path(name).expanduser())
+    return _path(user_path(name))
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """Where sentences begin and end.
 
     A sentence ends at `.`, `!` or `?` (with closing quotes) that white space and a capital follow, but not
-    after a title such as "Mr." or an initial; and at an empty line.
+    after a title such as "Mr." or an initial; and at an empty line. Where that leaves fewer than one boundary
+    in `SPARSE` characters, the text is no English prose: then it ends at a mark of any script and at the end
+    of a line; where these are as rare, at white space; and without any, after `LONGEST_PIECE` characters.
 
     Returns:
         (start, stop) of each, in order, without gaps: the pieces join to the text. The white space between
         two sentences belongs to the first.
     """
-    stops = [
-        match.end()
-        for match in _BOUNDARY.finditer(text)
-        if match.end() < len(text) and not _is_title_of_person(text, match)
-    ]
+    found = (match for match in _BOUNDARY.finditer(text) if not _is_title_of_person(text, match))
+    stops = [match.end() for match in found if match.end() < len(text)]
+    for rule in (_ANY_SCRIPT, _BLANK):
+        if len(stops) >= len(text) // SPARSE:
+            break
+        stops = [match.end() for match in rule.finditer(text) if 0 < match.end() < len(text)]
+    if len(stops) < len(text) // SPARSE:
+        stops = list(range(LONGEST_PIECE, len(text), LONGEST_PIECE))
     edges = [0, *stops, len(text)] if text else []
     return list(itertools.pairwise(edges))
 
@@ -197,12 +217,12 @@ def _articles(text: str) -> list[str]:
 
 def _path(path: Path) -> Texts:
     """Texts of the user's own, see `load_texts`."""
-    source = f"text {path.name}"
+    source = f"text {shown_name(path)}"
     if path.is_file():
         text = _read(path)
         cut = len(text) - len(text) // EVAL_SHARE
-        while cut < len(text) and not text[cut - 1].isspace():
-            cut += 1
+        blank = next((at for at in range(cut, min(len(text), cut + SPARSE)) if text[at - 1].isspace()), cut)
+        cut = blank  # a text without white space is cut anywhere
         if not text[:cut].strip() or not text[cut:].strip():
             raise UserError(f"{path} has too little text to hold out a part of it: {len(text)} characters")
         return _assemble([text[:cut]], [text[cut:]], f"{source} (split by position)", path)
@@ -230,7 +250,8 @@ def _path(path: Path) -> Texts:
 
 
 def _text_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    """Files that a system keeps beside others, `._name.txt`, are none."""
+    return sorted(folder.glob("[!.]*.txt")) if folder.is_dir() else []
 
 
 def _hold_out(items: list, where: Path, what: str) -> tuple[list, list]:
@@ -286,6 +307,10 @@ def _decode(content: bytes, where: str) -> str:
             f"{where} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start:,}. "
             "Convert it, for example with iconv"
         ) from error
+    if text.startswith(_LFS):
+        raise UserError(
+            f"{where} is a pointer of Git LFS, not the data. Get them with: git lfs install && git lfs pull"
+        )
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgbench.errors import UserError
 from lgbench.text.corpus import sentences
 from lgbench.text.tokenizer import Tokenizer
 
@@ -56,11 +57,17 @@ def read_corpus(
         tokenizer: of the task.
         device: where the corpus lives.
         shortest: sentences of fewer tokens are left out.
+
+    Raises:
+        UserError: no sentence is long enough.
     """
     chars = itertools.accumulate(map(len, documents), initial=0)
     chosen = [text for text, before in zip(documents, chars) if before < MAX_CHARS]  # noqa: B905
     pieces = (tokenizer.encode_array(text[a:b]) for text in chosen for a, b in sentences(text))
-    return join([piece for piece in pieces if len(piece) >= shortest], tokenizer, device)
+    kept = [piece for piece in pieces if len(piece) >= shortest]
+    if not kept:
+        raise UserError(f"the text has no sentence of at least {shortest} tokens. Take another text")
+    return join(kept, tokenizer, device)
 
 
 def join(pieces: Sequence[np.ndarray], tokenizer: Tokenizer, device: torch.device) -> Corpus:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lgbench.data.paths import user_path
 from lgbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,9 +93,32 @@ class LibraryTokenizer:
         self.size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.end = end
         self._backend = backend
+        self._prepends = self._adds_a_blank()
 
     def encode(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
+        """Ids of a text, as they stand in the middle of a longer one.
+
+        Raises:
+            UserError: the tokenizer has no id for a piece of the text, nor one for unknown pieces.
+        """
+        return self._ids(text[1:] if self._prepends and text[:1] == " " else text)
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the package raises nothing more specific
+            raise UserError(
+                f"tokenizer {self.name} cannot encode {_excerpt(text)!r}: {' '.join(str(error).split())}. It "
+                "has no token for unknown pieces; give --tokenizer bytes or bpe, or a file that has one"
+            ) from error
+
+    def _adds_a_blank(self) -> bool:
+        """Whether it puts a blank of its own before a text: " b" would then begin with two."""
+        try:
+            whole, first = self._ids("a b"), self._ids("a")
+            return whole[: len(first)] == first and whole[len(first) :] == self._ids("b") != self._ids(" b")
+        except UserError:
+            return False
 
     def encode_array(self, text: str) -> np.ndarray:
         return np.array(self.encode(text), dtype=np.int32)
@@ -102,6 +126,10 @@ class LibraryTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         known = [int(at) for at in ids if 0 <= at < self.size and at != self.end]
         return self._backend.decode(known, skip_special_tokens=True)
+
+
+def _excerpt(text: str, longest: int = 40) -> str:
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 def make_tokenizer(name: str, texts: Iterable[str]) -> Tokenizer:
@@ -150,7 +178,7 @@ def _train_bpe(texts: Iterable[str]) -> LibraryTokenizer:
 
 def _read(name: str) -> LibraryTokenizer:
     """The tokenizer in a JSON file, or in the `tokenizer.json` of a folder."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     file = path / _FILE_NAME if path.is_dir() else path
     if not name or not path.exists():
         raise UserError(

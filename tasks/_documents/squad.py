@@ -16,6 +16,7 @@ from typing import Any
 from lgbench.tasks._documents import facts
 
 from lgbench.data import fetch
+from lgbench.data.paths import user_path
 from lgbench.errors import UserError
 
 TRAIN_FILE, DEV_FILE = "train-v2.0.json", "dev-v2.0.json"
@@ -93,7 +94,7 @@ def load_squad(name: str = "auto", data_dir: str | Path | None = None) -> Squad:
             SQuAD 2.0, or too small to be split.
     """
     if name not in NAMES:
-        return _named(Path(name).expanduser())
+        return _named(user_path(name))
     if name == "procedural":
         return _procedural(
             "Invented facts as asked for; their numbers are not comparable with those of SQuAD."
@@ -162,7 +163,10 @@ class _Reader:
                 self.add_paragraph(paragraph, f"{where}, paragraph {at}")
             self.num_articles += 1
         if len(self.questions) == before:
-            raise UserError(f"{path} has no answerable question; {len(self.broken)} records are broken")
+            reasons = f": {'; '.join(self.broken[:3])}" if self.broken else ""
+            raise UserError(
+                f"{path} has no answerable question; {len(self.broken)} records are broken{reasons}"
+            )
 
     def add_paragraph(self, paragraph: Any, where: str) -> None:
         """Read a paragraph of the article that is numbered `num_articles`.
@@ -190,7 +194,12 @@ class _Reader:
                 continue
             answers = tuple(dict.fromkeys(answer["text"] for answer in record["answers"]))
             self.questions.append(
-                Question(id=record["id"], text=record["question"].strip(), answers=answers, paragraph=index)
+                Question(
+                    id=str(record.get("id", f"{where}, question {number}")),
+                    text=record["question"].strip(),
+                    answers=answers,
+                    paragraph=index,
+                )
             )
 
 
@@ -213,9 +222,9 @@ def _reason(record: Any, context: str) -> str:
     """Why a question is unusable; empty if it is not."""
     if not isinstance(record, dict):
         return "no record"
-    for key in ("id", "question"):
-        if not isinstance(record.get(key), str) or not record[key].strip():
-            return f"no {key}"
+    question = record.get("question")
+    if not isinstance(question, str) or not question.strip():
+        return "no question"
     answers = record.get("answers")
     if not isinstance(answers, list) or not answers:
         return "no answers"

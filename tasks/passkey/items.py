@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -110,13 +111,17 @@ class PasskeyItems(EvalSet):
         return {"tokens": queries[items]}, targets[items]
 
     def grade(self, items: slice, length: int, answers: Tensor) -> dict[str, Tensor]:
-        """1 where the generated tokens `(batch, num_targets)` are the code, `(batch,)`.
+        """1 where the generated tokens `(batch, num_targets)` spell the code, `(batch,)`.
 
-        As released: where the code is a word of the text before the first end of text.
+        They may be other tokens than those of training, and go on after the digits. As released: where the
+        code is a word of the text before the first end of text.
         """
         if self.task.params.protocol == "clean":
             targets = self.answers[1][items]
-            return {"accuracy": ((answers == targets) | (targets < 0)).all(dim=1).float()}
+            right = ((answers == targets) | (targets < 0)).all(dim=1)
+            spelled = [_first_number(self._before_end(tokens)) for tokens in answers.tolist()]
+            same = [code == said for code, said in zip(self.codes[items], spelled, strict=True)]
+            return {"accuracy": (right | torch.tensor(same, device=answers.device)).float()}
         words = [self._before_end(tokens).split() for tokens in answers.tolist()]
         right = [code in said for code, said in zip(self.codes[items], words, strict=True)]
         return {"accuracy": torch.tensor(right, dtype=torch.float32, device=answers.device)}
@@ -195,6 +200,12 @@ class PasskeyItems(EvalSet):
     def _before_end(self, tokens: list[int]) -> str:
         end = self.task.tokenizer.end
         return self.task.decode(tokens[: tokens.index(end)] if end in tokens else tokens)
+
+
+def _first_number(text: str) -> str:
+    """The digits that a text begins with, white space aside."""
+    found = re.match(r"\s*(\d+)", text)
+    return found[1] if found else ""
 
 
 def make_codes(protocol: str) -> dict[str, list[str]]:

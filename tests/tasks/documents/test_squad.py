@@ -147,7 +147,8 @@ def test_broken_records_are_skipped_counted_and_named(tmp_path):
     )
     data = load_squad("squad", tmp_path)
     check_consistent(data)
-    assert [each.id for each in data.questions] == ["good", "Seas-0"]
+    unnamed = f"{DEV_FILE}: article Lakes, paragraph 0, question 6"
+    assert [each.id for each in data.questions] == ["good", unnamed, "Seas-0"]
     lakes = f"{DEV_FILE}: article Lakes, paragraph"
     assert data.broken == (
         f"{lakes} 0, question absent: answer 'shallow' is not in its paragraph",
@@ -155,7 +156,6 @@ def test_broken_records_are_skipped_counted_and_named(tmp_path):
         f"{lakes} 0, question empty: no answers",
         f"{lakes} 0, question blank: an answer without text",
         f"{lakes} 0, question unasked: no question",
-        f"{lakes} 0, question 6: no id",
         f"{lakes} 0, question odd: an answer without text",
         f"{lakes} 0, question 8: no record",
         f"{lakes} 1: no context",
@@ -164,7 +164,7 @@ def test_broken_records_are_skipped_counted_and_named(tmp_path):
         f"{DEV_FILE}: article 1: no list of paragraphs",
         f"{DEV_FILE}: article No paragraphs: no list of paragraphs",
     )
-    assert data.notice.startswith(f"13 broken records are skipped: {data.broken[0]}; ")
+    assert data.notice.startswith(f"12 broken records are skipped: {data.broken[0]}; ")
     assert data.notice.endswith("; and 10 more.")
 
 
@@ -301,3 +301,30 @@ def test_real_squad_is_whole():
     assert data.num_broken == 0 and len(data.eval) >= squad.MIN_EVAL_PARAGRAPHS
     if data.source.startswith("squad dev"):
         assert (len(data.paragraphs), len(data.questions), len(set(data.articles))) == (1_204, 5_928, 35)
+
+
+def test_an_id_of_a_question_is_a_label_of_any_kind(tmp_path):
+    path = tmp_path / "ids.json"
+    asked = {
+        "question": "What stands near the mill?",
+        "answers": [{"text": "The red barn", "answer_start": "0"}],
+    }
+    articles = [
+        {
+            "title": name,
+            "paragraphs": [{"context": f"The red barn stands near mill {name}.", "qas": [record]}],
+        }
+        for name, record in (("A", {"id": 959, **asked}), ("B", asked))
+    ]
+    path.write_text(json.dumps({"data": articles}))
+    data = load_squad(str(path))
+    assert data.questions[0].id == "959" and len(data.questions) == 2
+
+
+def test_a_file_without_a_usable_question_is_refused_with_its_first_reasons(tmp_path):
+    path = tmp_path / "none.json"
+    record = {"id": 1, "question": "Who?", "answers": [{"text": "nobody here"}]}
+    article = {"title": "A", "paragraphs": [{"context": "The red barn.", "qas": [record]}]}
+    path.write_text(json.dumps({"data": [article]}))
+    with pytest.raises(UserError, match="question 1: answer 'nobody here' is not in its"):
+        load_squad(str(path))
