@@ -146,13 +146,15 @@ class EvalSet(Protocol):
         Of a task that `generates`: the prompt's end and the answer without its last token, and the answer.
         """
 
-    # An evaluation set may also have:
+    # Items of one "cluster" (a book, an article, a character), a name or number among their facts, are not
+    # independent; items without are. An evaluation set may also have:
     #   num_tokens(length) -> int                   tokens of a context, where length counts something else
     #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens
     #                                               `(batch, num_targets)`; NaN where a metric does not apply
     #   reach(longest)                              called before anything is read, with the longest length
     #   num_items_at(length) -> int                 where there are not always num_items
-    #   facts(length) -> {name: list}               what to keep of each item, e.g. its needle's depth
+    #   facts(length) -> {name: list}               what to keep of each item, e.g. its needle's depth; of
+    #                                               "cluster" see below
 
 
 class Task:
@@ -182,6 +184,13 @@ class Task:
     """Shortest context that makes sense, tokens."""
     exchangeable: ClassVar[bool] = False
     """Context tokens are independent draws, so masking the first k of n leaves an exact sample of n - k."""
+    horizon: ClassVar[float] = 32.0
+    """Last length that methods are judged by, as a multiple of L_train."""
+    learned: ClassVar[float] = 0.25
+    """Score at L_train, 0 at chance and 1 at the best value, from which on something counts as learned."""
+    context_means: ClassVar[Literal["denser", "longer", "more candidates"]] = "longer"
+    """What more context means: more views of the same thing, a longer text, more that the answer may be in.
+    Tasks that differ in it are not compared."""
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()

@@ -17,8 +17,8 @@ from lgbench.report.budget import cost_figure, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
 from lgbench.report.heatmap import depth_cells, depth_figure
-from lgbench.report.leaderboard import DEFINITIONS, cells, notes
-from lgbench.report.ranking import rank
+from lgbench.report.leaderboard import DEFINITIONS
+from lgbench.report.standings import standings
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
@@ -117,15 +117,13 @@ def _inline(paths: Sequence[Path]) -> str:
 
 
 def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
-    ranking = rank(board)
     return {
         "slug": board.slug,
         "title": board.title,
         "metric": board.metric,
         "notice": board.notice,
         "figures": figures,
-        "ranking": [cells(entry) for _, entry in ranking.iterrows()],
-        "ranking_notes": notes(ranking),
+        "standings": standings(board),
         "tables": [_table(board, axis) for axis in AXES if not board.curve(axis).empty],
         "depths": _depth_tables(board),
     }
@@ -167,7 +165,7 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
 def _wilson_note(board: Board) -> str:
     if not board.is_binary:
         return ""
-    return " Items are right or wrong: an interval is at least Wilson’s of all items of all seeds pooled."
+    return " Items are right or wrong: an interval is at least Wilson’s, see “Interval”."
 
 
 def _depth_tables(board: Board) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lgbench.registry import BASELINE
+from lgbench.stats.ranking import ROLES
 
 SAME_RUN = ["device", "environment", "commit", "num_items", "num_queries"]
 """Rows that agree in these were timed alike; the board sees to the same task and preset."""
@@ -25,7 +25,7 @@ def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> float:
     Returns:
         the multiple; NaN if vanilla was not measured in the same run.
     """
-    vanilla = rows[rows["method"] == BASELINE]
+    vanilla = rows[rows["method"] == ROLES["baseline"]]
     same = vanilla[vanilla["backbone"].isin(final["backbone"].unique())]
     if not same.empty:
         vanilla = same
@@ -52,12 +52,11 @@ def calibration(final: pd.DataFrame) -> dict[str, float]:
         final: its measured context rows, one a seed and length.
 
     Returns:
-        `num_fitted`, the most scalars fitted for one length, and `calibration_wall_s`, the seconds of all
-        fits of a seed, mean over seeds; lengths that share a fit count once.
+        `num_fitted`, the most scalars fitted for one length, and `calibration_tokens` and
+        `calibration_wall_s`, the tokens and seconds of all fits of a seed, means over seeds; lengths that
+        share a fit count once.
     """
     fits = final[final["num_fitted"] > 0].drop_duplicates(["seed", "assumed_length", "calibration_wall_s"])
-    seconds = fits.groupby("seed")["calibration_wall_s"].sum()
-    return {
-        "num_fitted": float(final["num_fitted"].max()),
-        "calibration_wall_s": float(seconds.mean()) if len(seconds) else 0.0,
-    }
+    paid = fits.groupby("seed")[["calibration_tokens", "calibration_wall_s"]].sum()
+    means = paid.mean() if len(paid) else {"calibration_tokens": 0.0, "calibration_wall_s": 0.0}
+    return {"num_fitted": float(final["num_fitted"].max()), **means}
