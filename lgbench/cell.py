@@ -124,7 +124,7 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
 
 
 def _known(row: Row) -> Row:
-    """A row without the columns of `lgbench.stats.rows` that the schema does not have yet (TODO: version 3)."""
+    """A row without those columns of `lgbench.stats.rows` that the schema lacks (TODO: schema version 3)."""
     return {name: value for name, value in row.items() if name in SCHEMA.names}
 
 

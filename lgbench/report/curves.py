@@ -185,8 +185,8 @@ def _boards(
             warnings.append(f"{title}, {series}: measured after {step:,} steps, before the training ended")
         if group.groupby(["axis", "eval_length", "num_queries"])["items_hash"].nunique().max() > 1:
             left_out.append(
-                f"{title}, {key[-1]}: not all runs were evaluated on the same items. Those on other items than "
-                "most are not paired, and not ranked"
+                f"{title}, {key[-1]}: not all runs were evaluated on the same items. Those on other items "
+                "than most are not paired, and not ranked"
             )
         alike = missing[(missing[BOARD[:-1]] == list(key[:-1])).all(axis=1)]
         alike = alike[(alike["metric"] == key[-1]) | alike["eval_length"].isna()]

@@ -14,63 +14,65 @@ from lgbench.store import atomic_file
 DEFINITIONS = {
     "Chance": "The value of the best answer that ignores the context, computed on the evaluation items.",
     "Score": (
-        "0 at chance or worse, 1 at the best possible value, linear in between; of a perplexity, linear in "
-        "its logarithm. 0 for a seed that diverged."
+        "0 at chance or worse, 1 at the best possible value, linear in between; of a perplexity, linear "
+        "in its logarithm. 0 for a seed that diverged."
     ),
     "Long score": (
-        "The mean score from L_train to the horizon of the task, a fixed multiple of L_train, octaves weighing "
-        "equally (trapezoids in log2 of the length). It is absolute: who learned little gains nothing."
+        "The mean score from L_train to the horizon of the task, a fixed multiple of L_train, octaves "
+        "weighing equally (trapezoids in log2 of the length). It is absolute: who learned little gains "
+        "nothing."
     ),
     "In-range score": "The same mean from the shortest evaluated length to L_train.",
     "Rank": (
-        "1 + the number of methods with a significantly better long score, among methods with equal L_train: "
-        "paired t-tests over seeds and items, all pairs of a table corrected together (Holm, 5 %). Nobody ranks "
-        "before a method with a higher long score, by which methods of equal rank are ordered, and a method whose "
-        "long score is higher and that lost fewer seeds to divergence counts as better. Methods that share a "
-        "letter were not told apart; letters need 5 seeds."
+        "1 + the number of methods with a significantly better long score, among methods with equal "
+        "L_train: paired t-tests over seeds and items, all pairs of a table corrected together (Holm, 5 "
+        "%). Nobody ranks before a method with a higher long score, by which methods of equal rank are "
+        "ordered, and a method whose long score is higher and that lost fewer seeds to divergence counts "
+        "as better. Methods that share a letter were not told apart; letters need 5 seeds."
     ),
     "Not ranked": (
-        "Who has not learned the task at L_train, was not evaluated up to the horizon, lacks a seed of "
-        "0, 1, 2, …, has fewer than 3 seeds, ran out of memory, or was measured on other items or twice."
+        "Who has not learned the task at L_train, was not evaluated up to the horizon, lacks a seed of 0,"
+        " 1, 2, …, has fewer than 3 seeds, ran out of memory, or was measured on other items or twice."
     ),
     "Δ": (
         "Difference in long score on the same seeds and items. With *, it is significant after Holm's "
         "correction over the differences of all ranked methods to baseline and control."
     ),
     "±": (
-        "Half of the 95 % interval, by Student's t over variance components of seeds and of items (or of what "
-        "items share: a book, an article, a character). One seed has none: it says nothing about how another "
-        "training would have ended."
+        "Half of the 95 % interval, by Student's t over variance components of seeds and of items (or of "
+        "what items share: a book, an article, a character). One seed has none: it says nothing about how"
+        " another training would have ended."
     ),
     "Effective length": (
-        f"Where the score first falls below {HOLDS_ABOVE * 100:.0f} % of its best up to L_train, interpolated "
-        "in log2 of the length, as a multiple of L_train: median and range over seeds. With ≥, the median seed "
-        "still held at the longest length evaluated. It does not enter the rank."
+        f"Where the score first falls below {HOLDS_ABOVE * 100:.0f} % of its best up to L_train, "
+        "interpolated in log2 of the length, as a multiple of L_train: median and range over seeds. With "
+        "≥, the median seed still held at the longest length evaluated. It does not enter the rank."
     ),
     "Retention, gain": (
-        "Unclipped, so that worse than chance shows: mean over the octaves of the long score of the smaller of "
-        "the score and the best in-range score, and of what is above the latter."
+        "Unclipped, so that worse than chance shows: mean over the octaves of the long score of the "
+        "smaller of the score and the best in-range score, and of what is above the latter."
     ),
     "Harm": "The largest loss in unclipped score against the baseline on the same seeds, at any length.",
     "Recovered": (
-        "(S_method − S_control) / (S_ceiling − S_control) at a length where the ceiling, the baseline trained "
-        "at that length on equally many tokens, was measured; undefined where the ceiling is less than 2 "
-        "standard errors above the control."
+        "(S_method − S_control) / (S_ceiling − S_control) at a length where the ceiling, the baseline "
+        "trained at that length on equally many tokens, was measured; undefined where the ceiling is less"
+        " than 2 standard errors above the control."
     ),
     "Interval": (
-        "In brackets, in tables and figures: 95 %, as for ±; with one seed over its items alone. Where items "
-        "are right or wrong it is at least Wilson's of as many trials as the share is worth, never more than "
-        "there are clusters of items, since the same item under several seeds is not several items."
+        "In brackets, in tables and figures: 95 %, as for ±; with one seed over its items alone. Where "
+        "items are right or wrong it is at least Wilson's of as many trials as the share is worth, never "
+        "more than there are clusters of items, since the same item under several seeds is not several "
+        "items."
     ),
     "Speed": (
-        "Tokens per second in evaluation as a multiple of the baseline's, measured on the same kind of machine "
-        "with the same code, items and sizes: the median over the lengths of both, or their longest alone "
-        "where only one of the two answers all lengths from one pass. Tokens that a method leaves out count "
-        "as read."
+        "Tokens per second in evaluation as a multiple of the baseline's, measured on the same kind of "
+        "machine with the same code, items and sizes: the median over the lengths of both, or their "
+        "longest alone where only one of the two answers all lengths from one pass. Tokens that a method "
+        "leaves out count as read."
     ),
     "Fitted": (
-        "Scalars fitted to calibration data for one length; tokens and seconds of the fits of all evaluated "
-        "lengths, mean over seeds. Not among the trained parameters."
+        "Scalars fitted to calibration data for one length; tokens and seconds of the fits of all "
+        "evaluated lengths, mean over seeds. Not among the trained parameters."
     ),
 }
 """How to read a ranking: term → meaning."""
@@ -116,8 +118,8 @@ def _overall(found: list[tuple[Board, list[Standing]]]) -> list[str]:
         return []
     return [
         "## All tasks",
-        "Differences in long score to the baseline of the same table, of ranked methods; * as below. Tasks are "
-        "not averaged: they measure different things.",
+        "Differences in long score to the baseline of the same table, of ranked methods; * as below. Tasks "
+        "are not averaged: they measure different things.",
         *parts,
     ]
 
@@ -129,9 +131,9 @@ def _section(board: Board, shown: list[Standing]) -> list[str]:
     parts = [
         f"## {_escape(board.title)}: {_escape(board.metric)}",
         *([f"> **Note:** {_escape(board.notice)}"] if board.notice else []),
-        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}; more context means "
-        f"{means}. Horizon {horizon:.3g}× L_train; a score of {board.rows['learned'].max():g} at L_train counts "
-        "as learned.",
+        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}; more context "
+        f"means {means}. Horizon {horizon:.3g}× L_train; a score of {board.rows['learned'].max():g} at "
+        "L_train counts as learned.",
     ]
     for standing in shown:
         parts += [f"### {_escape(standing.title)}"]

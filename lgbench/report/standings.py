@@ -175,21 +175,20 @@ def _fraction(fraction: float) -> str:
 def _notes(board: Board, panel: Panel, table: pd.DataFrame) -> Iterable[str]:
     ranked = table[table["rank"].notna()]
     if (num := ranking.fixed_clusters(panel)) is not None:
-        items = "item" if panel.clusters is None else "cluster of items (a book, an article, a character)"
-        yield (
-            f"These {num} {items}s only: with so few, intervals are over seeds, and nothing is said about others."
-        )
+        items = "items" if panel.clusters is None else "clusters of items (books, articles, characters)"
+        yield f"These {num} {items} only: with so few, intervals are over seeds and say nothing about others."
     if not ranked.empty and ranked["num_seeds"].min() < ranking.MIN_SEEDS_LETTERS:
         yield (
-            f"Fewer than {ranking.MIN_SEEDS_LETTERS} seeds: no letters, and an interval is only as good as its "
-            "assumption that seeds vary normally. Where 30 % of the trainings fail, 95 % intervals cover the "
-            "truth 63 % of the time with 3 seeds, 83 % with 5, 93 % with 8."
+            f"Fewer than {ranking.MIN_SEEDS_LETTERS} seeds: no letters, and an interval is only as good as "
+            "its assumption that seeds vary normally. Where 30 % of the trainings fail, 95 % intervals cover "
+            "the truth 63 % of the time with 3 seeds, 83 % with 5, 93 % with 8."
         )
     halves = ranked.loc[ranked["baseline"] != ranked["series"], "baseline_half"]
     if np.isfinite(smallest := detectable(halves)):
         yield (
-            f"Half of the 95 % interval of a difference to {ranking.ROLES['baseline']} is {smallest:.3f} in the "
-            "median: a true difference of that size is found about every second time, a smaller one seldom."
+            f"Half of the 95 % interval of a difference to {ranking.ROLES['baseline']} is {smallest:.3f} in "
+            "the median: a true difference of that size is found about every second time, a smaller one "
+            "seldom."
         )
     for role in ranking.ROLES:
         others = {name for name in table[role] if name}

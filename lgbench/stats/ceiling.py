@@ -12,7 +12,7 @@ import pandas as pd
 
 from lgbench.stats.intervals import by_cluster, estimate
 from lgbench.stats.panel import Panel
-from lgbench.stats.ranking import ROLES, scored_seeds
+from lgbench.stats.ranking import ROLES
 from lgbench.stats.scores import Floats
 
 MIN_STANDARD_ERRORS = 2
@@ -76,7 +76,7 @@ def _items(panel: Panel, index: int, length: float) -> Floats:
     if not at.size or not panel.grids[index][at[0]]:
         return np.zeros((0, 0))
     weights[index, at[0]] = 1
-    return panel.item_means(weights)[index][scored_seeds(panel, index)]
+    return panel.item_means(weights)[index][panel.scored(index)]
 
 
 def _settings(panel: Panel) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def all_adjusted(pairs: Estimate) -> Floats:
-    """p-values of all pairs, adjusted by Holm as one family, `(num_series, num_series)`; 1 on the diagonal."""
+    """Adjust the p-values of all pairs as one family; `(num_series, num_series)`, 1 on the diagonal."""
     upper = np.triu_indices(len(pairs.mean), 1)
     adjusted = np.ones_like(pairs.mean)
     adjusted[upper] = holm(pairs.p_value()[upper])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ _STATES = {"diverged": DIVERGED, "ok": DIVERGED, "out_of_memory": OUT_OF_MEMORY}
 """Of rows without a value; status ok with a value that is not finite is no better than diverged."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
     """Everything measured along the context, at the end of training, of series with one L_train.
 
@@ -52,17 +53,22 @@ class Panel:
     clusters: NDArray | None
     rows: pd.DataFrame
 
-    @property
+    @cached_property
     def clipped(self) -> Floats:
         """z in [0, 1], 0 where the seed diverged; NaN where there is no score."""
         return np.where(self.state == DIVERGED, 0.0, np.clip(self.scores, 0, 1))
 
-    @property
+    @cached_property
     def grids(self) -> NDArray[np.bool_]:
         """Lengths at which every seed that measured anything has a score, `(series, lengths)`."""
         present = (self.state == MEASURED) | (self.state == DIVERGED)
         some = present.any(axis=2)
         return (present | ~some[:, :, None]).all(axis=1) & some.any(axis=1)[:, None]
+
+    def scored(self, index: int) -> NDArray[np.int64]:
+        """Indices of the seeds of a series that have a score at any length."""
+        state = self.state[index]
+        return np.flatnonzero(((state == MEASURED) | (state == DIVERGED)).any(axis=1))
 
     def weights(self, index: int, low: float, high: float) -> Floats | None:
         """Weights over all lengths of a mean of one series, see `octave_weights`."""

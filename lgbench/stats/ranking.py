@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lgbench.stats import intervals, scores
+from lgbench.stats.beside import beside, effective, numbers
 from lgbench.stats.intervals import by_cluster, estimate
 from lgbench.stats.letters import letters
 from lgbench.stats.pairs import ALPHA, all_adjusted, all_pairs, holm
-from lgbench.stats.panel import DIVERGED, MEASURED, OUT_OF_MEMORY, Panel
+from lgbench.stats.panel import OUT_OF_MEMORY, Panel
 from lgbench.stats.scores import Floats
 
 ROLES = {"baseline": "vanilla", "control": "last_window"}
@@ -31,42 +32,36 @@ def rank(panel: Panel, show: Callable[[float], str] = "{:g}".format) -> pd.DataF
     Rank = 1 + number of methods that are significantly better (paired t over seeds and clusters, all pairs of
     the panel being one family after Holm), but never before a method with a higher long score: seeds that
     disagree make a method hard to tell from the best, and that must not pay. For the same reason a method is
-    better, too, whose long score is higher and that lost fewer seeds to divergence: their zeros were seen, and
-    are no noise. Differences to the baseline and to the control are a family of their own. Letters need `MIN_SEEDS_LETTERS` seeds of every ranked series.
+    better, too, if its long score is higher and fewer of its seeds diverged: their zeros were seen, and are
+    no noise. Differences to the baseline and to the control are a family of their own. Letters need
+    `MIN_SEEDS_LETTERS` seeds of every ranked series.
 
     Args:
         panel: series with one L_train.
         show: how a length reads in a reason.
 
     Returns:
-        `series`; `rank`, NaN if unranked; `reason`, why; `letters`; `long` and `long_half`, half of its 95 %
-        interval; `in_range`; `effective`, `effective_low`, `effective_high` and `effective_open`; `profile`
-        (median effective length by threshold); `retention`, `gain`, `harm` and `harm_at` (see `_beside`);
-        `num_seeds`, `num_seeds_run` and `num_diverged` (at any length up to the horizon); and for each role of `ROLES` its series as `baseline`, `control`, and
-        `…_delta`, `…_half`, `…_p` of the difference in long score. What cannot be computed is NaN.
+        `series`; `rank`, NaN if unranked; `reason`, why; `letters`; the columns of `numbers`, `effective` and
+        `beside` in `lgbench.stats.beside`; and for each role of `ROLES` its series as `baseline`, `control`,
+        and `…_delta`, `…_half`, `…_p` of the difference in long score. What cannot be computed is NaN.
     """
-    weights = [panel.weights(k, panel.train_length, panel.horizon * panel.train_length)
-               for k in range(len(panel.series))]  # fmt: skip
+    low, high = panel.train_length, panel.horizon * panel.train_length
+    weights = [panel.weights(k, low, high) for k in range(len(panel.series))]
     tables = _tables(panel, weights)
     partners = {role: _partners(panel, method) for role, method in ROLES.items()}
-    entries = []
-    for k, name in enumerate(panel.series):
-        entry = {"series": name, "rank": np.nan, "letters": "", "reason": _reason(panel, k, weights[k], show)}
-        entries.append(entry | _numbers(panel, k, weights[k], tables[k]) | _effective(panel, k)
-                       | _beside(panel, k, weights[k], partners["baseline"][k])
-                       | _differences(panel, k, tables, partners))  # fmt: skip
-    table = pd.DataFrame(entries)
+    table = pd.DataFrame(
+        {"series": name, "rank": np.nan, "letters": "", "reason": _reason(panel, k, weights[k], show)}
+        | numbers(panel, k, weights[k], tables[k])
+        | effective(panel, k)
+        | beside(panel, k, weights[k], partners["baseline"][k])
+        | _differences(panel, k, tables, partners)
+        for k, name in enumerate(panel.series)
+    )
     _adjust(table)
     _rank(table, tables)
     order = table.assign(long=-table["long"], at=range(len(table)))
-    return table.loc[order.sort_values(["rank", "long", "at"], na_position="last").index].reset_index(
-        drop=True
-    )
-
-
-def scored_seeds(panel: Panel, index: int) -> np.ndarray:
-    """Indices of the seeds of a series that have a score at any length."""
-    return np.flatnonzero(((panel.state[index] == MEASURED) | (panel.state[index] == DIVERGED)).any(axis=1))
+    best_first = order.sort_values(["rank", "long", "at"], na_position="last").index
+    return table.loc[best_first].reset_index(drop=True)
 
 
 def _tables(panel: Panel, weights: list[Floats | None]) -> list[Floats | None]:
@@ -74,7 +69,7 @@ def _tables(panel: Panel, weights: list[Floats | None]) -> list[Floats | None]:
     nothing = np.zeros(len(panel.lengths))
     items = panel.item_means(np.stack([nothing if w is None else w for w in weights]))
     return [
-        by_cluster(items[k][scored_seeds(panel, k)], panel.clusters)
+        by_cluster(items[k][panel.scored(k)], panel.clusters)
         if w is not None and panel.paired[k] else None
         for k, w in enumerate(weights)
     ]  # fmt: skip
@@ -83,7 +78,7 @@ def _tables(panel: Panel, weights: list[Floats | None]) -> list[Floats | None]:
 def _reason(panel: Panel, index: int, weights: Floats | None, show: Callable[[float], str]) -> str:
     """Why a series is not ranked; empty if it is."""
     train, end = panel.train_length, panel.horizon * panel.train_length
-    ran, scored = panel.seeds[panel.ran[index]], panel.seeds[scored_seeds(panel, index)]
+    ran, scored = panel.seeds[panel.ran[index]], panel.seeds[panel.scored(index)]
     if panel.doubled[index]:
         return f"two cells claim the same measurement: {panel.doubled[index]}"
     if not panel.paired[index]:
@@ -101,7 +96,7 @@ def _reason(panel: Panel, index: int, weights: Floats | None, show: Callable[[fl
         return f"nothing was evaluated up to L_train {show(train)}"
     at_train = panel.weights(index, train, train)
     if at_train is not None:
-        score = float(np.nansum(panel.clipped[index][scored_seeds(panel, index)].mean(axis=0) * at_train))
+        score = float(np.nansum(panel.clipped[index][panel.scored(index)].mean(axis=0) * at_train))
         if score <= 0:
             return "not above chance at L_train"
         if score < panel.learned:
@@ -111,71 +106,6 @@ def _reason(panel: Panel, index: int, weights: Floats | None, show: Callable[[fl
     if weights is None:
         return f"its lengths have a gap above {scores.MAX_GAP:g}× between L_train and the horizon"
     return ""
-
-
-def _numbers(panel: Panel, index: int, weights: Floats | None, table: Floats | None) -> dict[str, Any]:
-    seeds, grid = scored_seeds(panel, index), panel.lengths[panel.grids[index]]
-    entry = {"long": np.nan, "long_half": np.nan, "in_range": np.nan, "num_seeds": len(seeds),
-             "num_seeds_run": int(panel.ran[index].sum())}  # fmt: skip
-    judged = panel.lengths <= panel.horizon * panel.train_length * (1 + 1e-9)
-    entry["num_diverged"] = int((panel.state[index][:, judged] == DIVERGED).any(axis=1).sum())
-    means = panel.clipped[index][seeds].mean(axis=0)
-    if grid.size and grid[0] <= panel.train_length:
-        within = panel.weights(index, grid[0], panel.train_length)
-        if within is not None:
-            entry["in_range"] = float(np.nansum(np.where(within > 0, means * within, 0)))
-    if weights is not None:
-        entry["long"] = float(np.where(weights > 0, means * weights, 0).sum())
-    if table is not None:
-        entry["long_half"] = float(estimate(table).half_width())
-    return entry
-
-
-def _effective(panel: Panel, index: int) -> dict[str, Any]:
-    """Median and range over seeds, "open" where the median seed never crossed; and the profile."""
-    grid, curves = panel.grids[index], panel.clipped[index][scored_seeds(panel, index)]
-    found = {
-        share: [scores.effective_length(panel.lengths[grid], curve[grid], panel.train_length, share)
-                for curve in curves]
-        for share in {scores.HOLDS_ABOVE, *scores.THRESHOLDS} if grid.any()
-    }  # fmt: skip
-    multiples = {share: np.array([multiple for multiple, _ in pairs]) for share, pairs in found.items()}
-    if not found or np.isnan(multiples[scores.HOLDS_ABOVE]).any():
-        nothing = dict.fromkeys(("effective", "effective_low", "effective_high"), np.nan)
-        return nothing | {"effective_open": False, "profile": {}}
-    values = multiples[scores.HOLDS_ABOVE]
-    still = [is_open for _, is_open in found[scores.HOLDS_ABOVE]]
-    return {
-        "effective": float(np.median(values)),
-        "effective_low": float(values.min()),
-        "effective_high": float(values.max()),
-        "effective_open": sum(still) * 2 > len(still),
-        "profile": {share: float(np.median(multiples[share])) for share in scores.THRESHOLDS},
-    }
-
-
-def _beside(panel: Panel, index: int, weights: Floats | None, baseline: int | None) -> dict[str, float]:
-    """Unclipped: retention, gain, and harm, the largest paired loss to the baseline at any length.
-
-    Harm is at least 0; `harm_at` is its length. Seeds that diverged count as chance.
-    """
-    entry = dict.fromkeys(("retention", "gain", "harm", "harm_at"), np.nan)
-    raw = np.where(panel.state == DIVERGED, 0.0, panel.scores)
-    seeds = scored_seeds(panel, index)
-    if weights is not None:
-        mean = raw[index][seeds].mean(axis=0)
-        grid = panel.grids[index]
-        kept = scores.retention_and_gain(panel.lengths[grid], mean[grid], panel.train_length, weights[grid])
-        entry["retention"], entry["gain"] = map(float, kept)
-    if baseline is None or not panel.paired[[index, baseline]].all():
-        return entry
-    common = np.intersect1d(seeds, scored_seeds(panel, baseline))
-    both = panel.grids[index] & panel.grids[baseline]
-    if common.size and both.any():
-        loss = (raw[baseline][common] - raw[index][common]).mean(axis=0)[both]
-        worst = int(np.argmax(loss))
-        entry["harm"], entry["harm_at"] = max(0.0, float(loss[worst])), float(panel.lengths[both][worst])
-    return entry
 
 
 def _partners(panel: Panel, method: str) -> list[int | None]:
@@ -204,7 +134,7 @@ def _differences(
         entry |= dict.fromkeys((f"{role}_delta", f"{role}_half", f"{role}_p"), np.nan)
         if other is None or other == index or tables[index] is None or tables[other] is None:
             continue
-        mine, theirs = scored_seeds(panel, index), scored_seeds(panel, other)
+        mine, theirs = panel.scored(index), panel.scored(other)
         _, here, there = np.intersect1d(mine, theirs, return_indices=True)
         if not here.size:
             continue

@@ -122,8 +122,8 @@ def retention_and_gain(
 ) -> tuple[Floats, Floats]:
     """Split the change beyond the training length into what is lost and what is won.
 
-    Means over octaves of min(0, S(L) − b) and max(0, S(L) − b), where b is the best in-range score. *Retention*
-    is b plus the first, that is the mean of min(S(L), b).
+    Means over octaves of min(0, S(L) − b) and max(0, S(L) − b), where b is the best in-range score.
+    *Retention* is b plus the first, that is the mean of min(S(L), b).
 
     Args:
         lengths: evaluated lengths, increasing.

@@ -174,7 +174,8 @@ def test_baseline_of_a_method_is_the_one_on_its_backbone_and_trained_like_it(arr
     (panel,) = arrange(
         rows(falls(0.9), series="v1", **like), rows(falls(0.8), series="v2", lm_weight=0.1, **like),
         rows(falls(0.7), series="v3", backbone="mamba2", **like),
-        rows(falls(0.75), method="a", lm_weight=0.1, **like), rows(falls(0.75), method="b", backbone="mamba2", **like),
+        rows(falls(0.75), method="a", lm_weight=0.1, **like),
+        rows(falls(0.75), method="b", backbone="mamba2", **like),
     )  # fmt: skip
     table = ranking(panel)
     assert table.loc[["a", "b"], "baseline"].tolist() == ["v2", "v3"]
