@@ -65,6 +65,7 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
     keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
     unit, usual = rows["length_unit"].iloc[0], keys["lm_weight"].mode().iloc[0]
     names: dict[tuple, str] = {}
+    taken: dict[str, int] = {}
     for label, alike in keys.groupby("label"):
         varying = [name for name in _IN_WORDS if alike[name].nunique() > 1]
         if "train_length" in varying:
@@ -76,8 +77,8 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
             unusual = ["lm_weight"] if told.lm_weight != usual and "lm_weight" not in varying else []
             words = ", ".join(_IN_WORDS[name](getattr(told, name)) for name in [*varying, *unusual])
             name = f"{label} ({words})" if words else str(label)
-            taken = sum(known == name or known.startswith(f"{name} #") for known in names.values())
-            names[tuple(row)] = f"{name} #{taken + 1}" if taken else name
+            taken[name] = taken.get(name, 0) + 1
+            names[tuple(row)] = f"{name} #{taken[name]}" if taken[name] > 1 else name
     return names
 
 
@@ -148,10 +149,7 @@ def are_binary(rows: pd.DataFrame) -> bool:
     """Whether the metric of these rows is a share: every item of every row is either right or wrong."""
     if rows["combine"].iloc[0] != "mean":
         return False
-    kept = [items for items in rows["item_values"] if items is not None and len(items)]
-    lone = rows["value"][[items is None or not len(items) for items in rows["item_values"]]]
-    values = np.concatenate([*kept, lone.to_numpy(float)])
-    return bool(((values == 0) | (values == 1)).all())
+    return all(np.isin(values_of(row), (0.0, 1.0)).all() for row in rows.itertuples())
 
 
 def values_of(row: tuple) -> Floats:

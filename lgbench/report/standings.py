@@ -57,8 +57,11 @@ def standings(board: Board) -> list[Standing]:
 def _standing(board: Board, panel: Panel, recovered: pd.DataFrame) -> Standing:
     table = ranking.rank(panel, board.length)
     context = board.rows[board.rows["axis"] == "context"]
-    finals = dict(list(panel.rows.groupby("series")))
-    lines = [_line(board, panel, entry, finals.get(entry["series"]), context) for entry in _entries(table)]
+    facts, order = _facts(panel.rows, context), {name: at for at, name in enumerate(panel.series)}
+    lines = [
+        _line(board, panel, order[entry["series"]], entry) | _cost(facts.get(entry["series"]))
+        for entry in _entries(table)
+    ]
     split = int(table["rank"].notna().sum())
     reasons = [{"not ranked, since": entry["reason"]} for entry in _entries(table)]
     return Standing(
@@ -78,14 +81,14 @@ def _entries(table: pd.DataFrame) -> list[dict]:
     return table.to_dict("records")
 
 
-def _line(board: Board, panel: Panel, entry: dict, rows: pd.DataFrame | None, context: pd.DataFrame) -> dict:
-    at = panel.series.index(entry["series"])
+def _line(board: Board, panel: Panel, at: int, entry: dict) -> dict[str, str]:
+    """Scores of the series that is number `at` of the panel."""
     lost = entry["num_seeds"] != entry["num_seeds_run"]
     line = {
         "rank": f"{entry['rank']:.0f}" if np.isfinite(entry["rank"]) else NOTHING,
         "letters": entry["letters"],
         "method": entry["series"],
-        "backbone": "" if rows is None else str(rows["backbone"].iloc[0]),
+        "backbone": panel.backbones[at],
         "long score": _with_half(entry["long"], entry["long_half"]),
     }
     for role, method in ranking.ROLES.items():
@@ -99,24 +102,32 @@ def _line(board: Board, panel: Panel, entry: dict, rows: pd.DataFrame | None, co
         line[heading] = _value_at(board, panel, at, multiple * panel.train_length)
     seeds = f"{entry['num_seeds']} of {entry['num_seeds_run']}" if lost else f"{entry['num_seeds']}"
     seeds += f", {entry['num_diverged']} diverged" * (entry["num_diverged"] > 0)
-    return line | {"seeds": seeds} | _cost(rows, context)
+    return line | {"seeds": seeds}
 
 
-def _cost(rows: pd.DataFrame | None, context: pd.DataFrame) -> dict[str, str]:
-    """What a method costs, in words; `rows` are those of one series."""
-    if rows is None:
-        return dict.fromkeys(("fitted", "knows length", "training", "speed vs vanilla"), NOTHING)
-    fit = price.calibration(rows)
+def _facts(final: pd.DataFrame, context: pd.DataFrame) -> dict[str, dict]:
+    """Series → what it cost, see `lgbench.report.price`; NaN where nothing is known."""
+    walls = final.groupby(["series", "seed"])["train_wall_s"].mean().groupby(level="series").mean()
+    facts = pd.DataFrame({"train_wall_s": walls})
+    facts["needs_length"] = final.groupby("series")["needs_length"].any()
+    facts["speed"] = price.relative_speed(final, context)
+    return facts.join(price.calibration(final)).to_dict("index")
+
+
+def _cost(facts: dict | None) -> dict[str, str]:
+    """What a method costs, in words; None where nothing of it can be compared."""
+    speed = f"speed vs {ranking.ROLES['baseline']}"
+    if facts is None:
+        return dict.fromkeys(("fitted", "knows length", "training", speed), NOTHING)
     fitted = NOTHING
-    if fit["num_fitted"] > 0:
-        fitted = f"{format_count(fit['num_fitted'])} on {format_count(fit['calibration_tokens'])} tokens"
-        fitted += f" in {format_duration(fit['calibration_wall_s'])}"
-    speed = price.relative_speed(rows, context)
+    if np.isfinite(facts["num_fitted"]):
+        fitted = f"{format_count(facts['num_fitted'])} on {format_count(facts['calibration_tokens'])} tokens"
+        fitted += f" in {format_duration(facts['calibration_wall_s'])}"
     return {
         "fitted": fitted,
-        "knows length": "yes" if rows["needs_length"].any() else "no",
-        "training": format_duration(rows.groupby("seed")["train_wall_s"].mean().mean()),
-        f"speed vs {ranking.ROLES['baseline']}": format_multiple(speed) if np.isfinite(speed) else NOTHING,
+        "knows length": "yes" if facts["needs_length"] else "no",
+        "training": format_duration(facts["train_wall_s"]),
+        speed: format_multiple(facts["speed"]) if np.isfinite(facts["speed"]) else NOTHING,
     }
 
 

@@ -50,23 +50,22 @@ def effective(panel: Panel, index: int) -> dict[str, Any]:
         `effective_open`, whether the median seed never crossed; `profile`, threshold → median.
     """
     grid, curves = panel.grids[index], panel.clipped[index][panel.scored(index)]
-    found = {
-        share: [scores.effective_length(panel.lengths[grid], curve[grid], panel.train_length, share)
-                for curve in curves]
-        for share in {scores.HOLDS_ABOVE, *scores.THRESHOLDS} if grid.any()
-    }  # fmt: skip
-    multiples = {share: np.array([multiple for multiple, _ in pairs]) for share, pairs in found.items()}
-    if not found or np.isnan(multiples[scores.HOLDS_ABOVE]).any():
-        nothing = dict.fromkeys(("effective", "effective_low", "effective_high"), np.nan)
-        return nothing | {"effective_open": False, "profile": {}}
-    values = multiples[scores.HOLDS_ABOVE]
-    still = [is_open for _, is_open in found[scores.HOLDS_ABOVE]]
+    shares = np.array([scores.HOLDS_ABOVE, *scores.THRESHOLDS])
+    nothing = dict.fromkeys(("effective", "effective_low", "effective_high"), np.nan)
+    nothing |= {"effective_open": False, "profile": {}}
+    if not grid.any():
+        return nothing
+    found = [scores.effective_length(panel.lengths[grid], curve[grid], panel.train_length, shares)
+             for curve in curves]  # fmt: skip
+    multiples = np.stack([multiple for multiple, _ in found])
+    if np.isnan(multiples).any():
+        return nothing
     return {
-        "effective": float(np.median(values)),
-        "effective_low": float(values.min()),
-        "effective_high": float(values.max()),
-        "effective_open": sum(still) * 2 > len(still),
-        "profile": {share: float(np.median(multiples[share])) for share in scores.THRESHOLDS},
+        "effective": float(np.median(multiples[:, 0])),
+        "effective_low": float(multiples[:, 0].min()),
+        "effective_high": float(multiples[:, 0].max()),
+        "effective_open": sum(bool(is_open[0]) for _, is_open in found) * 2 > len(found),
+        "profile": dict(zip(scores.THRESHOLDS, np.median(multiples[:, 1:], axis=0).tolist(), strict=True)),
     }
 
 

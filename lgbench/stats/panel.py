@@ -26,6 +26,7 @@ class Panel:
         horizon: H, the last length of the long score as a multiple of L_train.
         learned: score at L_train from which on something counts as learned.
         series: names, in the order of the rows.
+        backbones: of the series.
         seeds: all seeds, increasing.
         lengths: all evaluated lengths, increasing.
         scores: unclipped scores `(series, seeds, lengths)`; NaN where there is none.
@@ -42,6 +43,7 @@ class Panel:
     horizon: float
     learned: float
     series: list[str]
+    backbones: list[str]
     seeds: NDArray[np.int64]
     lengths: Floats
     scores: Floats
@@ -156,6 +158,7 @@ def _panel(train_length: int, names: list[str], rows: pd.DataFrame, missing: pd.
         horizon=float(rows["horizon"].max()),
         learned=float(rows["learned"].max()),
         series=names,
+        backbones=rows.drop_duplicates("at_series").sort_values("at_series")["backbone"].tolist(),
         seeds=seeds,
         lengths=lengths,
         scores=scores,

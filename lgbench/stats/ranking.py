@@ -110,16 +110,17 @@ def _reason(panel: Panel, index: int, weights: Floats | None, show: Callable[[fl
 
 def _partners(panel: Panel, method: str) -> list[int | None]:
     """For each series the one of a method that is most like it: same backbone first, then training."""
-    firsts = panel.rows.drop_duplicates("at_series").set_index("at_series")
+    firsts = panel.rows.drop_duplicates("at_series")
+    found: list[int | None] = [None] * len(panel.series)
     candidates = firsts[firsts["method"] == method]
-    found: list[int | None] = []
-    for k in range(len(panel.series)):
-        if candidates.empty or k not in firsts.index:
-            found.append(None)
-            continue
-        same = candidates[_LIKENESS] == firsts.loc[k, _LIKENESS]
-        likeness = same["backbone"] * 100 + same.sum(axis=1)
-        found.append(k if k in candidates.index else int(likeness.idxmax()))
+    if candidates.empty:
+        return found
+    codes = np.stack([pd.factorize(firsts[name])[0] for name in _LIKENESS], axis=1)
+    theirs = codes[(firsts["method"] == method).to_numpy()]
+    for at, mine, own in zip(firsts["at_series"], codes, firsts["method"] == method, strict=True):
+        same = theirs == mine
+        likeness = same.sum(axis=1) + len(_LIKENESS) * same[:, 0]
+        found[at] = int(at) if own else int(candidates["at_series"].iloc[int(likeness.argmax())])
     return found
 
 

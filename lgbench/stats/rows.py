@@ -23,6 +23,8 @@ CONTEXT_MEANS = "longer"
 DEFAULTS = {"horizon": HORIZON, "learned": LEARNED, "context_means": CONTEXT_MEANS}
 _TOLERANCE = 1e-6
 """By which a metric may pass its best value through rounding, relative to best − chance."""
+_AT_ONCE = 10_000
+"""Rows whose items are looked at together, so that memory does not grow with the store."""
 
 
 def fill_task_facts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,10 +87,12 @@ def _is_object(text: str | None) -> bool:
 
 def _has_bad_items(values: pd.Series) -> pd.Series:
     """Whether a list of items holds a number that is not finite; a row may keep no items at all."""
-    kept = values.map(lambda items: 0 if items is None else len(items)).to_numpy()
-    flat = [items for items in values if items is not None and len(items)]
-    sums = np.zeros(len(values))
-    if flat:
-        starts = np.cumsum([0, *kept[kept > 0][:-1]])
-        sums[kept > 0] = np.add.reduceat(np.concatenate(flat).astype(float), starts)
-    return pd.Series(~np.isfinite(sums), values.index)
+    bad = np.zeros(len(values), bool)
+    for start in range(0, len(values), _AT_ONCE):
+        part = values.iloc[start : start + _AT_ONCE]
+        sizes = part.map(lambda items: 0 if items is None else len(items)).to_numpy()
+        if sizes.any():
+            flat = np.concatenate([items for items, size in zip(part, sizes, strict=True) if size])
+            starts = np.cumsum([0, *sizes[sizes > 0][:-1]])
+            bad[start + np.flatnonzero(sizes)] = ~np.isfinite(np.add.reduceat(flat, starts, dtype=float))
+    return pd.Series(bad, values.index)

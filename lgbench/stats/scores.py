@@ -86,8 +86,8 @@ def in_range_best(lengths: ArrayLike, scores: ArrayLike, train_length: float) ->
 
 
 def effective_length(
-    lengths: Sequence[float], scores: ArrayLike, train_length: float, share: float = HOLDS_ABOVE
-) -> tuple[float, bool]:
+    lengths: Sequence[float], scores: ArrayLike, train_length: float, share: ArrayLike = HOLDS_ABOVE
+) -> tuple[Floats, NDArray[np.bool_]]:
     """Say up to where one curve holds: its first downward crossing of a share of its best in-range score.
 
     Looked for from the length of that best score on, interpolated in log2 L.
@@ -96,25 +96,27 @@ def effective_length(
         lengths: evaluated lengths, increasing.
         scores: clipped scores `(num_lengths,)`.
         train_length: the unit of the answer.
-        share: of the best in-range score.
+        share: of the best in-range score, one or several `(…)`.
 
     Returns:
-        the crossing as a multiple of `train_length`, and whether the curve never crossed, in which case the
-        multiple is that of the longest length. NaN where nothing was learned that could hold.
+        the crossings as multiples of `train_length` `(…)`, and whether the curve never crossed, in which case
+        the multiple is that of the longest length. NaN where nothing was learned that could hold.
     """
     octaves, scores = np.log2(np.asarray(lengths, dtype=float)), np.asarray(scores, dtype=float)
+    share = np.asarray(share, dtype=float)
     best = float(in_range_best(lengths, scores, train_length))
     if not best > 0:
-        return float("nan"), False
+        return np.full(share.shape, np.nan), np.zeros(share.shape, bool)
     level = share * best
     start = int(np.argmax(np.where(np.asarray(lengths) <= train_length, scores, -np.inf)))
-    below = np.flatnonzero(scores[start:] < level - _ROUNDING)
-    if not below.size:
-        return float(2 ** octaves[-1] / train_length), True
-    after = start + int(below[0])
-    part = (scores[after - 1] - level) / (scores[after - 1] - scores[after])
-    crossing = octaves[after - 1] + part * (octaves[after] - octaves[after - 1])
-    return float(2**crossing / train_length), False
+    below = scores[start:] < level[..., None] - _ROUNDING
+    is_open = ~below.any(axis=-1)
+    after = np.where(is_open, len(octaves) - 1, start + below.argmax(axis=-1))
+    before = np.maximum(after - 1, start)
+    drop = np.where(is_open | (scores[before] <= scores[after]), 1.0, scores[before] - scores[after])
+    part = np.where(is_open, 1.0, (scores[before] - level) / drop)
+    crossing = octaves[before] + part * (octaves[after] - octaves[before])
+    return 2**crossing / train_length, is_open
 
 
 def retention_and_gain(
