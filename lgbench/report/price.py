@@ -15,9 +15,9 @@ def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     """Tokens per second in evaluation, as a multiple of the baseline's on the same machine, code and items.
 
     Sizes are the same, too, and compilation does not count. The median over the context lengths that both
-    were evaluated at. Where only one of the two answered all lengths from one pass, whose rate is that of long
-    contexts, the longest of these lengths alone counts. The baseline on the same backbone if there is one,
-    else on any.
+    were evaluated at. Where only one of the two answered all lengths from one pass, whose rate is that of
+    long contexts, the longest of these lengths alone counts. The baseline is that on the same backbone if
+    there is one, else on any.
 
     Args:
         final: measured context rows with `series`, one a series, seed and length.

@@ -64,21 +64,23 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
     """
     keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
     unit, usual = rows["length_unit"].iloc[0], keys["lm_weight"].mode().iloc[0]
+    by_label: dict[str, list[dict]] = {}
+    for setting in keys.to_dict("records"):
+        by_label.setdefault(str(setting["label"]), []).append(setting)
     names: dict[tuple, str] = {}
     taken: dict[str, int] = {}
-    for label, alike in keys.groupby("label"):
-        varying = [name for name in _IN_WORDS if alike[name].nunique() > 1]
+    for label in sorted(by_label):
+        alike = by_label[label]
+        varying = [name for name in _IN_WORDS if len({setting[name] for setting in alike}) > 1]
         if "train_length" in varying:
             varying = [name for name in varying if name not in ("train_low", "train_high")]
-        shown = alike.assign(
-            **{name: [format_length(n, unit) for n in alike[name]] for name in TRAIN_LENGTHS}
-        )
-        for row, told in zip(alike.itertuples(index=False), shown.itertuples(index=False), strict=True):
-            unusual = ["lm_weight"] if told.lm_weight != usual and "lm_weight" not in varying else []
-            words = ", ".join(_IN_WORDS[name](getattr(told, name)) for name in [*varying, *unusual])
-            name = f"{label} ({words})" if words else str(label)
+        for setting in alike:
+            shown = setting | {name: format_length(setting[name], unit) for name in TRAIN_LENGTHS}
+            unusual = ["lm_weight"] if setting["lm_weight"] != usual and "lm_weight" not in varying else []
+            words = ", ".join(_IN_WORDS[name](shown[name]) for name in [*varying, *unusual])
+            name = f"{label} ({words})" if words else label
             taken[name] = taken.get(name, 0) + 1
-            names[tuple(row)] = f"{name} #{taken[name]}" if taken[name] > 1 else name
+            names[tuple(setting.values())] = f"{name} #{taken[name]}" if taken[name] > 1 else name
     return names
 
 

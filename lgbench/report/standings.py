@@ -31,7 +31,7 @@ class Standing:
     """The ranking of the series of a board that have one L_train.
 
     Attributes:
-        title: "L_train 1K tokens".
+        train_length: L_train, and title: "L_train 1K tokens".
         table: what `lgbench.stats.ranking.rank` gave.
         ranked: lines of the ranked series, heading → text.
         unranked: lines of the others, with the reason.
@@ -39,6 +39,7 @@ class Standing:
         notes: what a reader must know, a sentence each.
     """
 
+    train_length: int
     title: str
     table: pd.DataFrame
     ranked: list[dict[str, str]]
@@ -65,6 +66,7 @@ def _standing(board: Board, panel: Panel, recovered: pd.DataFrame) -> Standing:
     split = int(table["rank"].notna().sum())
     reasons = [{"not ranked, since": entry["reason"]} for entry in _entries(table)]
     return Standing(
+        train_length=panel.train_length,
         title=f"L_train {format_length(panel.train_length, board.length_unit)} {board.length_unit}",
         table=table,
         ranked=lines[:split],
