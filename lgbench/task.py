@@ -114,12 +114,12 @@ class EvalSet:
         raise NotImplementedError
 
     def facts(self, extent: int) -> Mapping[str, list[Any]]:
-        """Return lists of what to keep of each item, by name, such as the depths of needles."""
-        return {}
+        """Return lists of what to keep of each item, by name, such as the depths of needles.
 
-    def clusters(self, extent: int) -> list[str] | None:
-        """Return what each item belongs to: a character, a book, an article; None if all are independent."""
-        return None
+        "cluster" names what an item belongs to: a character, a book, an article. Items of one cluster are not
+        independent; items of a set without this fact are.
+        """
+        return {}
 
     def spans(self, extent: int) -> list[tuple[int, int]] | None:
         """Return where the answer stands in each context, tokens from and to; None if it has no place."""
@@ -170,6 +170,13 @@ class Task:
     """Shortest context that makes sense, tokens."""
     exchangeable: ClassVar[bool] = False
     """Context tokens are independent draws, so masking the first k of n leaves an exact sample of n - k."""
+    horizon: ClassVar[float] = 32.0
+    """Last length that methods are judged by, as a multiple of L_train."""
+    learned: ClassVar[float] = 0.25
+    """Score at L_train, 0 at chance and 1 at the best value, from which on something counts as learned."""
+    context_means: ClassVar[Literal["denser", "longer", "more candidates"]] = "longer"
+    """What more context means: more views of the same thing, a longer text, more that the answer may be in.
+    Tasks that differ in it are not compared."""
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()

@@ -68,6 +68,7 @@ class DocumentRetrieval(DocumentTask):
 
     metric = Metric(name="keyword", best=1.0, higher_is_better=True, interval="wilson")
     more_metrics = (Metric(name="question", best=1.0, higher_is_better=True, interval="wilson"),)
+    learned = 0.5
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""

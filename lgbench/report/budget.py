@@ -9,7 +9,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lgbench.report.curves import Board
 from lgbench.report.figures import HEIGHT_IN, describe, draw_lines
-from lgbench.report.scores import reference_index
 from lgbench.report.style import GREY, compose, line_style, looks, new_figure
 from lgbench.report.vertical import (
     ARROWS,
@@ -22,6 +21,7 @@ from lgbench.report.vertical import (
     vertical_range,
 )
 from lgbench.report.wording import count_of, format_rate
+from lgbench.stats.scores import reference_index
 
 _MULTIPLES = (1 / 4, 1, 4, 16)
 """Evaluation lengths of the panels, as multiples of the most common training length."""

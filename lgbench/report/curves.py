@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 from lgbench.errors import UserError
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
+from lgbench.stats.rows import describe_faults, fill_task_facts, find_faults
 from lgbench.store import read
 
 BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "metric"]
@@ -30,7 +31,7 @@ _INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_length", "trai
 _INTEGERS += ["train_steps", "d_model", "num_layers", "d_state", "batch_size"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """One comparison.
 
@@ -39,9 +40,9 @@ class Board:
         length_unit: what lengths count, "tokens" or "documents".
         combine: how values of items become one, "mean" or "exp_mean".
         is_binary: whether items are either right or wrong.
-        rows: measured rows of the store, one a seed and point, with `series`, the name of their line.
+        rows: measured rows of the store, one a seed and point, with `series`, the name of their line, and
+            `doubled`, other cells that claim the same measurement, in words.
         missing: rows of these series that have no value, with `series` and `outcome`.
-        points: means over seeds and items, see `lgbench.report.series.average`.
     """
 
     task: str
@@ -58,12 +59,16 @@ class Board:
     slug: str
     rows: pd.DataFrame
     missing: pd.DataFrame
-    points: pd.DataFrame
 
-    @property
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """Means over seeds and items, see `lgbench.report.series.average`."""
+        return average(self.rows)
+
+    @cached_property
     def series(self) -> list[str]:
         """Names of the lines, in the order that fixes their colours."""
-        return list(dict.fromkeys(self.points["series"]))
+        return list(dict.fromkeys(self.rows.sort_values(SERIES, kind="stable")["series"]))
 
     def curve(self, axis: str) -> pd.DataFrame:
         """Points at the end of training along one axis ("context", "queries" or "position")."""
@@ -88,12 +93,15 @@ class Results:
         rows: all rows, measured or not, with an `outcome` in words.
         missing: what has no value (diverged, failed, …), one row a method and outcome: `task`, `preset`,
             `method`, `outcome`, `seeds`, `where`, `reason`, all in words. Listed, never averaged.
-        warnings: what a reader must know, a sentence each.
+        left_out: what enters no comparison, and why, a sentence each: unreadable files, faulty rows, cells
+            that claim what another one does, runs on other items.
+        warnings: what a reader must know, a sentence each; `left_out` is part of it.
     """
 
     boards: list[Board]
     rows: pd.DataFrame
     missing: pd.DataFrame
+    left_out: list[str]
     warnings: list[str]
 
 
@@ -106,9 +114,9 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
         UserError: a folder does not exist, or there is not one readable row in any of them.
     """
     reading = read(roots)
-    warnings = [f"Could not read {path}: {reason}" for path, reason in reading.unreadable.items()]
+    left_out = [f"Could not read {path}: {reason}" for path, reason in reading.unreadable.items()]
     if reading.table.num_rows == 0:
-        unread = f"; {len(warnings)} unreadable. {warnings[0]}" if warnings else ""
+        unread = f"; {len(left_out)} unreadable. {left_out[0]}" if left_out else ""
         raise UserError(
             f"no results in {', '.join(map(str, roots))}{unread}. Make some with: "
             f"lgbench run --task omniglot --method vanilla,prepended --preset smoke --results {roots[0]}"
@@ -122,28 +130,34 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
     rows["outcome"] = rows["status"].str.replace("_", " ")
     rows.loc[(rows["status"] == "ok") & ~measured, "outcome"] = "value is not a finite number"
     missing = rows[~measured].sort_values(["task", "label", "seed", "cell"], kind="stable")
-    warnings += sorted(set(rows["notice"]) - {""})
-    ok = _one_row_a_measurement(rows[measured], warnings)
-    boards = _boards(ok, missing, _metric_ranks(rows), warnings)
+    warnings = sorted(set(rows["notice"]) - {""})
+    faults = find_faults(rows[measured])
+    left_out += describe_faults(rows[measured], faults)
+    ok = _one_row_a_measurement(fill_task_facts(rows[measured][faults == ""]), left_out)
+    boards = _boards(ok, missing, _metric_ranks(rows), left_out, warnings)
     boards = sorted(boards, key=lambda board: (board.title, board.rank, board.metric))
+    warnings = left_out + warnings
     outcomes = _outcomes(missing)
     for row in outcomes.itertuples():
         where = f" at {row.where}" if row.where else ""
         reason = f": {row.reason}" if row.reason else ""
         warnings.append(f"{row.task}, {row.method}, seed {row.seeds}: {row.outcome}{where}{reason}")
-    return Results(boards=boards, rows=rows, missing=outcomes, warnings=warnings)
+    return Results(boards=boards, rows=rows, missing=outcomes, left_out=left_out, warnings=warnings)
 
 
-def _one_row_a_measurement(rows: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """The newest row of each measurement; a warning where different cells claim to be the same one."""
+def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
+    """The newest row of each measurement, and in `doubled` the cells that claim to be the same one."""
     key = [*BOARD, *SERIES, *POINT, "seed"]
     rows = rows.astype(dict.fromkeys(_INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
-    if rows.empty:
-        return rows
-    clashing = rows.groupby(key)["cell"].transform("nunique") > 1
-    if clashing.any():
-        labels = ", ".join(sorted(rows.loc[clashing, "label"].unique()))
-        warnings.append(f"{labels}: several cells differ in nothing shown here; the newest one is used")
+    rows = rows.drop_duplicates([*key, "cell"], keep="last").assign(doubled="")
+    clashing = rows.duplicated(key, keep=False)
+    for names, alike in rows[clashing].groupby(key):
+        rows.loc[alike.index, "doubled"] = f"seed {names[-1]}, {', '.join(sorted(alike['cell']))}"
+    for (label, doubled), alike in rows[clashing].groupby(["label", "doubled"]):
+        left_out.append(
+            f"{label}, {doubled}: these cells differ in nothing shown here; the newest one, "
+            f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
+        )
     return rows.drop_duplicates(key, keep="last")
 
 
@@ -154,22 +168,30 @@ def _metric_ranks(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
 
 
 def _boards(
-    rows: pd.DataFrame, missing: pd.DataFrame, ranks: dict[tuple[str, str], int], warnings: list[str]
+    rows: pd.DataFrame,
+    missing: pd.DataFrame,
+    ranks: dict[tuple[str, str], int],
+    left_out: list[str],
+    warnings: list[str],
 ) -> Iterable[Board]:
     titles, slugs = _titles(rows[BOARD].drop_duplicates()), set[str]()
+    known = {field.name for field in fields(Board)}
     for key, group in rows.groupby(BOARD):
         title, names = titles[key], name_series(group)
         group = _with_series(group, names)
-        points = average(group)
-        early = points[points["is_final"] & (points["step"] < points["train_steps"])]
+        last = group.groupby("series")["step"].transform("max")
+        early = group[(group["step"] == last) & (last < group["train_steps"])]
         for series, step in early[["series", "step"]].drop_duplicates().itertuples(index=False):
             warnings.append(f"{title}, {series}: measured after {step:,} steps, before the training ended")
         if group.groupby(["axis", "eval_length", "num_queries"])["items_hash"].nunique().max() > 1:
-            warnings.append(f"{title}: not all runs were evaluated on the same items, so they are not paired")
+            left_out.append(
+                f"{title}, {key[-1]}: not all runs were evaluated on the same items. Those on other items "
+                "than most are not paired, and not ranked"
+            )
         alike = missing[(missing[BOARD[:-1]] == list(key[:-1])).all(axis=1)]
         alike = alike[(alike["metric"] == key[-1]) | alike["eval_length"].isna()]
         yield Board(
-            **{name: value for name, value in zip(BOARD, key, strict=True) if name in Board.__slots__},
+            **{name: value for name, value in zip(BOARD, key, strict=True) if name in known},
             rank=ranks[key[0], key[-1]],
             higher_is_better=bool(group["higher_is_better"].iloc[0]),
             length_unit=group["length_unit"].iloc[0],
@@ -180,7 +202,6 @@ def _boards(
             slug=_slug(title, dict(zip(BOARD, key, strict=True)), slugs),
             rows=group,
             missing=_with_series(alike, names).dropna(subset="series"),
-            points=points,
         )
 
 

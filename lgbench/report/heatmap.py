@@ -49,18 +49,15 @@ def depth_cells(board: Board) -> pd.DataFrame:
     items = _items(board)
     if items.empty:
         return pd.DataFrame(columns=["series", "eval_length", "depth", "value"])
-    seeds = {name: sorted(group["seed"].unique()) for name, group in items.groupby("series")}
     found = []
     for key, cell in items.groupby(["series", "train_length", "eval_length", "depth"], sort=False):
         where = dict(zip(["series", "train_length", "eval_length", "depth"], key, strict=True))
-        by_seed = {
-            seed: (mine["value"].to_numpy(float), f"{mine['items_hash'].iloc[0]} at {where['depth']}")
-            for seed, mine in cell.groupby("seed")
-        }
-        summary = summarise(by_seed, seeds[where["series"]], board.combine, board.is_binary)
-        del summary["replicates"]
-        num_items = max(len(values) for values, _ in by_seed.values())
-        found.append(where | summary | {"num_seeds": len(by_seed), "num_items": num_items})
+        values = [mine["value"].to_numpy(float) for _, mine in cell.groupby("seed")]
+        clusters = next(iter(cell.groupby("seed")))[1]["cluster"]
+        summary = summarise(
+            values, None if clusters.isna().any() else clusters.tolist(), board.combine, board.is_binary
+        )
+        found.append(where | summary | {"num_seeds": len(values), "num_items": max(map(len, values))})
     return pd.DataFrame(found)
 
 
@@ -73,7 +70,8 @@ def _items(board: Board) -> pd.DataFrame:
         depths, values = _depths(json.loads(row.item_facts), row.eval_length), values_of(row)
         if len(depths) == len(values):
             same = {"series": row.series, "train_length": row.train_length, "eval_length": row.eval_length}
-            same |= {"seed": row.seed, "items_hash": row.items_hash}
+            known = np.ndim(row.item_clusters) and len(row.item_clusters) == len(values)
+            same |= {"seed": row.seed, "cluster": row.item_clusters if known else None}
             parts.append(pd.DataFrame({"depth": depths, "value": values}).assign(**same))
     if not parts:
         return pd.DataFrame()

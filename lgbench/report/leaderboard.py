@@ -5,61 +5,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from lgbench.report.curves import Board, Results, load
-from lgbench.report.ranking import rank
-from lgbench.report.scores import HOLDS_ABOVE
-from lgbench.report.wording import (
-    NOTHING,
-    format_count,
-    format_duration,
-    format_length,
-    format_multiple,
-    format_rate,
-    format_value,
-)
+from lgbench.report.overall import overall
+from lgbench.report.standings import Standing, standings
+from lgbench.stats.scores import HOLDS_ABOVE
 from lgbench.store import atomic_file
 
 DEFINITIONS = {
     "Chance": "The value of the best answer that ignores the context, computed on the evaluation items.",
-    "Normalised score": (
-        "0 at chance or worse, 1 at the best possible value, linear in between; of a perplexity, linear in "
-        "its logarithm."
+    "Score": (
+        "0 at chance or worse, 1 at the best possible value, linear in between; of a perplexity, linear "
+        "in its logarithm. 0 for a seed that diverged."
+    ),
+    "Long score": (
+        "The mean score from L_train to the horizon of the task, a fixed multiple of L_train, octaves "
+        "weighing equally (trapezoids in log2 of the length). It is absolute: who learned little gains "
+        "nothing."
+    ),
+    "In-range score": "The same mean from the shortest evaluated length to L_train.",
+    "Rank": (
+        "1 + the number of methods with a significantly better long score, among methods with equal "
+        "L_train: paired t-tests over seeds and items, all pairs of a table corrected together (Holm, 5 "
+        "%). Nobody ranks before a method with a higher long score, by which methods of equal rank are "
+        "ordered, and a method whose long score is higher and that lost fewer seeds to divergence counts "
+        "as better. Methods that share a letter were not told apart; letters need 5 seeds."
+    ),
+    "Not ranked": (
+        "Who has not learned the task at L_train, was not evaluated up to the horizon, lacks a seed of 0,"
+        " 1, 2, …, has fewer than 3 seeds, ran out of memory, or was measured on other items or twice."
+    ),
+    "Δ": (
+        "Difference in long score on the same seeds and items. With *, it is significant after Holm's "
+        "correction over the differences of all ranked methods to baseline and control."
+    ),
+    "±": (
+        "Half of the 95 % interval, by Student's t over variance components of seeds and of items (or of "
+        "what items share: a book, an article, a character). One seed has none: it says nothing about how"
+        " another training would have ended."
     ),
     "Effective length": (
-        "The largest evaluated length up to which the normalised score stays above "
-        f"{HOLDS_ABOVE * 100:.0f} % "
-        "of the score at the training length L_train, as a multiple of the method's own L_train; the first "
-        "length that fails ends it. With ≥, the method still held at the longest length evaluated. 0× means "
-        "no better than chance at L_train. A length where no value was finite fails."
+        f"Where the score first falls below {HOLDS_ABOVE * 100:.0f} % of its best up to L_train, "
+        "interpolated in log2 of the length, as a multiple of L_train: median and range over seeds. With "
+        "≥, the median seed still held at the longest length evaluated. It does not enter the rank."
     ),
-    "Area": (
-        "The mean normalised score between L_train and the longest multiple of it up to which all methods of "
-        "the table were evaluated, octaves weighing equally: the area under the score over "
-        "log2(length / L_train), divided by its width."
+    "Retention, gain": (
+        "Unclipped, so that worse than chance shows: mean over the octaves of the long score of the "
+        "smaller of the score and the best in-range score, and of what is above the latter."
     ),
-    "Rank": (
-        "By effective length, then by area. A method that learned little has little to lose, and the longest "
-        "evaluated lengths may differ: read the rank together with the values and with “evaluated to”."
+    "Harm": "The largest loss in unclipped score against the baseline on the same seeds, at any length.",
+    "Recovered": (
+        "(S_method − S_control) / (S_ceiling − S_control) at a length where the ceiling, the baseline "
+        "trained at that length on equally many tokens, was measured; undefined where the ceiling is less"
+        " than 2 standard errors above the control."
     ),
     "Interval": (
-        "In brackets, 95 %, by bootstrap. Seeds are drawn with replacement, and so are the items, the same "
-        "draw for everything measured on the same items. With one seed an interval says nothing about how "
-        "another training would have ended; with fewer than five it is too narrow. In tables and figures, "
-        "where items are either right or wrong, an interval is at least Wilson’s of all items of all seeds "
-        "pooled: ten right answers of ten do not make a method certain. Rankings keep the bootstrap alone."
+        "In brackets, in tables and figures: 95 %, as for ±; with one seed over its items alone. Where "
+        "items are right or wrong it is at least Wilson's of as many trials as the share is worth, never "
+        "more than there are clusters of items, since the same item under several seeds is not several "
+        "items."
     ),
-    "Speed vs vanilla": (
-        "Tokens per second in evaluation as a multiple of vanilla’s, measured on the same kind of machine "
-        "with the same code, items and sizes: the median over the lengths of both, or their longest alone "
-        "where only one of the two answers all lengths from one pass. Tokens that a method leaves out count "
-        "as read."
+    "Speed": (
+        "Tokens per second in evaluation as a multiple of the baseline's, measured on the same kind of "
+        "machine with the same code, items and sizes: the median over the lengths of both, or their "
+        "longest alone where only one of the two answers all lengths from one pass. Tokens that a method "
+        "leaves out count as read."
     ),
     "Fitted": (
-        "Scalars fitted to calibration data for one length, and the seconds that the fits of all evaluated "
-        "lengths took, mean over seeds. Not among the trained parameters."
+        "Scalars fitted to calibration data for one length; tokens and seconds of the fits of all "
+        "evaluated lengths, mean over seeds. Not among the trained parameters."
     ),
 }
 """How to read a ranking: term → meaning."""
@@ -82,80 +95,53 @@ def write_leaderboard(roots: Sequence[Path], out: Path) -> Path:
 
 
 def render(results: Results, roots: Sequence[Path]) -> str:
-    """The leaderboard as Markdown: a ranking a board, what was not measured, and how to read it."""
+    """The leaderboard as Markdown: an overview, a ranking a board, what was left out, and how to read it."""
     command = " ".join(["lgbench leaderboard", *(f"--results {root}" for root in roots)])
     parts = ["# Leaderboard", f"Made by `{command}` from the rows in the store. Do not edit: edits are lost."]
-    for board in results.boards:
-        parts += _section(board)
+    found = [(board, standings(board)) for board in results.boards]
+    parts += _overall(found)
+    for board, shown in found:
+        parts += _section(board, shown)
     if not results.missing.empty:
         parts += ["## Not measured", _table(results.missing.to_dict("records"))]
+    if results.left_out:
+        parts += ["## Left out", "\n".join(f"- {_escape(sentence)}" for sentence in results.left_out)]
     parts += ["## How to read this", "\n".join(f"- **{term}.** {text}" for term, text in DEFINITIONS.items())]
     return "\n\n".join(parts) + "\n"
 
 
-def cells(entry: pd.Series) -> dict[str, str]:
-    """One row of a ranking in words: heading → text."""
-    shown = {
-        "#": f"{entry['rank']}",
-        "method": entry["series"],
-        "L_train": format_length(entry["train_length"], entry["length_unit"]),
-        "effective length": NOTHING,
-        "area": NOTHING,
-    }
-    if np.isfinite(entry["effective"]):
-        low, high = format_multiple(entry["effective_low"]), format_multiple(entry["effective_high"])
-        sign = "≥ " if entry["is_open"] else ""
-        shown["effective length"] = f"{sign}{format_multiple(entry['effective'])} [{low}, {high}]"
-    if np.isfinite(entry["area"]):
-        shown["area"] = f"{entry['area']:.3f} [{entry['area_low']:.3f}, {entry['area_high']:.3f}]"
-    for multiple, found in entry["at"].items():
-        text = NOTHING
-        if found is not None:
-            exact = found[0] == multiple * entry["train_length"]
-            text = format_value(found[1]) + (
-                "" if exact else f" (at {format_length(found[0], entry['length_unit'])})"
-            )
-        shown["at L_train" if multiple == 1 else f"at {multiple}×"] = text
-    lost = entry["num_seeds"] != entry["num_seeds_run"]
-    fitted = NOTHING
-    if entry["num_fitted"] > 0:
-        fitted = f"{format_count(entry['num_fitted'])} in {format_duration(entry['calibration_wall_s'])}"
-    return shown | {
-        "evaluated to": format_multiple(entry["reach"]),
-        "seeds": f"{entry['num_seeds']} of {entry['num_seeds_run']}" if lost else f"{entry['num_seeds']}",
-        "training": format_duration(entry["train_wall_s"]),
-        "tokens/s": format_rate(entry["train_tokens_per_s"]),
-        "speed vs vanilla": format_multiple(entry["speed"]) if np.isfinite(entry["speed"]) else NOTHING,
-        "fitted": fitted,
-    }
-
-
-def notes(table: pd.DataFrame) -> list[str]:
-    """Sentences about entries of a ranking whose training length was not evaluated."""
-    sentences = []
-    for entry in table.itertuples():
-        trained = format_length(entry.train_length, entry.length_unit)
-        if pd.isna(entry.reference_length):
-            sentences.append(f"{entry.series}: nothing was evaluated up to its L_train {trained}: no score.")
-        elif entry.reference_length != entry.train_length:
-            sentences.append(
-                f"{entry.series}: its L_train {trained} was not evaluated; the nearest evaluated length "
-                f"below, {format_length(entry.reference_length, entry.length_unit)}, stands for it."
-            )
-    return sentences
-
-
-def _section(board: Board) -> list[str]:
-    table = rank(board)
-    if table.empty:
+def _overall(found: list[tuple[Board, list[Standing]]]) -> list[str]:
+    parts = []
+    for means, table in overall(found).items():
+        parts += [f"### More context means {means}", _table(table)]
+    if not parts:
         return []
     return [
+        "## All tasks",
+        "Differences in long score to the baseline of the same table, of ranked methods; * as below. Tasks "
+        "are not averaged: they measure different things.",
+        *parts,
+    ]
+
+
+def _section(board: Board, shown: list[Standing]) -> list[str]:
+    if not shown:
+        return []
+    means, horizon = board.rows["context_means"].iloc[0], board.rows["horizon"].max()
+    parts = [
         f"## {_escape(board.title)}: {_escape(board.metric)}",
         *([f"> **Note:** {_escape(board.notice)}"] if board.notice else []),
-        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}.",
-        _table([cells(entry) for _, entry in table.iterrows()]),
-        *map(_escape, notes(table)),
+        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}; more context "
+        f"means {means}. Horizon {horizon:.3g}× L_train; a score of {board.rows['learned'].max():g} at "
+        "L_train counts as learned.",
     ]
+    for standing in shown:
+        parts += [f"### {_escape(standing.title)}"]
+        parts += [_table(standing.ranked)] if standing.ranked else ["Nothing is ranked."]
+        if standing.unranked:
+            parts += ["Not ranked:", _table(standing.unranked)]
+        parts += ["Beside the rank, unclipped:", _table(standing.beside), *map(_escape, standing.notes)]
+    return parts
 
 
 def _table(rows: list[dict[str, str]]) -> str:

@@ -17,8 +17,9 @@ from lgbench.report.budget import cost_figure, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
 from lgbench.report.heatmap import depth_cells, depth_figure
-from lgbench.report.leaderboard import DEFINITIONS, cells, notes
-from lgbench.report.ranking import rank
+from lgbench.report.leaderboard import DEFINITIONS
+from lgbench.report.profile import profile_figure
+from lgbench.report.standings import Standing, standings
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
@@ -62,12 +63,13 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     for board in results.boards:
         shown = []
         strips = read_strips(roots, board, results.warnings) if board.rank == 0 else []
-        for name, caption, figure in _figures(board, strips):
+        ranked = standings(board)
+        for name, caption, figure in _figures(board, strips, ranked):
             stem = out / "figures" / f"{board.slug}-{name}"
             written = save(figure, stem)
             paths += written
             shown.append({"data": _inline(written), "caption": caption, "stem": stem.name})
-        boards.append(_board(board, shown))
+        boards.append(_board(board, shown, ranked))
     notices = sorted(set(results.rows["notice"]) - {""})
     source = files("lgbench.report").joinpath("page.jinja").read_text(encoding="utf-8")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -88,7 +90,9 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     return ReportResult(html=target, figures=paths, warnings=results.warnings)
 
 
-def _figures(board: Board, strips: Sequence[Strip]) -> Iterable[tuple[str, str, Figure]]:
+def _figures(
+    board: Board, strips: Sequence[Strip], ranked: Sequence[Standing]
+) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
     methods = ", ".join(board.series)
     for axis, words in AXES.items():
@@ -104,6 +108,13 @@ def _figures(board: Board, strips: Sequence[Strip]) -> Iterable[tuple[str, str, 
         painted = ", ".join(strip.series for strip in strips)
         caption = f"Evaluation item {image + 1} as painted after growing context: {painted}."
         yield f"strip-{image + 1}", caption, strip_figure(board, strips, image)
+    for standing in ranked:
+        profile = profile_figure(board, standing)
+        if profile is not None:
+            caption = (
+                f"Effective length by threshold, {standing.title}: {', '.join(standing.table['series'])}."
+            )
+            yield f"profile-{standing.train_length}", caption, profile
     cost = cost_figure(board) if board.rank == 0 else None
     if cost is not None:
         yield "cost", f"Tokens per second in training and evaluation: {methods}.", cost
@@ -116,16 +127,14 @@ def _inline(paths: Sequence[Path]) -> str:
     return f"data:image/{kinds[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _board(board: Board, figures: list[dict[str, str]]) -> dict[str, Any]:
-    ranking = rank(board)
+def _board(board: Board, figures: list[dict[str, str]], ranked: list[Standing]) -> dict[str, Any]:
     return {
         "slug": board.slug,
         "title": board.title,
         "metric": board.metric,
         "notice": board.notice,
         "figures": figures,
-        "ranking": [cells(entry) for _, entry in ranking.iterrows()],
-        "ranking_notes": notes(ranking),
+        "standings": ranked,
         "tables": [_table(board, axis) for axis in AXES if not board.curve(axis).empty],
         "depths": _depth_tables(board),
     }
@@ -167,7 +176,7 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
 def _wilson_note(board: Board) -> str:
     if not board.is_binary:
         return ""
-    return " Items are right or wrong: an interval is at least Wilson’s of all items of all seeds pooled."
+    return " Items are right or wrong: an interval is at least Wilson’s, see “Interval”."
 
 
 def _depth_tables(board: Board) -> list[dict[str, Any]]:

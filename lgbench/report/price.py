@@ -1,63 +1,67 @@
-"""Say what a method costs beside vanilla: speed in the same run, and what was fitted to which price."""
+"""Say what a method costs beside the baseline: speed in the same run, and what was fitted to which price."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from lgbench.plugins.registry import BASELINE
+from lgbench.stats.ranking import ROLES
 
 SAME_RUN = ["device", "environment", "commit", "num_items", "num_queries"]
 """Rows that agree in these were timed alike; the board sees to the same task and preset."""
 SAME_SIZE = ["d_model", "num_layers"]
 
 
-def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> float:
-    """Tokens per second in evaluation, as a multiple of vanilla's on the same machine, code, items and sizes.
+def relative_speed(final: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
+    """Tokens per second in evaluation, as a multiple of the baseline's on the same machine, code and items.
 
-    Compilation does not count. The median over the context lengths that both were evaluated at. Where only
-    one of the two answered all lengths from one pass, whose rate is that of long contexts, the longest of
-    these lengths alone counts. Vanilla on the same backbone if there is one, else on any.
+    Sizes are the same, too, and compilation does not count. The median over the context lengths that both
+    were evaluated at. Where only one of the two answered all lengths from one pass, whose rate is that of
+    long contexts, the longest of these lengths alone counts. The baseline is that on the same backbone if
+    there is one, else on any.
 
     Args:
-        final: measured context rows of one series, one a seed and length.
+        final: measured context rows with `series`, one a series, seed and length.
         rows: such rows of all series of the board.
 
     Returns:
-        the multiple; NaN if vanilla was not measured in the same run.
+        series → the multiple; without those whose baseline was not measured in the same run.
     """
-    vanilla = rows[rows["method"] == BASELINE]
-    same = vanilla[vanilla["backbone"].isin(final["backbone"].unique())]
-    if not same.empty:
-        vanilla = same
+    baseline = rows[rows["method"] == ROLES["baseline"]]
+    has_own = final["backbone"].isin(baseline["backbone"].unique())
     key = [*SAME_RUN, *SAME_SIZE, "eval_length"]
-    mine, theirs = (
-        part.astype({"shared_prefix": float}).groupby(key)[["warm_tokens_per_s", "shared_prefix"]].mean()
-        for part in (final, vanilla)
-    )
-    both = mine.join(theirs.add_suffix("_vanilla"), how="inner").dropna()
-    if both.empty:
-        return float("nan")
-    ratios = (
-        (both["warm_tokens_per_s"] / both["warm_tokens_per_s_vanilla"]).groupby(level="eval_length").mean()
-    )
-    if (both["shared_prefix"] != both["shared_prefix_vanilla"]).any():
-        return float(ratios.iloc[-1])
-    return float(ratios.median())
+    own = _means(baseline, ["backbone", *key]).add_suffix("_baseline")
+    any_ = _means(baseline, key).add_suffix("_baseline")
+    mine = ["series", "backbone", *key]
+    both = pd.concat(
+        [
+            _means(final[has_own], mine).join(own, how="inner"),
+            _means(final[~has_own], mine).join(any_, how="inner"),
+        ]
+    ).dropna()
+    ratios = both["warm_tokens_per_s"] / both["warm_tokens_per_s_baseline"]
+    by_length = ratios.groupby(level=["series", "eval_length"]).mean()
+    unlike = (both["shared_prefix"] != both["shared_prefix_baseline"]).groupby(level="series").any()
+    found = by_length.groupby(level="series")
+    return found.median().where(~unlike, found.last())
 
 
-def calibration(final: pd.DataFrame) -> dict[str, float]:
-    """What was fitted for one series.
+def calibration(final: pd.DataFrame) -> pd.DataFrame:
+    """What was fitted for each series.
 
     Args:
-        final: its measured context rows, one a seed and length.
+        final: measured context rows with `series`, one a series, seed and length.
 
     Returns:
-        `num_fitted`, the most scalars fitted for one length, and `calibration_wall_s`, the seconds of all
-        fits of a seed, mean over seeds; lengths that share a fit count once.
+        one row a series that was fitted: `num_fitted`, the most scalars for one length, and
+        `calibration_tokens` and `calibration_wall_s`, tokens and seconds of all fits of a seed, means over
+        seeds; lengths that share a fit count once.
     """
-    fits = final[final["num_fitted"] > 0].drop_duplicates(["seed", "assumed_length", "calibration_wall_s"])
-    seconds = fits.groupby("seed")["calibration_wall_s"].sum()
-    return {
-        "num_fitted": float(final["num_fitted"].max()),
-        "calibration_wall_s": float(seconds.mean()) if len(seconds) else 0.0,
-    }
+    fits = final[final["num_fitted"] > 0]
+    once = fits.drop_duplicates(["series", "seed", "assumed_length", "calibration_wall_s"])
+    paid = once.groupby(["series", "seed"])[["calibration_tokens", "calibration_wall_s"]].sum()
+    return paid.groupby(level="series").mean().join(fits.groupby("series")["num_fitted"].max())
+
+
+def _means(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    timed = rows.astype({"shared_prefix": float})
+    return timed.groupby(key)[["warm_tokens_per_s", "shared_prefix"]].mean()

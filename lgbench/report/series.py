@@ -7,13 +7,14 @@ at one evaluation.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from lgbench.intervals import wilson_interval
-from lgbench.report.scores import Floats, bootstrap_means, combined, interval
 from lgbench.report.wording import format_length
+from lgbench.stats.intervals import mean_interval
+from lgbench.stats.scores import Floats
 
 SERIES = [
     "label",
@@ -63,20 +64,23 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
     """
     keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
     unit, usual = rows["length_unit"].iloc[0], keys["lm_weight"].mode().iloc[0]
+    by_label: dict[str, list[dict]] = {}
+    for setting in keys.to_dict("records"):
+        by_label.setdefault(str(setting["label"]), []).append(setting)
     names: dict[tuple, str] = {}
-    for label, alike in keys.groupby("label"):
-        varying = [name for name in _IN_WORDS if alike[name].nunique() > 1]
+    taken: dict[str, int] = {}
+    for label in sorted(by_label):
+        alike = by_label[label]
+        varying = [name for name in _IN_WORDS if len({setting[name] for setting in alike}) > 1]
         if "train_length" in varying:
             varying = [name for name in varying if name not in ("train_low", "train_high")]
-        shown = alike.assign(
-            **{name: [format_length(n, unit) for n in alike[name]] for name in TRAIN_LENGTHS}
-        )
-        for row, told in zip(alike.itertuples(index=False), shown.itertuples(index=False), strict=True):
-            unusual = ["lm_weight"] if told.lm_weight != usual and "lm_weight" not in varying else []
-            words = ", ".join(_IN_WORDS[name](getattr(told, name)) for name in [*varying, *unusual])
-            name = f"{label} ({words})" if words else str(label)
-            taken = sum(known == name or known.startswith(f"{name} #") for known in names.values())
-            names[tuple(row)] = f"{name} #{taken + 1}" if taken else name
+        for setting in alike:
+            shown = setting | {name: format_length(setting[name], unit) for name in TRAIN_LENGTHS}
+            unusual = ["lm_weight"] if setting["lm_weight"] != usual and "lm_weight" not in varying else []
+            words = ", ".join(_IN_WORDS[name](shown[name]) for name in [*varying, *unusual])
+            name = f"{label} ({words})" if words else label
+            taken[name] = taken.get(name, 0) + 1
+            names[tuple(setting.values())] = f"{name} #{taken[name]}" if taken[name] > 1 else name
     return names
 
 
@@ -88,27 +92,24 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         the columns of `SERIES` and `POINT`, `series`, `is_final` (measured at the last step of the series),
-        `value`, `low`, `high` and `replicates` as in `summarise`, `num_seeds`, `num_items`, `chance`, `best`
-        and `references` (name → value).
+        `value`, `low` and `high` as in `summarise`, `num_seeds`, `num_items`, `chance`, `best` and
+        `references` (name → value).
     """
     combine, binary = rows["combine"].iloc[0], are_binary(rows)
     points = []
     for key, series in rows.groupby(["series", *SERIES], sort=False):
         setting = dict(zip(["series", *SERIES], key, strict=True))
-        seeds = sorted(series["seed"].unique())
         last = series["step"].max()
         for where, group in series.groupby(POINT):
             point = dict(zip(POINT, where, strict=True)) | {"is_final": where[1] == last}
-            items = {
-                row.seed: (values_of(row), row.items_hash) for row in group.sort_values("seed").itertuples()
-            }
+            items = [values_of(row) for row in group.sort_values("seed").itertuples()]
             points.append(
                 setting
                 | point
-                | summarise(items, seeds, combine, binary)
+                | summarise(items, _clusters(group), combine, binary)
                 | {
                     "num_seeds": len(items),
-                    "num_items": max(len(values) for values, _ in items.values()),
+                    "num_items": max(map(len, items)),
                     "chance": group["chance"].mean(),
                     "best": group["best"].mean(),
                     "references": json.loads(group["references"].iloc[0] or "{}"),
@@ -117,29 +118,33 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(points).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)
 
 
-def summarise(
-    items: dict[int, tuple[Floats, str]], seeds: list[int], combine: str, binary: bool
-) -> dict[str, float | Floats]:
+def summarise(items: list[Floats], clusters: Sequence | None, combine: str, binary: bool) -> dict[str, float]:
     """One number, and how sure it is, from the items of some seeds.
 
     Args:
-        items: seed → (values of its items, hash of these items).
-        seeds: all seeds of the series; see `bootstrap_means`.
-        combine: how the values of a seed's items become one, see `combined`.
-        binary: whether values are 0 or 1. Resampling ten right answers gives ten right answers, so an
-            interval of such values is at least Wilson's of all items of all seeds pooled.
+        items: for each seed the values of its items; of "exp_mean" their logarithms.
+        clusters: of the items, see `lgbench.stats.intervals.by_cluster`.
+        combine: how the values of a seed's items become one: "mean", or "exp_mean", the exponential of it.
+        binary: whether values are 0 or 1, see `mean_interval`.
 
     Returns:
-        `value` (mean over seeds of the combined items), `low` and `high` (95 %), and `replicates`
-        (`(NUM_RESAMPLES,)`, paired wherever items are).
+        `value` (mean over seeds of the combined items), `low` and `high` (95 %, over seeds and items; of a
+        single seed over items alone). Seeds with different numbers of items are cut to the fewest for the
+        interval.
     """
-    replicates = bootstrap_means(items, seeds, combine)
-    low, high = interval(replicates)
-    if binary:
-        least, most = wilson_interval(np.concatenate([values for values, _ in items.values()]))
-        low, high = min(low, least), max(high, most)
-    value = float(np.mean([combined(values.mean(), combine) for values, _ in items.values()]))
-    return {"value": value, "low": low, "high": high, "replicates": replicates}
+    means = np.array([values.mean() for values in items])
+    fewest = min(map(len, items))
+    table = np.stack([values[:fewest] for values in items])
+    if clusters is not None and len(clusters) != fewest:
+        clusters = None
+    if combine != "exp_mean":
+        low, high = mean_interval(table, clusters, binary)
+        return {"value": float(means.mean()), "low": low, "high": high}
+    whole = np.exp(means)
+    value = float(whole.mean())
+    relative = whole[:, None] * (1 + table - means[:, None]) / value
+    half = np.diff(mean_interval(relative, clusters))[0] / 2
+    return {"value": value, "low": value * float(np.exp(-half)), "high": value * float(np.exp(half))}
 
 
 def are_binary(rows: pd.DataFrame) -> bool:
@@ -154,3 +159,9 @@ def values_of(row: tuple) -> Floats:
     kept = row.item_values is not None and len(row.item_values) > 0
     value = np.log(row.value) if row.combine == "exp_mean" else row.value
     return np.asarray(row.item_values if kept else [value], dtype=float)
+
+
+def _clusters(rows: pd.DataFrame) -> Sequence | None:
+    """Of the items of a point, from its first row."""
+    found = rows["item_clusters"].iloc[0]
+    return found if np.ndim(found) and len(found) else None

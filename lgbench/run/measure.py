@@ -14,7 +14,6 @@ import torch
 
 import lgbench
 from lgbench.data.fingerprint import digest
-from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
@@ -25,13 +24,12 @@ from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_le
 from lgbench.run.evaluate import Measurement, evaluate
 from lgbench.run.gallery import gallery
 from lgbench.run.train import stage_lengths
+from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, atomic_file
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
 """Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
-
-NUM_RESAMPLES = 1000
 
 Row = dict[str, Any]
 
@@ -99,10 +97,12 @@ def run_cell(
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
     return [
-        common
-        | _references(items, m.num_queries, m.metric)
-        | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
-        | _measured(m)
+        _known(
+            common
+            | _references(items, m.num_queries, m.metric)
+            | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
+            | _measured(m)
+        )
         for m in measurements
     ]
 
@@ -119,14 +119,16 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
         "combine": metric.combine,
         "axis": "context",
     }
-    return row | known | {"status": status, "reason": reason, "device": provenance.device_name(task.device)}
+    return _known(row | known) | {
+        "status": status,
+        "reason": reason,
+        "device": provenance.device_name(task.device),
+    }
 
 
-def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling items; deterministic."""
-    draws = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+def _known(row: Row) -> Row:
+    """A row without those columns of `lgbench.stats.rows` that the schema lacks (TODO: schema version 3)."""
+    return {name: value for name, value in row.items() if name in SCHEMA.names}
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
@@ -155,6 +157,9 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "train_steps": recipe.train_steps,
         "lm_weight": recipe.lm_weight,
         "length_unit": task.length_unit,
+        "horizon": task.horizon,
+        "learned": task.learned,
+        "context_means": task.context_means,
         "step": cell.step,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
@@ -204,9 +209,9 @@ def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
 
 def _measured(m: Measurement) -> Row:
     finite = bool(np.isfinite(m.values).all())
-    interval = wilson_interval if m.metric.interval == "wilson" else bootstrap_interval
     combine = np.exp if m.metric.combine == "exp_mean" else float
-    low, high = map(float, map(combine, interval(m.values))) if finite else (None, None)
+    low, high = map(float, map(combine, _interval(m))) if finite else (None, None)
+    facts = {name: kept for name, kept in m.facts.items() if name != "cluster"}
     return {
         "status": "ok" if finite else "diverged",
         "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
@@ -219,7 +224,8 @@ def _measured(m: Measurement) -> Row:
         "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
         "item_values": m.values.tolist(),
         "num_items": len(m.values),
-        "item_facts": json.dumps(m.facts) if m.facts else "",
+        "item_facts": json.dumps(facts) if facts else "",
+        "item_clusters": [str(name) for name in m.facts["cluster"]] if "cluster" in m.facts else None,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,
         "scan_backend": m.scan_backend,
@@ -228,6 +234,13 @@ def _measured(m: Measurement) -> Row:
         "warm_tokens_per_s": m.warm_tokens_per_s,
         "peak_bytes": m.peak_bytes,
     }
+
+
+def _interval(m: Measurement) -> tuple[float, float]:
+    """95 % interval over the items of this one model."""
+    if m.metric.interval == "wilson":
+        return wilson_interval(float(m.values.mean()), len(m.values))
+    return bootstrap_interval(m.values)
 
 
 def failure_path(root: Path, cell: Cell) -> Path:

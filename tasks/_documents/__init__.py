@@ -75,6 +75,8 @@ class DocumentTask(Task):
         )
 
     generates = True
+    horizon = 160 / 11
+    context_means = "more candidates"
     length_unit = "documents"
     min_length = 2
     data_params = frozenset({"data", "tokenizer", "extra_text"})

@@ -74,11 +74,14 @@ class DocumentItems(EvalSet):
         return {"tokens": self.after[items]}, self.targets[items]
 
     def facts(self, length: int) -> dict[str, list]:
-        """Slot of the golden document, from 0; the question's id in SQuAD, empty for others; the kind."""
+        """Slot of the golden document, from 0; the question's id in SQuAD, empty for others; the kind; and as
+        cluster the golden document's article."""
         pairs = zip(self.question.tolist(), self.asks.tolist(), strict=True)
         names = [self.task.squad.questions[k].id if asks else "" for k, asks in pairs]
         kinds = ["question" if asks else self.other_kind for asks in self.asks.tolist()]
-        return {"place": self.layout(length).shelf.place.tolist(), "question": names, "kind": kinds}
+        articles = [self.task.squad.articles[at] for at in self.gold.tolist()]
+        places = self.layout(length).shelf.place.tolist()
+        return {"place": places, "question": names, "kind": kinds, "cluster": articles}
 
     def spans(self, length: int) -> list[tuple[int, int]]:
         """First and last token (exclusive) of each item's golden text in its context."""

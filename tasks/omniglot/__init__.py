@@ -68,6 +68,8 @@ class Omniglot(Task):
     exchangeable = True
     data_params = frozenset({"data", "held_out"})
     eval_only = frozenset({"eval_filler"})
+    horizon = 32.0
+    context_means = "denser"
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is the published recipe, `small` takes minutes on a GPU."""
@@ -82,6 +84,7 @@ class Omniglot(Task):
         self.data_source, self.data_fingerprint, self.notice = data.source, data.fingerprint, data.notice
         self.images = torch.from_numpy(data.images).to(device)
         self.train, self.eval = (torch.from_numpy(ids).to(device) for ids in (data.train, data.eval))
+        self.characters = [data.characters[data.character_ids[at]] for at in data.eval]
 
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """Patch embedding, separator, queries and the sigmoid head."""
@@ -105,7 +108,8 @@ class Omniglot(Task):
     def eval_set(self, num_items: int, seed: int) -> ReconstructionItems:
         """Held-out characters under fixed affine maps, with one endless sequence of places each."""
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randint(len(self.eval), (num_items,), generator=generator).to(self.device)
+        chosen = torch.randint(len(self.eval), (num_items,), generator=generator)
+        characters = [self.characters[at] for at in chosen.tolist()]
         affine = Affine(
             *(t.to(self.device) for t in draw_affine(num_items, self.images.shape[-1], generator))
         )
@@ -113,7 +117,8 @@ class Omniglot(Task):
         if self.params.filler:
             filler = self.params.filler if self.params.eval_filler is None else self.params.eval_filler
             settings += f" filler {filler}"
-        return ReconstructionItems(self._views(self.eval[chosen], affine), seed, settings, filler)
+        views = self._views(self.eval[chosen.to(self.device)], affine)
+        return ReconstructionItems(views, seed, settings, characters, filler)
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of each patch `(batch, num_queries)`."""

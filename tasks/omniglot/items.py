@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -30,13 +30,22 @@ class ReconstructionItems(EvalSet):
         images: `(num_items, 128, 128)` in [-1, 1] on the device.
         seed: of the places.
         settings: what else determines the items, for the fingerprint.
+        characters: name of the character of each image; none if images are independent.
         filler: share of context tokens that show nothing, each drawn by itself; None for a task without them.
     """
 
     gallery_items = 4
 
-    def __init__(self, images: Tensor, seed: int, settings: str, filler: float | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        seed: int,
+        settings: str,
+        characters: Sequence[str] = (),
+        filler: float | None = None,
+    ) -> None:
         self.images, self.num_items, self._seed, self._filler = images, len(images), seed, filler
+        self.characters = list(characters)
         self._blocks: dict[tuple[str, int], Tensor] = {}
         first = self._block("context", 0)[:, :64].cpu().numpy().tobytes()
         self.fingerprint = hashlib.sha256(settings.encode() + first).hexdigest()[:16]
@@ -54,6 +63,10 @@ class ReconstructionItems(EvalSet):
         """The same places at every length, and the patches there."""
         centres = self._range("queries", items, 0, num_queries)
         return {"places": relative(centres)}, cut_patches(self.images[items], centres, PATCH)
+
+    def facts(self, length: int) -> dict[str, list]:
+        """The character of each item, which items share with other drawings of it."""
+        return {"cluster": self.characters} if self.characters else {}
 
     def gallery_queries(self, items: slice) -> Tensors:
         """Places that cover the image, in a fixed random order (queries are causal too)."""

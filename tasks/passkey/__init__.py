@@ -126,6 +126,8 @@ class Passkey(Task):
     generates = True
     eval_only = frozenset({"depths"})
     data_params = frozenset({"data", "tokenizer"})
+    horizon = 64.0
+    learned = 0.5
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""

@@ -79,6 +79,7 @@ class Perplexity(Task):
     nested = True
     eval_only = frozenset({"protocol"})
     data_params = frozenset({"data", "tokenizer"})
+    horizon = 64.0
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)

@@ -66,9 +66,9 @@ class Windows(EvalSet):
         return {"tokens": window[:, :-1]}, window[:, 1:]
 
     def facts(self, length: int) -> dict[str, list]:
-        """Number of each window's book among those held out, and the token of it that comes first."""
+        """Number of each window's book among those held out, its cluster, and the token that comes first."""
         self._at(length)
-        return {"book": self.book.tolist(), "offset": self.offset.tolist()}
+        return {"book": self.book.tolist(), "offset": self.offset.tolist(), "cluster": self.book.tolist()}
 
     def _at(self, length: int) -> Tensor:
         """Token of the corpus that each window for contexts of this length starts with."""

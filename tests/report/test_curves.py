@@ -4,20 +4,25 @@ import numpy as np
 import pytest
 
 from lgbench.errors import UserError
-from lgbench.intervals import wilson_interval
 from lgbench.report.curves import load
+from lgbench.stats.intervals import wilson_interval
 from lgbench.store import Store
 
 
 def test_mean_is_over_seeds_of_the_means_over_items(root, make_row):
     for seed, items in enumerate([[1.0, 2.0], [5.0, 6.0]]):
         row = make_row(
-            cell=f"c{seed}", seed=seed, value=float(np.mean(items)), item_values=items, num_items=2
+            cell=f"c{seed}",
+            seed=seed,
+            value=float(np.mean(items)),
+            item_values=items,
+            num_items=2,
+            chance=9.0,
         )
         Store(root).write("omniglot", f"c{seed}", [row])
     (point,) = load([root]).boards[0].points.itertuples()
     assert point.value == 3.5
-    assert (point.low, point.high) == (1.0, 6.0)
+    assert (point.high - point.low) / 2 == pytest.approx(12.706 * 2, rel=1e-3), "two seeds, Student's t"
     assert (point.num_seeds, point.num_items) == (2, 2)
 
 
@@ -139,7 +144,8 @@ def test_perplexity_is_the_exponential_of_the_mean_over_items_and_then_the_mean_
     items(root, {1024: np.log([1.0, 4.0]).tolist()}, seed=1, **PERPLEXITY)
     (point,) = load([root]).boards[0].points.itertuples()
     assert point.value == pytest.approx((4 + 2) / 2)
-    assert point.low == pytest.approx(1) and point.high == pytest.approx(8)
+    assert 0 < point.low < point.value < point.high
+    assert point.low * point.high == pytest.approx(point.value**2), "symmetric in nats"
 
 
 def test_perplexity_of_a_row_that_keeps_no_items_is_its_value(root, make_row):
@@ -148,17 +154,17 @@ def test_perplexity_of_a_row_that_keeps_no_items_is_its_value(root, make_row):
     assert load([root]).boards[0].points["value"].tolist() == pytest.approx([4.0])
 
 
-def test_shares_have_at_least_wilsons_interval_of_all_items_of_all_seeds(root, items):
+def test_shares_have_at_least_wilsons_interval_of_their_distinct_items(root, items):
     for seed in range(2):
         items(root, {1024: [1.0] * 10, 2048: [float(seed)] * 10}, seed=seed, **ACCURACY)
     board = load([root]).boards[0]
     assert board.is_binary
     certain, torn = board.points.itertuples()
-    assert (certain.low, certain.high) == pytest.approx(wilson_interval(np.ones(20)))
+    assert (certain.low, certain.high) == pytest.approx(wilson_interval(1.0, 10))
     assert (torn.low, torn.high) == (0, 1)
 
 
-def test_a_metric_between_zero_and_one_keeps_its_bootstrap(root, items):
+def test_a_metric_between_zero_and_one_does_not_get_wilsons_interval(root, items):
     items(root, {1024: [1.0] * 10, 2048: [0.0, 0.5]}, **ACCURACY | {"metric": "f1"})
     board = load([root]).boards[0]
     assert not board.is_binary

@@ -5,12 +5,12 @@ import pytest
 from matplotlib.colors import LogNorm
 from matplotlib.text import Text
 
-from lgbench.intervals import wilson_interval
 from lgbench.report import heatmap
 from lgbench.report.curves import load
 from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.page import build_report
 from lgbench.report.style import looks
+from lgbench.stats.intervals import wilson_interval
 
 ACCURACY = {"task": "passkey", "metric": "accuracy", "higher_is_better": True, "best": 1.0, "chance": 0.0}
 DEPTHS = [0.0, 0.5, 1.0] * 4
@@ -45,12 +45,12 @@ def test_a_cell_is_the_mean_over_items_of_one_depth_and_over_seeds(root, items):
     assert set(cells["num_seeds"]) == {2} and set(cells["num_items"]) == {4}
 
 
-def test_a_cell_of_right_answers_alone_has_wilsons_interval_of_all_seeds(root, items):
+def test_a_cell_of_right_answers_alone_has_wilsons_interval_of_its_distinct_items(root, items):
     for seed in range(3):
         store_grid(items, root, seed=seed)
     cells = depth_cells(board_of(root)).set_index(["depth", "eval_length"])
-    assert cells.loc[(1.0, 4096), ["low", "high"]].tolist() == pytest.approx(wilson_interval(np.ones(12)))
-    assert cells.loc[(0.0, 4096), ["low", "high"]].tolist() == pytest.approx(wilson_interval(np.zeros(12)))
+    assert cells.loc[(1.0, 4096), ["low", "high"]].tolist() == pytest.approx(wilson_interval(1.0, 4))
+    assert cells.loc[(0.0, 4096), ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.0, 4))
 
 
 def test_places_of_documents_become_depths_in_tenths(root, items):
@@ -130,7 +130,7 @@ def test_page_has_the_heat_map_and_its_numbers_with_intervals(root, items):
     assert any(path.name.endswith("accuracy-depth.pdf") for path in report.figures)
     page = report.html.read_text()
     assert "accuracy of vanilla by depth (lines) and tokens (columns)" in page
-    assert "[0.510, 1.000]" in page and "at least Wilson’s of all items of all seeds pooled" in page
+    assert "[0.510, 1.000]" in page and "an interval is at least Wilson’s" in page
 
 
 def test_a_long_name_is_broken_between_its_parameters_and_stays_what_can_be_typed():

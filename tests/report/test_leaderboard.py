@@ -1,16 +1,15 @@
-"""Ranking, and the Markdown that is made of it."""
+"""The leaderboard as a reader sees it; what is concluded is tested in tests/stats."""
 
-from dataclasses import replace
-
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from lgbench.errors import UserError
 from lgbench.report import write_leaderboard
 from lgbench.report.curves import load
-from lgbench.report.ranking import rank
+from lgbench.report.standings import standings
+from lgbench.store import Store
 
-GRID = [256, 512, 1024, 2048, 4096, 8192]
+GRID = [256 << k for k in range(8)]
 NOTICE = "The images are procedural glyphs, not Omniglot."
 
 
@@ -21,109 +20,105 @@ def holds_until(limit):
 
 @pytest.fixture
 def ranked(root, store):
-    for seed in range(2):
-        for label, limit in (("far", 4096), ("further", 8192), ("near", 1024)):
+    for seed in range(3):
+        for label, limit in (("far", 8192), ("vanilla", 4096), ("last_window", 1024)):
             store(root, holds_until(limit), lengths=GRID, seed=seed, label=label, method=label)
     return root
 
 
-def test_order_is_by_effective_length_and_the_longest_evaluated_length_leaves_it_open(ranked):
-    table = rank(load([ranked]).boards[0])
-    assert table["series"].tolist() == ["further", "far", "near"]
-    assert table["rank"].tolist() == [1, 2, 3]
-    assert table["effective"].tolist() == [8, 4, 1]
-    assert table["is_open"].tolist() == [True, False, False]
-    assert (table["effective_low"] == table["effective"]).all()
-    text = write_leaderboard([ranked], ranked / "leaderboard.md").read_text()
-    assert text.index("| 1 | further |") < text.index("| 2 | far |") < text.index("| 3 | near |")
-    assert "≥ 8× \\[8×, 8×\\]" in text
+def read_board(root):
+    return write_leaderboard([root], root / "leaderboard.md").read_text()
 
 
-def test_equal_effective_lengths_are_ordered_by_area(root, store):
-    for label, error in (("good", 0.05), ("worse", 0.15)):
-        store(root, lambda length, error=error: error, lengths=GRID, label=label)
-    table = rank(load([root]).boards[0])
-    assert table["effective"].tolist() == [8, 8]
-    assert table["series"].tolist() == ["good", "worse"]
-    assert table["area"].is_monotonic_decreasing
+def test_lines_are_in_the_order_of_rank_with_differences_to_baseline_and_control(ranked):
+    (standing,) = standings(load([ranked]).boards[0])
+    assert [(line["rank"], line["method"]) for line in standing.ranked] == [
+        ("1", "far"), ("2", "vanilla"), ("3", "last_window")
+    ]  # fmt: skip
+    far, vanilla, window = standing.ranked
+    assert far["Δ to vanilla"].startswith("+0.1") and far["Δ to vanilla"].endswith(" *")
+    assert (vanilla["Δ to vanilla"], window["Δ to last_window"]) == ("baseline", "control")
+    assert far["effective length"].startswith("8.")
+    assert far["at 4×"] == "0.0509" and far["seeds"] == "3"
+    assert standing.unranked == []
 
 
-def test_multiples_are_of_the_own_training_length(root, store):
-    store(root, holds_until(2048), lengths=GRID, label="short", train_length=256, train_high=256)
-    store(root, holds_until(4096), lengths=GRID, label="long", train_length=1024)
-    table = rank(load([root]).boards[0]).set_index("series")
-    assert table.loc["short", ["effective", "train_length"]].tolist() == [8, 256]
-    assert table.loc["long", ["effective", "train_length"]].tolist() == [4, 1024]
-    assert table.at["short", "at"][16] == (4096, pytest.approx(0.241, rel=0.1))
+def test_unranked_ones_are_listed_below_with_the_reason(ranked, store):
+    store(ranked, holds_until(8192), lengths=GRID, label="one", method="one")
+    text = read_board(ranked)
+    below = text[text.index("Not ranked:") :]
+    assert "| one |" in below and "| 1 seed, at least 3 are needed |" in below
+    assert "| one |" not in text[: text.index("Not ranked:")]
 
 
-def test_training_length_that_was_not_evaluated_is_replaced_by_the_nearest_below_and_told(root, store):
-    store(root, holds_until(4096), lengths=GRID, train_length=1000, train_high=1000)
-    (entry,) = rank(load([root]).boards[0]).itertuples()
-    assert entry.reference_length == 512
-    assert entry.effective == 4.096
-    text = write_leaderboard([root], root / "leaderboard.md").read_text()
-    assert "1,000 was not evaluated; the nearest evaluated length below, 512, stands for it" in text
+def test_each_training_length_has_its_own_ranking(ranked, store):
+    for seed in range(3):
+        store(ranked, holds_until(8192), lengths=GRID, seed=seed, label="short", method="short",
+              train_length=512, train_high=512)  # fmt: skip
+    short, long = standings(load([ranked]).boards[0])
+    assert (short.title, long.title) == ("L_train 512 tokens", "L_train 1K tokens")
+    assert [line["method"] for line in short.ranked] == ["short"]
+    assert len(long.ranked) == 3
 
 
-def test_series_without_a_length_to_compare_with_comes_last_without_a_score(root, store):
-    store(root, holds_until(4096), lengths=[2048, 4096], label="a")
-    store(root, holds_until(512), lengths=GRID, label="b")
-    table = rank(load([root]).boards[0])
-    assert table["series"].tolist() == ["b", "a"]
-    assert np.isnan(table["effective"].iloc[1])
-    assert (
-        "a: nothing was evaluated up to its L\\_train 1K"
-        in write_leaderboard([root], root / "l.md").read_text()
-    )
+def test_overview_has_a_line_a_method_and_no_number_over_tasks(ranked, store):
+    for seed in range(3):
+        for label, limit in (("far", 2048), ("vanilla", 4096)):
+            store(
+                ranked, holds_until(limit), lengths=GRID, seed=seed, label=label, method=label, task="other"
+            )
+    text = read_board(ranked)
+    overview = text[: text.index("## omniglot")]
+    (line,) = [line for line in overview.splitlines() if line.startswith("| far |")]
+    assert line.count("±") == 2 and "| +0.1" in line and "| −0.1" in line
 
 
-def test_diverging_at_long_lengths_counts_as_failing_there(root, store):
-    store(root, holds_until(8192), lengths=GRID[:4], label="diverges")
-    store(root, lengths=GRID[4:], label="diverges", status="diverged", reason="40 items have no finite score")
-    store(root, holds_until(8192), lengths=GRID[:4], label="not evaluated")
-    table = rank(load([root]).boards[0]).set_index("series")
-    assert table.loc["diverges", ["effective", "reach", "is_open"]].tolist() == [2, 8, False]
-    assert table.loc["not evaluated", ["effective", "reach", "is_open"]].tolist() == [2, 2, True]
-    shared = table.at["not evaluated", "area"]
-    assert table.at["diverges", "area"] == shared, "both were evaluated up to 2 times the training length"
-    board = load([root]).boards[0]
-    alone = replace(board, points=board.points[board.points["series"] == "diverges"])
-    (entry,) = rank(alone).itertuples()
-    assert entry.area == pytest.approx(shared * 1.5 / 3)
+def test_what_was_left_out_is_said_with_the_reason(ranked, store, make_row):
+    folder = ranked / "rows" / "omniglot"
+    (folder / "torn.parquet").write_bytes(b"PAR1 and then the power went")
+    table = pq.read_table(next(folder.glob("[0-9a-f]*.parquet")))
+    pq.write_table(table.replace_schema_metadata({"lgbench_schema_version": "1"}), folder / "old.parquet")
+    Store(ranked).write("omniglot", "bad", [make_row(cell="bad", seed=None)])
+    store(ranked, holds_until(9999), lengths=GRID, label="far", method="far", created_at="2027")
+    store(ranked, lengths=GRID, label="easy", method="easy", items_hash="others")
+    text = read_board(ranked)
+    left = text[text.index("## Left out") : text.index("## How to read")]
+    for part in ("torn.parquet", "schema version 1", "cell bad: 1 row left out, since it has no seed"):
+        assert part in left
+    assert "not all runs were evaluated on the same items" in left
+    assert "far, seed 0" in left and "these cells differ in nothing shown here" in left
+    assert "two cells claim the same measurement: seed 0" in text, "a second cell is no way to the top"
 
 
-def test_areas_end_where_the_evaluation_of_all_does(root, store):
-    store(root, holds_until(1024), lengths=GRID, label="far")
-    store(root, holds_until(1024), lengths=GRID[:-1], label="nearer")
-    store(root, holds_until(1024), lengths=[256, 1024], label="at training")
-    table = rank(load([root]).boards[0]).set_index("series")
-    assert table["reach"].to_dict() == {"far": 8, "nearer": 4, "at training": 1}
-    assert table.at["far", "area"] == table.at["nearer", "area"] > 0
-    assert table.at["far", "area_low"] == table.at["nearer", "area_low"]
-    assert np.isnan(table.at["at training", "area"])
+def test_bad_rows_alone_are_no_crash(root, make_row):
+    rows = [make_row(cell="a", train_length=0), make_row(cell="b", references="{torn"),
+            make_row(cell="c", chance=0.0), make_row(cell="d", value=-1.0)]  # fmt: skip
+    for row in rows:
+        Store(root).write("omniglot", row["cell"], [row])
+    assert read_board(root).count("left out, since") == 4
 
 
-def test_seeds_without_a_value_are_counted(ranked, store_missing):
-    store_missing(ranked, label="far", method="far", seed=7, status="diverged", reason="loss is NaN")
-    table = rank(load([ranked]).boards[0]).set_index("series")
-    assert table.loc["far", ["num_seeds", "num_seeds_run"]].tolist() == [2, 3]
-    text = write_leaderboard([ranked], ranked / "leaderboard.md").read_text()
-    assert "| 2 of 3 |" in text
-    assert "| omniglot | small | far | diverged | 7 |  | loss is NaN |" in text
+def test_a_board_without_a_baseline_is_ranked_all_the_same(root, store):
+    for seed in range(3):
+        store(root, holds_until(8192), lengths=GRID, seed=seed, label="alone", method="alone")
+    (line,) = lines_of(root)
+    assert (line["rank"], line["Δ to vanilla"], line["Δ to last_window"]) == ("1", "–", "–")
 
 
-def test_interval_of_effective_length_spans_seeds_that_disagree(root, store):
-    for seed, limit in enumerate([1024, 1024, 8192]):
-        store(root, holds_until(limit), lengths=GRID, seed=seed)
-    (entry,) = rank(load([root]).boards[0]).itertuples()
-    assert (entry.effective_low, entry.effective_high) == (1, 8)
-    assert entry.area_low < entry.area < entry.area_high
+def test_diverged_seeds_are_counted_as_zero_and_said(ranked, store):
+    for seed in range(3):
+        reached = GRID if seed == 0 else GRID[:4]
+        like = {"label": "falls", "method": "falls", "seed": seed}
+        store(ranked, holds_until(9999), lengths=reached, **like)
+        if seed:
+            store(ranked, lengths=GRID[4:], status="diverged", reason="not finite", **like)
+    (line,) = [line for line in lines_of(ranked) if line["method"] == "falls"]
+    assert line["seeds"] == "3, 2 diverged"
 
 
 def test_markdown_says_how_to_read_it_how_it_was_made_and_that_data_are_procedural(root, store):
     store(root, data_source="procedural", notice=NOTICE)
-    text = write_leaderboard([root], root / "leaderboard.md").read_text()
+    text = read_board(root)
     assert "## omniglot, data: procedural, preset small" in text
     assert f"> **Note:** {NOTICE}" in text
     assert f"`lgbench leaderboard --results {root}`" in text
@@ -136,6 +131,10 @@ def test_markdown_is_the_same_every_time_and_escapes_what_it_quotes(root, store)
     assert write_leaderboard([root], root / "leaderboard.md").read_bytes() == first
     assert b"odd\\|label&lt;script>" in first
     assert b"<script" not in first
+
+
+def test_few_seeds_are_said_to_be_few(ranked):
+    assert "cover the truth 63 % of the time with 3 seeds" in read_board(ranked)
 
 
 def test_folder_that_cannot_be_written_is_one_clear_error(root, store):
@@ -151,23 +150,29 @@ def measured(root, store, rates, **columns):
         store(root, lengths=[length], warm_tokens_per_s=rate, items_hash=str(length), **columns)
 
 
+def lines_of(root):
+    """All lines of the only standing."""
+    (standing,) = standings(load([root]).boards[0])
+    return [*standing.ranked, *standing.unranked]
+
+
+def speeds(root):
+    return {line["method"]: line["speed vs vanilla"] for line in lines_of(root)}
+
+
 def test_speed_is_the_median_ratio_to_vanilla_of_the_same_run(root, store):
     plain = {"shared_prefix": False, "num_queries": 8}
     measured(root, store, {1024: 100.0, 2048: 100.0, 4096: 100.0}, **plain)
     measured(root, store, {1024: 50.0, 2048: 80.0, 4096: 200.0, 8192: 1.0}, label="a", method="a", **plain)
-    measured(root, store, {1024: 50.0}, label="b", method="b", commit="another", **plain)
-    measured(root, store, {1024: 50.0}, label="c", method="c", device="another", **plain)
-    speed = rank(load([root]).boards[0]).set_index("series")["speed"]
-    assert speed[["a", "vanilla"]].tolist() == pytest.approx([0.8, 1.0])
-    assert speed[["b", "c"]].isna().all()
-    text = write_leaderboard([root], root / "l.md").read_text()
-    assert "| speed vs vanilla |" in text and "| 0.8× |" in text
+    for name, other in (("b", {"commit": "another"}), ("c", {"device": "another"})):
+        measured(root, store, {1024: 50.0}, label=name, method=name, **other, **plain)
+    assert speeds(root) == {"a": "0.8×", "vanilla": "1×", "b": "–", "c": "–"}
 
 
 def test_speed_beside_a_pass_that_served_all_lengths_counts_at_the_longest_alone(root, store):
     measured(root, store, {1024: 100.0, 2048: 100.0, 4096: 100.0}, shared_prefix=True)
     measured(root, store, {1024: 1.0, 2048: 2.0, 4096: 90.0}, label="a", method="a", shared_prefix=False)
-    assert rank(load([root]).boards[0]).set_index("series").at["a", "speed"] == pytest.approx(0.9)
+    assert speeds(root)["a"] == "0.9×"
 
 
 def test_speed_is_compared_on_the_same_backbone_where_vanilla_ran_on_it(root, store):
@@ -175,38 +180,21 @@ def test_speed_is_compared_on_the_same_backbone_where_vanilla_ran_on_it(root, st
     measured(root, store, {1024: 400.0}, backbone="mamba2")
     measured(root, store, {1024: 200.0}, backbone="mamba2", label="a", method="a")
     measured(root, store, {1024: 200.0}, backbone="decoder", label="b", method="b", num_layers=4)
-    speed = rank(load([root]).boards[0]).set_index("series")["speed"]
-    assert speed["a"] == pytest.approx(0.5)
-    assert np.isnan(speed["b"])
+    shown = speeds(root)
+    assert shown["a"] == "0.5×" and shown["b"] == "–"
 
 
 def test_fits_of_all_lengths_are_summed_and_shared_ones_counted_once(root, store):
-    fitted = {"label": "fitted", "method": "fitted", "num_fitted": 24, "calibration_wall_s": 30.0}
+    fitted = {"label": "fitted", "method": "fitted", "num_fitted": 24, "calibration_wall_s": 30.0,
+              "calibration_tokens": 4000}  # fmt: skip
     store(root, lengths=[256, 512], assumed_length=512, **fitted)
     store(root, lengths=[1024], assumed_length=1024, items_hash="more", **fitted)
     store(root, lengths=GRID)
-    table = rank(load([root]).boards[0]).set_index("series")
-    assert table.loc["fitted", ["num_fitted", "calibration_wall_s"]].tolist() == [24, 60]
-    assert table.loc["vanilla", ["num_fitted", "calibration_wall_s"]].tolist() == [0, 0]
-    assert "| 24 in 60 s |" in write_leaderboard([root], root / "l.md").read_text()
-
-
-def test_perplexities_are_ranked_by_their_logarithms(root, items):
-    items(
-        root,
-        {1024: [np.log(10.0)] * 3, 2048: [np.log(15.0)] * 3, 4096: [np.log(90.0)] * 3},
-        metric="perplexity",
-        combine="exp_mean",
-        best=1.0,
-        chance=1000.0,
-    )
-    (entry,) = rank(load([root]).boards[0]).itertuples()
-    assert entry.effective == 2
-    halves = [(3 - np.log10(value)) / 3 for value in (10, 15, 90)]
-    assert entry.area == pytest.approx((halves[0] / 2 + halves[1] + halves[2] / 2) / 2, rel=1e-5)
+    shown = {line["method"]: line["fitted"] for line in lines_of(root)}
+    assert shown == {"fitted": "24 on 8,000 tokens in 60 s", "vanilla": "–"}
 
 
 def test_lengths_in_documents_are_in_full(root, store):
     store(root, holds_until(4096), lengths=GRID, length_unit="documents")
-    text = write_leaderboard([root], root / "l.md").read_text()
-    assert "Lengths in documents" in text and "| vanilla | 1,024 |" in text
+    text = read_board(root)
+    assert "Lengths in documents" in text and "### L\\_train 1,024 documents" in text

@@ -45,6 +45,8 @@ def test_best_of_a_column_is_bold_in_the_direction_of_the_metric(root, store):
             label=label,
             task="t",
             higher_is_better=True,
+            best=1.0,
+            chance=0.1,
         )
     tables = summary_table([root])
     styles = [[cell.style for cell in list(table.columns[1].cells)[:2]] for table in tables]
@@ -126,7 +128,7 @@ def test_tables_of_some_cells_are_those_of_their_boards_with_all_that_they_are_c
     store(root, label="prepended")
     cells = {r["cell"] for r in read([root]).table.to_pylist()}
     store(root)
-    store(root, task="passkey", metric="accuracy", higher_is_better=True)
+    store(root, task="passkey", metric="accuracy", higher_is_better=True, best=1.0, chance=0.1)
     store(root, preset="paper")
     store_missing(root, label="truncated[low=512]", reason="of the same board")
     store_missing(root, task="passkey", label="truncated", reason="of another board")

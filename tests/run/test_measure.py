@@ -10,7 +10,7 @@ import lgbench
 from lgbench.data.fingerprint import digest
 from lgbench.plan.cells import checkpoint_folder
 from lgbench.run import checkpoint
-from lgbench.run.measure import EVAL_SEED, Items, bootstrap_interval, failure_path, run_cell, unmeasured_row
+from lgbench.run.measure import EVAL_SEED, Items, failure_path, run_cell, unmeasured_row
 from lgbench.store import SCHEMA, Store, read
 
 QUICK = dict(train_steps=[2], eval_lengths=(1, 16, 32), query_grid=(1, 4))
@@ -142,18 +142,6 @@ def test_a_cell_without_numbers_is_one_row_with_status_and_reason(toy_cells, toy
     assert (stored["status"], stored["reason"], stored["axis"]) == ("out_of_memory", "too big", "context")
     assert stored["value"] is None and stored["eval_length"] is None
     assert stored["label"] == "vanilla" and stored["environment"]
-
-
-def test_the_bootstrap_interval_is_deterministic_and_covers_as_it_should():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        values = rng.normal(3, 1, 50).astype(np.float32)
-        low, high = bootstrap_interval(values)
-        assert bootstrap_interval(values) == (low, high)
-        hits += low <= 3 <= high
-    assert 180 <= hits <= 199  # 95 % of 200, four standard deviations to either side
-    assert bootstrap_interval(np.full(7, 2.0)) == (2.0, 2.0)
 
 
 def test_tracebacks_lie_beside_the_rows(toy_cells, tmp_path):

@@ -143,6 +143,13 @@ def test_keywords_and_questions_come_in_turn_and_each_has_its_metric(task):
     assert items.grade(slice(0, 4), 3, wrong)["keyword"][0] == 0
 
 
+def test_items_about_one_article_are_a_cluster(task):
+    items = task.eval_set(6, seed=0)
+    articles = [task.squad.articles[at] for at in items.gold.tolist()]
+    assert items.facts(2)["cluster"] == items.facts(4)["cluster"] == articles
+    assert set(articles) <= {task.squad.articles[at] for at in task.squad.eval}
+
+
 def test_items_ask_the_same_at_every_length_and_say_where_the_answer_is(task):
     items, asked = task.eval_set(8, 0), {}
     for length in (1, 2, 4):

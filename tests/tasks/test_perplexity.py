@@ -96,6 +96,11 @@ def test_the_same_windows_serve_all_lengths_and_are_of_books_that_are_long_enoug
     assert torch.equal(queries["tokens"], whole[:, 10:110]) and torch.equal(targets, whole[:, 11:111])
 
 
+def test_windows_of_a_book_are_a_cluster(prose):
+    facts = prose.eval_set(8, seed=0).facts(64)
+    assert facts["cluster"] == facts["book"] and len(set(facts["book"])) > 1
+
+
 def test_fewer_windows_are_asked_of_all_books_alike(prose):
     items = prose.eval_set(6, 0)
     assert [book for book, _ in begins(items, 100)] == [0, 1, 2, 0, 1, 2]

@@ -124,6 +124,14 @@ def test_training_and_evaluation_images_are_disjoint_sets_of_characters(task, mo
     assert len(trained) > 1000 and len(evaluated) > 200
 
 
+def test_drawings_of_one_character_are_a_cluster(plain):
+    items = plain.eval_set(100, seed=0)
+    characters = items.facts(1)["cluster"]
+    chosen = torch.randint(len(plain.eval), (100,), generator=torch.Generator().manual_seed(0))
+    assert characters == [plain.characters[at] for at in chosen.tolist()]
+    assert 1 < len(set(characters)) < 100
+
+
 def test_evaluation_images_are_augmented_unless_told_otherwise(task, plain):
     augmented, still = task.eval_set(20, 0), plain.eval_set(20, 0)
     assert not torch.equal(augmented.images, still.images)

@@ -1,0 +1,98 @@
+"""Check rows before anything is concluded from them, and fill in what rows of older schemas do not have.
+
+This is the one place that knows what a column is taken to be where it is missing or null:
+
+    horizon         HORIZON        last length of the long score, as a multiple of L_train
+    learned         LEARNED        score at L_train from which on something counts as learned
+    context_means   CONTEXT_MEANS  what more context means: denser, longer, or more candidates
+    item_clusters   null           items are independent
+
+These are the defaults of `lgbench.task.Task`. A migration writes what a published task says.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+HORIZON = 32.0
+LEARNED = 0.25
+CONTEXT_MEANS = "longer"
+DEFAULTS = {"horizon": HORIZON, "learned": LEARNED, "context_means": CONTEXT_MEANS}
+_TOLERANCE = 1e-6
+"""By which a metric may pass its best value through rounding, relative to best − chance."""
+_AT_ONCE = 10_000
+"""Rows whose items are looked at together, so that memory does not grow with the store."""
+
+
+def fill_task_facts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the columns above, none of them null but `item_clusters`."""
+    filled = rows.assign(**{name: rows.get(name, default) for name, default in DEFAULTS.items()})
+    filled = filled.fillna(DEFAULTS)
+    empty = filled["context_means"] == ""
+    filled.loc[empty, "context_means"] = CONTEXT_MEANS
+    return filled if "item_clusters" in rows else filled.assign(item_clusters=None)
+
+
+def find_faults(rows: pd.DataFrame) -> pd.Series:
+    """What keeps a measured row out of every comparison, in words; empty where nothing does.
+
+    Args:
+        rows: rows with status ok and a finite value.
+    """
+    fault = pd.Series("", index=rows.index, dtype=object)
+
+    def mark(bad: pd.Series, why: str) -> None:
+        fault[bad & (fault == "")] = why
+
+    value, best, chance = (rows[name].astype(float) for name in ("value", "best", "chance"))
+    reach = np.where(rows["axis"] == "queries", rows["num_queries"], rows["eval_length"]).astype(float)
+    mark(rows["seed"].isna(), "it has no seed")
+    mark(~(rows["train_length"].astype(float) > 0), "its train_length is not above 0")
+    mark(~(pd.Series(reach, rows.index) > 0), "its length is not above 0")
+    mark(~np.isfinite(best), "its best value is not a number")
+    mark(~np.isfinite(chance), "its chance is not a number")
+    mark(chance == best, "chance equals the best value")
+    mark((best > chance) != rows["higher_is_better"].astype(bool), "chance is better than the best value")
+    beyond = np.where(rows["higher_is_better"].astype(bool), value - best, best - value)
+    mark(pd.Series(beyond, rows.index) > _TOLERANCE * (best - chance).abs(), "its value is above the best")
+    positive = (value > 0) & (chance > 0) & (best > 0)
+    mark((rows["combine"] == "exp_mean") & ~positive, "an exponential of a mean is not above 0")
+    known = {text: _is_object(text) for text in rows["references"].unique()}
+    mark(~rows["references"].map(known).astype(bool), "its references are no JSON object")
+    mark(_has_bad_items(rows["item_values"]), "an item has no finite value")
+    return fault
+
+
+def describe_faults(rows: pd.DataFrame, faults: pd.Series) -> list[str]:
+    """One sentence for each cell and fault."""
+    bad = rows.assign(fault=faults)[faults != ""]
+    counts = bad.groupby(["task", "label", "cell", "fault"], dropna=False).size()
+    return [
+        f"{task}, {label}, cell {cell}: {count} row{'s' * (count > 1)} left out, since {fault}"
+        for (task, label, cell, fault), count in counts.items()
+    ]
+
+
+def _is_object(text: str | None) -> bool:
+    """Empty, or a JSON object of numbers."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return False
+    return isinstance(found, dict) and all(isinstance(value, (int, float)) for value in found.values())
+
+
+def _has_bad_items(values: pd.Series) -> pd.Series:
+    """Whether a list of items holds a number that is not finite; a row may keep no items at all."""
+    bad = np.zeros(len(values), bool)
+    for start in range(0, len(values), _AT_ONCE):
+        part = values.iloc[start : start + _AT_ONCE]
+        sizes = part.map(lambda items: 0 if items is None else len(items)).to_numpy()
+        if sizes.any():
+            flat = np.concatenate([items for items, size in zip(part, sizes, strict=True) if size])
+            starts = np.cumsum([0, *sizes[sizes > 0][:-1]])
+            bad[start + np.flatnonzero(sizes)] = ~np.isfinite(np.add.reduceat(flat, starts, dtype=float))
+    return pd.Series(bad, values.index)
