@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -130,6 +130,15 @@ class Recipe:
         )  # fmt: skip
 
 
+class Draw(NamedTuple):
+    """The random numbers of a training batch, from which `Task.render` makes it without any more."""
+
+    items: Tensors
+    """Of each item, `(num_items, …)`."""
+    tokens: Tensors
+    """Of each context token, then each query, `(num_items, length + num_queries, …)`."""
+
+
 class EvalSet(Protocol):
     """Fixed, seeded items: the same for every method, so that comparisons are paired."""
 
@@ -241,6 +250,19 @@ class Task:
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Draw a training batch on the generator's device, the generator is the only randomness."""
+        raise NotImplementedError
+
+    def draw(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Draw:
+        """The random part of `sample`; optional, with `render`, and only where `exchangeable`.
+
+        Trainings of such a task run in one set of launches: each draws alone, and all are rendered together.
+        """
+        raise NotImplementedError
+
+    def render(self, drawn: Draw, length: int) -> Batch:
+        """The batch that was drawn with `length` context tokens; each token depends on its own numbers
+        alone.
+        """
         raise NotImplementedError
 
     def sample_stage(

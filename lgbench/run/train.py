@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +21,10 @@ from lgbench.models.transformer import DropPath
 from lgbench.plan.cells import Training
 from lgbench.run import checkpoint, provenance
 from lgbench.run.graphs import BatchGraphs, SampledGraphs
-from lgbench.task import Batch, Recipe, Task
+from lgbench.run.optimizer import adam_of, set_rate
+from lgbench.run.schedule import draw_lengths, learning_rate
+from lgbench.run.stack import Stack, in_stacks
+from lgbench.task import Batch, Task
 
 LOG_EVERY = 100
 """Steps between two looks at the loss; without a curriculum the only moments that wait for the device."""
@@ -73,14 +75,15 @@ class Trainer:
             self.generator,
         )
         self.parameters = list(self.model.parameters())
-        self.optimizer = _adam(self.model, self.recipe, self.device)
+        self.optimizer = adam_of(self.model, self.recipe, self.device)
         self.log = torch.zeros(LOG_EVERY, device=self.device)
         self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
         self.stage, self.stage_steps = 0, 0
         self.step, self.wall_s = 0, 0.0
-        self._tokens = torch.zeros((), dtype=torch.long, device=self.device)
+        self.counted, self._tokens = 0, torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.stack: Stack | None = None
         capture = self.stream is not None and not method.train_eagerly
         kind = SampledGraphs if task.exchangeable else BatchGraphs
         self._graphs = kind(self) if capture else None
@@ -89,7 +92,7 @@ class Trainer:
     @property
     def tokens(self) -> int:
         """Read so far, contexts and queries, padding not counted; waits for the device."""
-        return int(self._tokens)
+        return self.counted + int(self._tokens)
 
     @property
     def finished(self) -> bool:
@@ -128,13 +131,20 @@ class Trainer:
             self.save_weights()
 
     def one_step(self) -> None:
-        """One optimiser step, queued on the trainer's stream."""
+        """One optimiser step, queued on the trainer's stream; of all trainings of its stack where it is in
+        one.
+        """
+        if self.stack is None:
+            in_stacks([self])
+        if self.stack is not None:
+            self.stack.one_step()
+            return
         length, num_queries, stage = draw_lengths(self.training, self.step, self.stage)
         with torch.cuda.stream(self.stream):
-            _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
+            set_rate(self.optimizer, learning_rate(self.recipe, self.step))
             self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
             if self.task.exchangeable:
-                self._tokens += self.recipe.batch_size * (length + num_queries)
+                self.counted += self.recipe.batch_size * (length + num_queries)
             if self._graphs is not None:
                 loss, accuracy = self._graphs.step(length, num_queries, stage)
             elif self.task.exchangeable:
@@ -274,45 +284,10 @@ class Trainer:
         self.accuracy.copy_(tensors["accuracy"])
         self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
         self.step, self.wall_s = facts["step"], facts["wall_s"]
-        self._tokens.fill_(facts["tokens"])
+        self.counted = facts["tokens"]
+        self._tokens.zero_()
         self.history = [tuple(pair) for pair in facts["history"]]
         return True
-
-
-def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:
-    """Context length and number of queries of a step, uniform and inclusive, and the stage they are from.
-
-    By (seed, step) alone, given the newest stage.
-    """
-    draw = np.random.default_rng((training.seed, step))
-    recipe, stage = training.recipe, newest
-    if newest and draw.random() < recipe.revisit:
-        stage = int(draw.integers(newest))
-    low, high = stage_lengths(training, stage)
-    fewest, most = recipe.train_queries
-    return int(draw.integers(low, high + 1)), int(draw.integers(fewest, most + 1)), stage
-
-
-def stage_lengths(training: Training, stage: int) -> tuple[int, int]:
-    """Shortest and longest context of a stage, inclusive; without a curriculum those of the training.
-
-    Stages are scaled so that the last one ends where the method's training range ends, but none becomes
-    shorter than the shortest context there may be, unless it was before.
-    """
-    low, high, stages = training.low, training.high, training.recipe.stages
-    if not stages:
-        return low, high
-    scaled = round(stages[stage][0] * high / stages[-1][0])
-    high = max(scaled, min(low, stages[stage][0]))
-    return min(low, high), high
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, constant, then linear to zero from `decay_from` of the steps on."""
-    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
-    start = recipe.decay_from * recipe.train_steps
-    fall = 1.0 if step < start else (recipe.train_steps - step) / (recipe.train_steps - start)
-    return recipe.learning_rate * warm * fall
 
 
 def train_all(
@@ -335,10 +310,12 @@ def train_all(
     """
     diverged: dict[Trainer, Diverged] = {}
     active = [t for t in trainers if not t.finished]
+    in_stacks(active)
     while active:
         began = time.monotonic()
         stops = {t: t.next_look() for t in active}
-        while pending := [t for t in active if t.step < stops[t]]:
+        leaders = _leaders(active, stops)
+        while pending := [t for t, stop in leaders.items() if t.step < stop]:
             for trainer in pending:  # one step each in turn, so that the device sees work of all of them
                 trainer.one_step()
             if should_stop() or time.monotonic() - began >= save_every_s:
@@ -361,36 +338,11 @@ def train_all(
     return diverged
 
 
-def _adam(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """Adam as the published recipes have it (ε outside the root), state made in advance.
-
-    Weight decay is decoupled and spares vectors and the logarithms of A, as in the released Mamba.
-    """
-    cuda = device.type == "cuda"
-    lr = torch.tensor(recipe.learning_rate, device=device) if cuda else recipe.learning_rate
-    parameters = list(model.parameters())
-    groups: list[dict] = [{"params": parameters}]
-    if recipe.weight_decay:
-        spared = {id(p) for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")}
-        groups = [
-            {"params": [p for p in parameters if id(p) not in spared], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if id(p) in spared]},
-        ]
-    adam = torch.optim.AdamW(
-        groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True, capturable=cuda
-    )
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    adam.step()  # with zero gradients: makes the moments, leaves the weights
-    adam.zero_grad(set_to_none=True)
-    for state in adam.state.values():
-        state["step"].zero_()
-    return adam
-
-
-def _set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+def _leaders(active: list[Trainer], stops: dict[Trainer, int]) -> dict[Trainer, int]:
+    """Trainers that step for all of their stack, or for themselves, and the first stop of those."""
+    leaders: dict[int, Trainer] = {}
+    first: dict[Trainer, int] = {}
+    for trainer in active:
+        leader = leaders.setdefault(id(trainer.stack or trainer), trainer)
+        first[leader] = min(stops[trainer], first.get(leader, stops[trainer]))
+    return first

@@ -53,7 +53,7 @@ def chunk_adjoints(
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     READ: tl.constexpr = ROW - E
     model = _model(num_chunks, batch)
-    if HAS_STARTS:
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
     A_log += model * stride
@@ -108,15 +108,16 @@ def scan_gradients(
     """Write per token the gradients of s (`[E]`, all but what comes through B and C), of B and of C.
 
     Also this chunk's share of the gradients of W_dt, its bias, A_log, D and the rows of W_x for τ, in this
-    order, as a row of `partials`: first the last chunks of a model's sequences, then those before them, so that
-    a row's place does not depend on how long the sequences are. Tensors are `[E, N / Q, Q]` or `[E, 1, 1]`: channels lie across the lanes,
-    states inside a thread. Quad j of channel e is the states' quad j ^ (e % (N / Q)), see `_over_channels`.
+    order, as a row of `partials`: first the last chunks of a model's sequences, then those before them, so
+    that a row's place does not depend on how long the sequences are. Tensors are `[E, N / Q, Q]` or `[E, 1,
+    1]`: channels lie across the lanes, states inside a thread. Quad j of channel e is the states' quad j ^
+    (e % (N / Q)), see `_over_channels`.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     GRADS: tl.constexpr = E + 2 * N
     NQ: tl.constexpr = N // Q
     model = _model(num_chunks, batch)
-    if HAS_STARTS:
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
     x_proj, dt_weight = x_proj + model * stride, dt_weight + model * stride

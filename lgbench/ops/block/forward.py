@@ -41,7 +41,8 @@ from lgbench.ops.block.tiles import (
 
 @triton.jit(
     do_not_specialize=[
-        "length", "num_tokens", "num_rows", "mask_stride", "programs", "num_models", "stride", "factors_stride",
+        "length", "num_tokens", "num_rows", "mask_stride", "programs", "num_models", "stride",
+        "factors_stride",
     ]
 )  # fmt: skip
 def prepare(
@@ -63,7 +64,11 @@ def prepare(
     tokens += model * num_tokens * DM
     rows += model * num_tokens * ROW
     factors += model * factors_stride
-    norm_weight, in_proj, x_proj = norm_weight + model * stride, in_proj + model * stride, x_proj + model * stride
+    norm_weight, in_proj, x_proj = (
+        norm_weight + model * stride,
+        in_proj + model * stride,
+        x_proj + model * stride,
+    )
     dt_weight, dt_bias = dt_weight + model * stride, dt_bias + model * stride
     out_proj += model * stride
     if program == 0:
@@ -120,7 +125,7 @@ def chunk_ends(
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     model = _model(num_chunks, batch)
-    if HAS_STARTS:
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
     A_log += model * stride
@@ -219,7 +224,7 @@ def outputs(
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     model = _model(num_chunks, batch)
-    if HAS_STARTS:
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
     A_log, D, out_proj = A_log + model * stride, D + model * stride, out_proj + model * stride

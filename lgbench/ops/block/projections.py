@@ -128,8 +128,8 @@ def _tile_steps(step, M: tl.constexpr):
 
 @triton.jit
 def _places(token, stride, missing, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
-    """Where the numbers of a tile `[8, M / 8, C / 8, 8]` are, and which exist: `LIMIT` of `C` in a row, and not
-    the `missing` first rows."""
+    """Where the numbers of a tile `[8, M / 8, C / 8, 8]` are, and which exist: `LIMIT` of `C` in a row, and
+    not the `missing` first rows."""
     steps = _tile_steps(0, M)
     t = token + steps
     c = tl.arange(0, C // 8)[None, None, :, None] * 8 + tl.arange(0, 8)[None, None, None, :]

@@ -1,8 +1,8 @@
 """All blocks of several Mamba models of one shape at once: one set of launches, each model as it is alone.
 
-The weights of a model are one row of numbers, and so are their gradients: block after block, each in the order of
-`GRADIENTS` of the kernels. A model's results and gradients are bit for bit the same with whatever models beside it,
-and however far its sequences are padded on the left.
+The weights of a model are one row of numbers, and so are their gradients: block after block, each in the
+order of `GRADIENTS` of the kernels. A model's results and gradients are bit for bit the same with whatever
+models beside it, and however far its sequences are padded on the left.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Sizes(NamedTuple):
 
 
 def chunk_of(batch: int, longest: int, sizes: Sizes) -> int:
-    """Tokens of which the length of a model's sequences must be a multiple, for sequences of up to `longest`."""
+    """Tokens of which the length of a model's sequences must be a multiple, for sequences of up to
+    `longest`.
+    """
     try:
         from lgbench.ops.block.triton_block import plan
     except ImportError:
@@ -66,8 +68,9 @@ def stacked_blocks(
     Args:
         tokens: residual streams `(models · batch, length, d_model)` float32, model after model.
         weights: `(models, num_layers · numbers)` float32, contiguous in a row.
-        starts: int32 `(2, models)`: the first real step of a model's sequences, and the same rounded down to a
-            multiple of `chunk_of`. Steps before the former are not there, what comes out of them has no meaning.
+        starts: int32 `(2, models)`: the first real step of a model's sequences, and the same rounded down to
+            a multiple of `chunk_of`. Steps before the former are not there, what comes out of them has no
+            meaning.
         sizes: of all models.
         eps: of the norms.
         longest: length of the longest sequences that these models are trained on; `length` is at most that,

@@ -12,9 +12,9 @@ A sequence is cut into chunks, and these into tiles of `T` tokens. A warp takes 
                projection_gradients   gradient of the tokens; of the other weights, partial sums
                add_rows               the sum of the partial sums, for both
 
-Several models of one shape may run in the same launches (`Stack`): programs of a model read its weights, and its
-partial sums are its own. Sums are over chunks and tiles counted from the end of a sequence, which lie the same
-however many models there are and however far sequences are padded on the left.
+Several models of one shape may run in the same launches (`Stack`): programs of a model read its weights, and
+its partial sums are its own. Sums are over chunks and tiles counted from the end of a sequence, which lie
+the same however many models there are and however far sequences are padded on the left.
 
 States are never written per token: the one at the start of each tile is kept for the backward, the others are
 computed again. Partial sums are added in a fixed order, without atomics: a result repeats bit for bit.
@@ -109,7 +109,9 @@ class Stack(NamedTuple):
     stride: int
     """From a weight of one model to the same weight of the next, in numbers."""
     starts: Tensor
-    """int32 `(2, models)`: first step of a model's sequences that is real; the same rounded down to a chunk."""
+    """int32 `(2, models)`: first step of a model's sequences that is real; the same rounded down to a
+    chunk.
+    """
     longest: int
     """Tokens of the longest sequences that this stack is ever given: the cut must not depend on others."""
 
@@ -149,14 +151,15 @@ def forward(
     """Run the block.
 
     Args:
-        tokens: `(B, L, DM)` float32, contiguous, not empty. With a stack, B counts the sequences of all models.
+        tokens: `(B, L, DM)` float32, contiguous, not empty. With a stack, B counts the sequences of all
+            models.
         weights: float32, contiguous; with a stack, each with a leading axis of models.
         eps: of the norm.
         h0: `(B, E, N)` contiguous, or None for zero.
         mask: bool `(L,)` or `(B, L)`, contiguous, True for a real token; None if all are.
         keep: whether a backward follows.
-        stack: several models; their sequences are whole chunks long, without h0 and mask. What they give before a
-            model's first chunk with a real token is not defined.
+        stack: several models; their sequences are whole chunks long, without h0 and mask. What they give
+            before a model's first chunk with a real token is not defined.
 
     Returns:
         new tokens `(B, L, DM)`; last state `(B, E, N)`; the tape.
@@ -218,14 +221,16 @@ def backward(
     tokens: Tensor, weights: Weights, eps: float, tape: Tape, grad_out: Tensor, grad_last: Tensor,
     total: Tensor, stack: Stack | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Turn the gradients of both results of `forward` into those of tokens and h0, which it returns, and weights.
+    """Turn the gradients of both results of `forward` into those of tokens and h0, which it returns, and
+    weights.
 
     Args:
         tokens: as in `forward`, like `weights`, `eps` and `stack`.
         tape: from `forward` with `keep`.
         grad_out: gradient of the new tokens `(B, L, DM)`, contiguous.
         grad_last: gradient of the last state `(B, E, N)`, contiguous.
-        total: `(models, numbers)`, contiguous rows; is given the gradients of the weights as `GRADIENTS` says.
+        total: `(models, numbers)`, contiguous rows; is given the gradients of the weights as `GRADIENTS`
+            says.
     """
     batch, length, _ = tokens.shape
     d_inner, d_state = weights.A_log.shape[-2:]
