@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lgbench.models.mamba import Mamba
 from lgbench.models.model import Model
 from lgbench.ops import stacked
-from lgbench.ops.block.stacked import IN_A_ROW, Sizes, chunk_of, stacked_blocks
+from lgbench.ops.block.stacked import ALIGNED, IN_A_ROW, Sizes, chunk_of, stacked_blocks
 from lgbench.task import Batch
 
 BLOCK_NAMES = {
@@ -43,7 +44,7 @@ class StackedModel:
         longest: tokens of the longest sequence, context, separator and queries.
 
     Attributes:
-        weights: `(models, numbers)`, all parameters of a model in a row; where an optimiser works.
+        weights: `(models, numbers)`, all parameters of a model in a row, then zeros; an optimiser works here.
         chunk: sequences are a multiple of it long.
     """
 
@@ -58,7 +59,9 @@ class StackedModel:
         orders = [_in_order(model) for model in models]
         self.names = list(orders[0])
         with torch.no_grad():
-            self.weights = torch.stack([_flat(order.values()) for order in orders])
+            rows = torch.stack([torch.cat([p.flatten() for p in order.values()]) for order in orders])
+            self.weights = F.pad(rows, (0, -rows.shape[1] % ALIGNED))
+        self._padding = self.weights[:, rows.shape[1] :]
         for row, order in zip(self.weights, orders, strict=True):
             for parameter, view in zip(order.values(), self.views(row, orders[0]), strict=True):
                 parameter.data = view
@@ -67,7 +70,8 @@ class StackedModel:
 
     def views(self, row: Tensor, like: dict[str, Tensor]) -> list[Tensor]:
         """The numbers of a row in the shapes of a model's parameters, in the order of `names`."""
-        parts = row.split([like[name].numel() for name in self.names])
+        sizes = [like[name].numel() for name in self.names]
+        parts = row[: sum(sizes)].split(sizes)
         return [part.view(like[name].shape) for name, part in zip(self.names, parts, strict=True)]
 
     def answer(self, batch: Batch, starts: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ class StackedModel:
     def gradients(self) -> Tensor:
         """Of the last backward, `(models, numbers)` like the weights; they are handed over."""
         leaves = [self._blocks, *self._others.values()]
-        found = torch.cat([leaf.grad.flatten(1) for leaf in leaves], dim=1)
+        found = torch.cat([*(leaf.grad.flatten(1) for leaf in leaves), self._padding], dim=1)
         for leaf in leaves:
             leaf.grad = None
         return found
@@ -98,7 +102,8 @@ class StackedModel:
         """What is outside of the blocks: its stacked parameters by name, and an interface that has them."""
         outside = {n: p for n, p in _in_order(first).items() if not n.startswith("backbone.blocks.")}
         sizes = [p.numel() for p in outside.values()]
-        parts = self.weights[:, -sum(sizes) :].split(sizes, dim=1)
+        first_of = self._blocks.shape[1]
+        parts = self.weights[:, first_of : first_of + sum(sizes)].split(sizes, dim=1)
         leaves = {
             name: part.unflatten(1, p.shape).requires_grad_()
             for (name, p), part in zip(outside.items(), parts, strict=True)
@@ -122,7 +127,3 @@ def _in_order(model: Model) -> dict[str, nn.Parameter]:
         for name in IN_A_ROW
     ]
     return {name: named[name] for name in [*order, *(n for n in named if n not in set(order))]}
-
-
-def _flat(parameters) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in parameters])

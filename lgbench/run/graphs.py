@@ -1,4 +1,4 @@
-"""Training steps as captured CUDA graphs: a few of them serve all context lengths, exactly.
+"""One training, step by step: eagerly, or as captured CUDA graphs, a few of which serve all lengths exactly.
 
 A step runs at the upper end of its length's bucket, with the surplus masked out on the left: Δ = 0 leaves a
 state untouched. Where context tokens are independent draws, sampling is part of the graph (`SampledGraphs`);
@@ -11,7 +11,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,35 @@ MAX_BUCKETS = 16
 
 Found = TypeVar("Found", Tensor, tuple[Tensor, Tensor])
 """What a step returns: the losses of a stack, or loss and accuracy of one training."""
+
+
+class Stepper(Protocol):
+    """One optimiser step of a training, at lengths that are drawn."""
+
+    def step(self, length: int, num_queries: int, stage: int) -> tuple[Tensor, Tensor]:
+        """Queue it; returns loss and accuracy."""
+
+
+def stepper_of(trainer: Trainer) -> Stepper:
+    """What steps a training that is in no stack: captured graphs on a GPU, where its method allows them."""
+    if trainer.stream is None or trainer.method.train_eagerly:
+        return Eager(trainer)
+    return SampledGraphs(trainer) if trainer.task.exchangeable else BatchGraphs(trainer)
+
+
+class Eager:
+    """Operation by operation, at the exact lengths."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def step(self, length: int, num_queries: int, stage: int) -> tuple[Tensor, Tensor]:
+        """Draw and update."""
+        trainer = self.trainer
+        if trainer.task.exchangeable:
+            return trainer.compute(length, num_queries, length, num_queries)
+        batch = trainer.draw(length, num_queries, stage)
+        return trainer.update(batch, trainer.task.context_tokens(length))
 
 
 class SampledGraphs:

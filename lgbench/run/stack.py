@@ -183,5 +183,13 @@ def in_stacks(trainers: Sequence[Trainer]) -> None:
         Stack(group)
 
 
+def teams(trainers: Sequence[Trainer]) -> dict[Trainer, list[Trainer]]:
+    """Trainings that step together, by the first; those outside of a stack are alone."""
+    found: dict[object, list[Trainer]] = {}
+    for trainer in trainers:
+        found.setdefault(trainer.stack or trainer, []).append(trainer)
+    return {team[0]: team for team in found.values()}
+
+
 def _named(trainer: Trainer) -> dict[str, Tensor]:
     return dict(trainer.model.named_parameters())

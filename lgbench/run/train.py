@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,11 +18,11 @@ from lgbench.method import Method
 from lgbench.models.model import build_model
 from lgbench.models.transformer import DropPath
 from lgbench.plan.cells import Training
-from lgbench.run import checkpoint, provenance
-from lgbench.run.graphs import BatchGraphs, SampledGraphs
+from lgbench.run import saved
+from lgbench.run.graphs import stepper_of
 from lgbench.run.optimizer import adam_of, set_rate
 from lgbench.run.schedule import draw_lengths, learning_rate
-from lgbench.run.stack import Stack, in_stacks
+from lgbench.run.stack import Stack, in_stacks, teams
 from lgbench.task import Batch, Task
 
 LOG_EVERY = 100
@@ -80,19 +79,17 @@ class Trainer:
         self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
         self.stage, self.stage_steps = 0, 0
         self.step, self.wall_s = 0, 0.0
-        self.counted, self._tokens = 0, torch.zeros((), dtype=torch.long, device=self.device)
+        self.counted, self.drawn_tokens = 0, torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.stack: Stack | None = None
-        capture = self.stream is not None and not method.train_eagerly
-        kind = SampledGraphs if task.exchangeable else BatchGraphs
-        self._graphs = kind(self) if capture else None
+        self.stepper = stepper_of(self)
         self._saved_at = time.monotonic()
 
     @property
     def tokens(self) -> int:
         """Read so far, contexts and queries, padding not counted; waits for the device."""
-        return self.counted + int(self._tokens)
+        return self.counted + int(self.drawn_tokens)
 
     @property
     def finished(self) -> bool:
@@ -145,13 +142,7 @@ class Trainer:
             self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
             if self.task.exchangeable:
                 self.counted += self.recipe.batch_size * (length + num_queries)
-            if self._graphs is not None:
-                loss, accuracy = self._graphs.step(length, num_queries, stage)
-            elif self.task.exchangeable:
-                loss, accuracy = self.compute(length, num_queries, length, num_queries)
-            else:
-                told = self.task.context_tokens(length)
-                loss, accuracy = self.update(self.draw(length, num_queries, stage), told)
+            loss, accuracy = self.stepper.step(length, num_queries, stage)
             self.log[self.step % LOG_EVERY].copy_(loss)
             if self.recipe.stages and stage == self.stage:
                 self._count(accuracy)
@@ -174,7 +165,7 @@ class Trainer:
             batch = self.task.sample_stage(*asked, self.recipe.stages[stage])
         else:
             batch = self.task.sample(*asked)
-        self._tokens += batch.num_tokens()
+        self.drawn_tokens += batch.num_tokens()
         return batch
 
     def compute(
@@ -228,32 +219,11 @@ class Trainer:
 
     def save_weights(self) -> None:
         """Keep the weights of this step, with loss, time and speed."""
-        facts = {
-            "training": asdict(self.training),
-            "scan_backend": self.model.backend_name(self.device, self.recipe.d_model),
-            "step": self.step,
-            "train_loss": self.history[-1][1] if self.history else None,
-            "stage": self.stage,
-            "train_wall_s": self.wall_s,
-            "train_tokens_per_s": self.tokens / max(self.wall_s, 1e-9),
-            "history": self.history,
-            "device": provenance.device_name(self.device),
-        }
-        checkpoint.save(checkpoint.weights_path(self.folder, self.step), self.model.state_dict(), facts)
-        if self.finished:
-            checkpoint.resume_path(self.folder).unlink(missing_ok=True)
+        saved.save_weights(self)
 
     def save_resume(self) -> None:
         """Keep everything that a resumed run needs to end with the same numbers."""
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        for k, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{k}.{name}"] = value
-        tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
-        tensors |= {"generator": self.generator.get_state(), "log": self.log, "accuracy": self.accuracy}
-        facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
-        facts |= {"stage": self.stage, "stage_steps": self.stage_steps}
-        checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
+        saved.save_resume(self)
         self._saved_at = time.monotonic()
 
     def save_resume_every(self, seconds: float) -> None:
@@ -263,31 +233,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from a saved state if there is a whole one that does not skip a missing milestone."""
-        found = checkpoint.load(checkpoint.resume_path(self.folder))
-        if found is None:
-            return False
-        tensors, facts = found
-        if any(
-            m <= facts["step"] and not checkpoint.weights_path(self.folder, m).exists()
-            for m in self.milestones
-        ):
-            return False
-        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        self.model.load_state_dict(weights)
-        for k, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                value.copy_(tensors[f"optimizer.{k}.{name}"])
-        for name, value in self.carried.items():
-            value.copy_(tensors[f"carried.{name}"])
-        self.generator.set_state(tensors["generator"])
-        self.log.copy_(tensors["log"])
-        self.accuracy.copy_(tensors["accuracy"])
-        self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
-        self.step, self.wall_s = facts["step"], facts["wall_s"]
-        self.counted = facts["tokens"]
-        self._tokens.zero_()
-        self.history = [tuple(pair) for pair in facts["history"]]
-        return True
+        return saved.resume(self)
 
 
 def train_all(
@@ -314,8 +260,8 @@ def train_all(
     while active:
         began = time.monotonic()
         stops = {t: t.next_look() for t in active}
-        leaders = _leaders(active, stops)
-        while pending := [t for t, stop in leaders.items() if t.step < stop]:
+        ends = {leader: min(stops[t] for t in team) for leader, team in teams(active).items()}
+        while pending := [t for t, end in ends.items() if t.step < end]:
             for trainer in pending:  # one step each in turn, so that the device sees work of all of them
                 trainer.one_step()
             if should_stop() or time.monotonic() - began >= save_every_s:
@@ -336,13 +282,3 @@ def train_all(
                 trainer.save_resume()
             raise KeyboardInterrupt
     return diverged
-
-
-def _leaders(active: list[Trainer], stops: dict[Trainer, int]) -> dict[Trainer, int]:
-    """Trainers that step for all of their stack, or for themselves, and the first stop of those."""
-    leaders: dict[int, Trainer] = {}
-    first: dict[Trainer, int] = {}
-    for trainer in active:
-        leader = leaders.setdefault(id(trainer.stack or trainer), trainer)
-        first[leader] = min(stops[trainer], first.get(leader, stops[trainer]))
-    return first

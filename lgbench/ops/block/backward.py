@@ -29,6 +29,7 @@ from lgbench.ops.block.tiles import (
     _rates,
     _row_places,
     _same,
+    _shift,
     _sigmoid,
     _slot,
     _softplus_slope,
@@ -56,8 +57,8 @@ def chunk_adjoints(
     if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
-    A_log += model * stride
-    factors += model * factors_stride
+    A_log += _shift(model, stride)
+    factors += _shift(model, factors_stride)
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
     d = tl.arange(0, DM)
@@ -108,20 +109,23 @@ def scan_gradients(
     """Write per token the gradients of s (`[E]`, all but what comes through B and C), of B and of C.
 
     Also this chunk's share of the gradients of W_dt, its bias, A_log, D and the rows of W_x for τ, in this
-    order, as a row of `partials`: first the last chunks of a model's sequences, then those before them, so
-    that a row's place does not depend on how long the sequences are. Tensors are `[E, N / Q, Q]` or `[E, 1,
-    1]`: channels lie across the lanes, states inside a thread. Quad j of channel e is the states' quad j ^
-    (e % (N / Q)), see `_over_channels`.
+    order, as a row of `partials`. Programs take first the last chunks of a model's sequences, then those
+    before them, so that a row's place does not depend on how long the sequences are. Tensors are
+    `[E, N / Q, Q]` or `[E, 1, 1]`: channels lie across the lanes, states inside a thread. Quad j of channel e
+    is the states' quad j ^ (e % (N / Q)), see `_over_channels`.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     GRADS: tl.constexpr = E + 2 * N
     NQ: tl.constexpr = N // Q
-    model = _model(num_chunks, batch)
+    item, later = tl.program_id(0) % batch, tl.program_id(0) // batch
+    model, later = later // num_chunks, later % num_chunks
+    start = (num_chunks - 1 - later) * (TILES * T)
     if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
-        if _left_out(starts, model, num_models, num_chunks, TILES * T):
+        if start + TILES * T <= tl.load(starts + num_models + model):
             return
-    x_proj, dt_weight = x_proj + model * stride, dt_weight + model * stride
-    A_log, D = A_log + model * stride, D + model * stride
+    item = (model * batch + item).to(tl.int64)
+    shift = _shift(model.to(tl.int64), stride)
+    x_proj, dt_weight, A_log, D = x_proj + shift, dt_weight + shift, A_log + shift, D + shift
     lane = tl.arange(0, E)
     e = lane[:, None, None]
     n = (tl.arange(0, NQ)[None, :, None] ^ (e & (NQ - 1))) * Q + tl.arange(0, Q)[None, None, :]
@@ -130,9 +134,8 @@ def scan_gradients(
     skip = tl.load(D + e)
     w_tau1, w_tau2 = tl.load(x_proj + e), tl.load(x_proj + (R - 1) * E + e)
     w_dt1, w_dt2 = tl.load(dt_weight + e * R), tl.load(dt_weight + e * R + R - 1)
-    chunk = tl.program_id(0).to(tl.int64)
-    start = tl.program_id(0) % num_chunks * (TILES * T)
-    first = chunk // num_chunks * length + start
+    chunk = item * num_chunks + (num_chunks - 1 - later)
+    first = item * length + start
     g = tl.load(adjoints + chunk * (N * E) + state)
     sum_rates = tl.zeros_like(g)
     zero = tl.zeros_like(skip)
@@ -187,9 +190,7 @@ def scan_gradients(
         tl.store(where, _over_rest(of_b, N, T, E), mask=real)
         tl.store(where + N, grad_c, mask=real)
 
-    later = num_chunks - 1 - tl.program_id(0) % num_chunks
-    order = model * (num_chunks * batch) + later * batch + chunk // num_chunks % batch
-    row = partials + order * (E * (2 * R + N + 2))
+    row = partials + tl.program_id(0).to(tl.int64) * (E * (2 * R + N + 2))
     tl.store(row + e * R, sum_dt1)
     if R == 2:
         tl.store(row + e * R + 1, sum_dt2)

@@ -32,6 +32,7 @@ from lgbench.ops.block.tiles import (
     _rates,
     _row_places,
     _same,
+    _shift,
     _sigmoid,
     _slot,
     _softplus,
@@ -63,14 +64,15 @@ def prepare(
     program = tl.program_id(0) % programs
     tokens += model * num_tokens * DM
     rows += model * num_tokens * ROW
-    factors += model * factors_stride
-    norm_weight, in_proj, x_proj = (
-        norm_weight + model * stride,
-        in_proj + model * stride,
-        x_proj + model * stride,
+    factors += _shift(model, factors_stride)
+    shift = _shift(model, stride)
+    norm_weight, in_proj, x_proj, out_proj = (
+        norm_weight + shift,
+        in_proj + shift,
+        x_proj + shift,
+        out_proj + shift,
     )
-    dt_weight, dt_bias = dt_weight + model * stride, dt_bias + model * stride
-    out_proj += model * stride
+    dt_weight, dt_bias = dt_weight + shift, dt_bias + shift
     if program == 0:
         _pack_factors(factors, in_proj, x_proj, out_proj, DM, E, N, R)
     d = tl.arange(0, DM)
@@ -128,7 +130,7 @@ def chunk_ends(
     if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
-    A_log += model * stride
+    A_log += _shift(model, stride)
     rates = _rates(A_log, N, Q, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
@@ -175,7 +177,7 @@ def carry(
     n = state // (E * Q) * Q + state % Q
     outside = (item * E + e) * N + n
     model = item // batch
-    A_log += model * stride
+    A_log += _shift(model, stride)
     rate = -tl.exp2(tl.load(A_log + e * N + n) * LOG2E) * LOG2E
     h = tl.zeros((BLOCK,), tl.float32)
     if HAS_FIRST:
@@ -227,7 +229,8 @@ def outputs(
     if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
         if _left_out(starts, model, num_models, num_chunks, TILES * T):
             return
-    A_log, D, out_proj = A_log + model * stride, D + model * stride, out_proj + model * stride
+    shift = _shift(model, stride)
+    A_log, D, out_proj = A_log + shift, D + shift, out_proj + shift
     rates = _rates(A_log, N, Q, E, W)
     where, exists = _slot(states, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)

@@ -14,7 +14,7 @@ Sizes: DM d_model, E d_inner, N d_state, R dt_rank; K = 2 N, at least 16.
 import triton
 import triton.language as tl
 
-from lgbench.ops.block.tiles import _parts, _sigmoid
+from lgbench.ops.block.tiles import _parts, _shift, _sigmoid
 
 
 @triton.jit(
@@ -43,8 +43,8 @@ def projection_gradients(
         first = tl.load(starts + num_models + model)
         if length - program * tiles // batch * M <= first:
             return
-    factors += model * factors_stride
-    norm_weight += model * stride
+    factors += _shift(model, factors_stride)
+    norm_weight += _shift(model, stride)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
     k = tl.arange(0, K)

@@ -17,6 +17,8 @@ from lgbench.ops.block.mamba_block import plain_block, supports
 
 ORDER = ("norm_weight", "in_proj", "x_proj", "dt_weight", "dt_bias", "A_log", "D", "out_proj")
 """As `mamba_block` takes them."""
+ALIGNED = 16
+"""Numbers of which the distance between two models' rows is a multiple: kernels read several at once."""
 IN_A_ROW = ("dt_weight", "dt_bias", "A_log", "D", "x_proj", "norm_weight", "in_proj", "out_proj")
 """As they follow each other in a row of numbers."""
 
@@ -67,7 +69,8 @@ def stacked_blocks(
 
     Args:
         tokens: residual streams `(models · batch, length, d_model)` float32, model after model.
-        weights: `(models, num_layers · numbers)` float32, contiguous in a row.
+        weights: `(models, num_layers · numbers)` float32, contiguous in a row; rows are a multiple of
+            `ALIGNED` numbers apart.
         starts: int32 `(2, models)`: the first real step of a model's sequences, and the same rounded down to
             a multiple of `chunk_of`. Steps before the former are not there, what comes out of them has no
             meaning.
@@ -78,6 +81,9 @@ def stacked_blocks(
 
     Returns:
         new residual streams `(models · batch, length, d_model)`.
+
+    Raises:
+        ValueError: a length or a distance between rows that is no such multiple.
     """
     _, d_model, d_inner, d_state, dt_rank = sizes
     if supports(d_model, d_inner, d_state, dt_rank, tokens.dtype, tokens.device):
@@ -105,6 +111,10 @@ class _Blocks(torch.autograd.Function):
     def forward(ctx, tokens, weights, starts, sizes, eps, longest):
         from lgbench.ops.block import triton_block as kernels
 
+        if weights.stride(0) % ALIGNED:
+            raise ValueError(
+                f"stacked weights must be a multiple of {ALIGNED} apart, got {weights.stride(0)}"
+            )
         stack = kernels.Stack(weights.stride(0), starts, longest)
         keep, saved, tokens = any(ctx.needs_input_grad), [], tokens.contiguous()
         for block in weights.split(sizes.numbers(), dim=1):

@@ -73,6 +73,12 @@ def _model(num_chunks, batch):
 
 
 @triton.jit
+def _shift(model, stride):
+    """From the first model's numbers to those of a model, aligned as the first one's are."""
+    return tl.multiple_of(model * stride, 16)
+
+
+@triton.jit
 def _left_out(starts, model, num_models, num_chunks, chunk):
     """Whether a program's chunk has no real token: it ends where the model's first chunk with one begins.
 

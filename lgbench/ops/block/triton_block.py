@@ -107,7 +107,7 @@ class Stack(NamedTuple):
     """Several models in one launch, each with its share of the sequences, in order."""
 
     stride: int
-    """From a weight of one model to the same weight of the next, in numbers."""
+    """From a weight of one model to the same weight of the next, in numbers; a multiple of 16."""
     starts: Tensor
     """int32 `(2, models)`: first step of a model's sequences that is real; the same rounded down to a
     chunk.
