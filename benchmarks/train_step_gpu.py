@@ -10,9 +10,9 @@ Prints milliseconds a step (median of blocks of 50 steps, device waited for afte
 times the former also with images augmented and cut in plain PyTorch. Checks that a captured, left-padded step
 gives the loss and gradients of an eager, unpadded one on the same items.
 
-With `--stack` only small trainings are timed: tokens a second (real ones, median of blocks of 50 steps) of
-many seeds in one stack and side by side, contexts of up to 128, 256 and 512 tokens, 64 queries, batch 64. Each
-seed's weights after 200 steps in the stack are compared with those of the seed alone, bit for bit.
+With `--stack` only small trainings are timed, at batch 64 with 64 queries and contexts of 1 to 128, 256 and
+512 tokens: real tokens a second (median of blocks of 50 steps) of 1, 3 and 8 seeds in one stack, and side by
+side. Each seed's weights after 200 steps in the stack are compared with those of the seed alone, bit for bit.
 """
 
 from __future__ import annotations

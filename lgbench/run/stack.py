@@ -64,7 +64,8 @@ class Stack:
         self.width = chunk * math.ceil(lengths / MAX_BUCKETS / chunk)
         if self.device.type == "cpu":  # there a sum depends on the length: keep to one
             self.width = chunk * math.ceil(longest / chunk)
-        self.parameters, self.carried = [self.model.weights], {}
+        self.parameters = [self.model.weights]
+        self.carried: dict[str, Tensor] = {}
         self.generator = torch.Generator(self.device)  # of a captured step, which draws nothing
         self.optimizer = adam([{"params": self.parameters}], self.recipe, self.device)
         self.log = torch.stack([t.log for t in self.trainers], dim=1)

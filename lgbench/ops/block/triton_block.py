@@ -20,8 +20,7 @@ States are never written per token: the one at the start of each tile is kept fo
 computed again. Partial sums are added in a fixed order, without atomics: a result repeats bit for bit.
 
 Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). The kernels are in
-`mamba_block_forward`, `mamba_block_backward` and `mamba_block_projections`, what they share in
-`mamba_block_tiles`.
+`forward`, `backward` and `projections`, what they share in `tiles`.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 
