@@ -1,8 +1,8 @@
 """Run a plan in this process: finished cells are skipped, trainings shared, failures become rows.
 
 On a GPU several small trainings run side by side: those that differ in their seed alone in one set of
-launches (see `lgbench.run.stack`), others in a CUDA stream each. Every one ends with the numbers that it would
-have alone.
+launches (see `lgbench.run.stack`), others in a CUDA stream each. Every one ends with the numbers that it
+would have alone.
 """
 
 from __future__ import annotations
