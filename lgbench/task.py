@@ -246,8 +246,8 @@ class Task:
           any;
         - `read(hidden) -> predictions` from hidden `(batch, num_queries, d_model)`.
 
-        If it has `separators`, the number of tokens before the queries, its weights may have a leading axis of
-        models (see `lgbench.ops.stacked`), and `context` takes their `starts` as a second argument.
+        If it has `separators`, the number of tokens before the queries, its weights may have a leading axis
+        of models (see `lgbench.ops.stacked`), and `context` takes their `starts` as a second argument.
         """
         raise NotImplementedError
 

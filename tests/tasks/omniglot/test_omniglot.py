@@ -211,3 +211,14 @@ def test_glyphs_that_stand_in_for_the_real_images_are_told_in_words():
     task.prepare(torch.device("cpu"))
     assert task.data_source == "procedural"
     assert "Procedural glyphs" in task.notice and "not comparable" in task.notice
+
+
+def test_a_drawn_token_is_rendered_from_its_own_numbers_alone(task):
+    drawn = task.draw(3, 5, 2, rng())
+    padding = torch.full((3, 4, 2), 9)
+    more = drawn._replace(tokens={"centres": torch.cat([padding, drawn.tokens["centres"]], dim=1)})
+    batch, padded = task.render(drawn, 5), task.render(more, 9)
+    assert torch.equal(padded.context["patches"][:, 4:], batch.context["patches"])
+    assert torch.equal(padded.context["places"][:, 4:], batch.context["places"])
+    assert torch.equal(padded.targets, batch.targets)
+    assert torch.equal(task.sample(3, 5, 2, rng()).targets, batch.targets)
