@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -65,6 +65,15 @@ class Metric:
     """How the values of items become one: their mean, or the exponential of it (perplexity)."""
     interval: Literal["bootstrap", "wilson"] = "bootstrap"
     """How its 95 % interval is made; Wilson's is for values that are 0 or 1."""
+
+
+class Draw(NamedTuple):
+    """The random numbers of a training batch, from which `Task.render` makes it without any more."""
+
+    items: Tensors
+    """Of each item, `(num_items, …)`."""
+    tokens: Tensors
+    """Of each context token, then each query, `(num_items, length + num_queries, …)`."""
 
 
 class EvalSet:
@@ -231,11 +240,27 @@ class Task:
         - `queries(Tensors) -> (batch, extra + num_queries, d_model)` embeds the queries, after a separator if
           any;
         - `read(hidden) -> predictions` from hidden `(batch, num_queries, d_model)`.
+
+        If it has `separators`, the number of tokens before the queries, its weights may have a leading axis
+        of models (see `lgbench.ops.stacked`), and `context` takes their `starts` as a second argument.
         """
         raise NotImplementedError
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Draw a training batch on the generator's device, the generator is the only randomness."""
+        raise NotImplementedError
+
+    def draw(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Draw:
+        """The random part of `sample`; optional, with `render`, and only where `exchangeable`.
+
+        Trainings of such a task run in one set of launches: each draws alone, and all are rendered together.
+        """
+        raise NotImplementedError
+
+    def render(self, drawn: Draw, length: int) -> Batch:
+        """The batch that was drawn with `length` context tokens; each token depends on its own numbers
+        alone.
+        """
         raise NotImplementedError
 
     def sample_stage(

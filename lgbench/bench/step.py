@@ -20,6 +20,7 @@ from lgbench.method import Method
 from lgbench.plan.cells import Training, load_method, load_task
 from lgbench.plan.keys import changed_params
 from lgbench.plan.params import PluginRequest
+from lgbench.run.stack import in_stacks, teams
 from lgbench.run.train import Trainer
 from lgbench.task import Recipe, Task
 
@@ -84,13 +85,14 @@ def _stepper(task: Task, method: Method, recipe: Recipe, name: str, seeds: int) 
     """Warmed-up trainings, one step each in turn."""
     kind = task.device.type
     trainers = [make_trainer(task, method, recipe, CONTEXT[kind], seed, name) for seed in range(seeds)]
+    in_stacks(trainers)
     used = trainers[0].model.backend_name(task.device, recipe.d_model)
     if used != name:
         raise RuntimeError(f"back end '{name}' does not serve this model, '{used}' would")
 
     def run(steps: int = STEPS[kind]) -> None:
         for _ in range(steps):
-            for trainer in trainers:
+            for trainer in teams(trainers):
                 trainer.one_step()
 
     run(WARM_STEPS)

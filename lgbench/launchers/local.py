@@ -1,7 +1,8 @@
 """Run a plan in this process: finished cells are skipped, trainings shared, failures become rows.
 
-On a GPU several small trainings run side by side (one CUDA stream each); every one ends with the numbers that
-it would have alone.
+On a GPU several small trainings run side by side: those that differ in their seed alone in one set of
+launches (see `lgbench.run.stack`), others in a CUDA stream each. Every one ends with the numbers that it
+would have alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
@@ -113,9 +114,20 @@ def _runnable(
 
 
 def _in_batches(groups: dict[Training, list[Cell]], size: int) -> Iterable[dict[Training, list[Cell]]]:
-    trainings = list(groups)
-    for k in range(0, len(trainings), size):
-        yield {t: groups[t] for t in trainings[k : k + size]}
+    """At most `size` trainings at a time; those that differ in their seed alone stay together: they stack."""
+    batch: dict[Training, list[Cell]] = {}
+    for _, kin in groupby(groups, key=lambda training: replace(training, seed=0)):
+        together = list(kin)
+        if batch and len(batch) + len(together) > size:
+            yield batch
+            batch = {}
+        for training in together:
+            if len(batch) == size:
+                yield batch
+                batch = {}
+            batch[training] = groups[training]
+    if batch:
+        yield batch
 
 
 def _train(

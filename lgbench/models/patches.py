@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lgbench.ops import stacked
 from lgbench.task import Layout, Tensors
 
 COORDINATE_SCALE = 100.0
@@ -22,7 +23,7 @@ COORDINATE_SCALE = 100.0
 
 
 class PatchInterface(nn.Module):
-    """See the module's docstring.
+    """See the module's docstring. Weights may have a leading axis of models, see `lgbench.ops.stacked`.
 
     Args:
         d_model: width of the backbone.
@@ -37,6 +38,8 @@ class PatchInterface(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.position = patch, position
+        self.separators = 1 if layout == "causal" else 0
+        self.stackable = not has_filler
         width = d_model - 2 if position == "concat" else d_model
         self.conv = nn.Conv2d(1, d_model, patch)
         self.joiner = nn.Linear(d_model, width) if layout == "causal" else nn.Identity()
@@ -48,16 +51,17 @@ class PatchInterface(nn.Module):
             "frequencies", 10000.0 ** -(torch.arange(d_model // 4) / (d_model // 4)), persistent=False
         )
 
-    def context(self, context: Tensors) -> Tensor:
+    def context(self, context: Tensors, starts: Tensor | None = None) -> Tensor:
         """Embed `patches` `(batch, length, patch²)` and `places` `(batch, length, 2)` in pixels.
 
-        Where `filler`, bool `(batch, length)`, is True, patch and place are not read.
+        Where `filler`, bool `(batch, length)`, is True, patch and place are not read. `starts` of stacked
+        models: tokens before `starts[1]` give no gradient.
         """
-        kernel = self.conv.weight.flatten(
-            1
-        )  # a patch is one position of the convolution: a plain matrix product
-        embedded = nn.functional.linear(context["patches"], kernel, self.conv.bias)
-        tokens = self._place(self.joiner(embedded), context["places"])
+        kernel = self.conv.weight.flatten(-3)  # a patch is one position of the convolution: a matrix product
+        embedded = stacked.linear(context["patches"], kernel, self.conv.bias, starts)
+        if self.separator is not None:
+            embedded = stacked.linear(embedded, self.joiner.weight, self.joiner.bias, starts)
+        tokens = self._place(embedded, context["places"])
         if self.filler is None:
             return tokens
         return torch.where(context["filler"].unsqueeze(-1), self.filler, tokens)
@@ -65,14 +69,15 @@ class PatchInterface(nn.Module):
     def queries(self, queries: Tensors) -> Tensor:
         """Embed `places` `(batch, num_queries, 2)`, after the separator in a causal layout."""
         places = queries["places"]
-        tokens = self._place(self.query.expand(*places.shape[:2], -1), places)
+        tokens = self._place(stacked.repeat(self.query, *places.shape[:2]), places)
         if self.separator is None:
             return tokens
-        return torch.cat([self.separator.expand(places.shape[0], 1, -1), tokens], dim=1)
+        return torch.cat([stacked.repeat(self.separator, len(places), 1), tokens], dim=1)
 
     def read(self, hidden: Tensor) -> Tensor:
         """Pixels `(batch, num_queries, patch²)` in (-1, 1)."""
-        return torch.tanh(self.head(hidden) / 2)  # which is 2 sigmoid - 1
+        pixels = stacked.linear(hidden, self.head.weight, self.head.bias)
+        return torch.tanh(pixels / 2)  # which is 2 sigmoid - 1
 
     def _place(self, tokens: Tensor, places: Tensor) -> Tensor:
         if self.position == "concat":

@@ -34,7 +34,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     Raises:
         UserError: the folder cannot be written or the disk is full.
     """
-    whole = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic_file(path) as temporary:
         try:
             save_file(whole, temporary, metadata={"facts": json.dumps(facts)})

@@ -1,4 +1,4 @@
-"""Training steps as captured CUDA graphs: a few of them serve all context lengths, exactly.
+"""One training, step by step: eagerly, or as captured CUDA graphs, a few of which serve all lengths exactly.
 
 A step runs at the upper end of its length's bucket, with the surplus masked out on the left: Δ = 0 leaves a
 state untouched. Where context tokens are independent draws, sampling is part of the graph (`SampledGraphs`);
@@ -11,7 +11,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,13 +19,44 @@ from torch import Tensor
 from lgbench.task import Batch, Tensors
 
 if TYPE_CHECKING:
+    from lgbench.plan.cells import Training
+    from lgbench.run.stack import Stack
     from lgbench.run.train import Trainer
 
 MAX_BUCKETS = 16
 """Captured graphs a training; more waste less on padding and take longer to capture."""
 
-Step = Callable[[], tuple[Tensor, Tensor]]
-"""Computes and updates; returns loss and accuracy."""
+Found = TypeVar("Found", Tensor, tuple[Tensor, Tensor])
+"""What a step returns: the losses of a stack, or loss and accuracy of one training."""
+
+
+class Stepper(Protocol):
+    """One optimiser step of a training, at lengths that are drawn."""
+
+    def step(self, length: int, num_queries: int, stage: int) -> tuple[Tensor, Tensor]:
+        """Queue it; returns loss and accuracy."""
+
+
+def stepper_of(trainer: Trainer) -> Stepper:
+    """What steps a training that is in no stack: captured graphs on a GPU, where its method allows them."""
+    if trainer.stream is None or trainer.method.train_eagerly:
+        return Eager(trainer)
+    return SampledGraphs(trainer) if trainer.task.exchangeable else BatchGraphs(trainer)
+
+
+class Eager:
+    """Operation by operation, at the exact lengths."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def step(self, length: int, num_queries: int, stage: int) -> tuple[Tensor, Tensor]:
+        """Draw and update."""
+        trainer = self.trainer
+        if trainer.task.exchangeable:
+            return trainer.compute(length, num_queries, length, num_queries)
+        batch = trainer.draw(length, num_queries, stage)
+        return trainer.update(batch, trainer.task.context_tokens(length))
 
 
 class SampledGraphs:
@@ -37,14 +68,10 @@ class SampledGraphs:
         self.length = torch.zeros((), dtype=torch.long, device=trainer.device)
         self.num_queries = torch.zeros((), dtype=torch.long, device=trainer.device)
         self.captured: dict[int, tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]] = {}
-        low, high = trainer.training.low, trainer.training.high
-        self.width = max(1, math.ceil((high - low + 1) / MAX_BUCKETS))
 
     def step(self, length: int, num_queries: int, stage: int) -> tuple[Tensor, Tensor]:
         """Replay the graph of this length's bucket; returns its static loss and accuracy."""
-        training = self.trainer.training
-        above = math.ceil((length - training.low + 1) / self.width) * self.width
-        bucket = min(training.high, training.low - 1 + above)
+        bucket = drawn_length(self.trainer.training, length)
         if bucket not in self.captured:
             self.captured[bucket] = self._capture(bucket)
         self.length.fill_(length)
@@ -61,6 +88,13 @@ class SampledGraphs:
         self.length.fill_(bucket)
         self.num_queries.fill_(high)
         return capture(trainer, self.pool, lambda: trainer.compute(length, num_queries, bucket, high))
+
+
+def drawn_length(training: Training, length: int) -> int:
+    """Context tokens that a step of `length` draws: the upper end of its bucket."""
+    width = max(1, math.ceil((training.high - training.low + 1) / MAX_BUCKETS))
+    above = math.ceil((length - training.low + 1) / width) * width
+    return min(training.high, training.low - 1 + above)
 
 
 class BatchGraphs:
@@ -114,7 +148,9 @@ def pad_left(batch: Batch, width: int) -> Batch:
     return Batch(context, batch.queries, batch.targets)
 
 
-def capture(trainer: Trainer, pool: object, step: Step) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor]]:
+def capture(
+    trainer: Trainer | Stack, pool: object, step: Callable[[], Found]
+) -> tuple[torch.cuda.CUDAGraph, Found]:
     """Run a step once, which compiles kernels and warms up libraries, undo it, and capture it.
 
     Python's garbage collector waits meanwhile: it might free the graphs of an earlier training, which a

@@ -23,7 +23,7 @@ from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Measurement, evaluate
 from lgbench.run.gallery import gallery
-from lgbench.run.train import stage_lengths
+from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, atomic_file
 from lgbench.task import Metric, Task

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +18,12 @@ from lgbench.method import Method
 from lgbench.models.model import build_model
 from lgbench.models.transformer import DropPath
 from lgbench.plan.cells import Training
-from lgbench.run import checkpoint, provenance
-from lgbench.run.graphs import BatchGraphs, SampledGraphs
-from lgbench.task import Batch, Recipe, Task
+from lgbench.run import saved
+from lgbench.run.graphs import stepper_of
+from lgbench.run.optimizer import adam_of, set_rate
+from lgbench.run.schedule import draw_lengths, learning_rate
+from lgbench.run.stack import Stack, in_stacks, teams
+from lgbench.task import Batch, Task
 
 LOG_EVERY = 100
 """Steps between two looks at the loss; without a curriculum the only moments that wait for the device."""
@@ -73,23 +74,22 @@ class Trainer:
             self.generator,
         )
         self.parameters = list(self.model.parameters())
-        self.optimizer = _adam(self.model, self.recipe, self.device)
+        self.optimizer = adam_of(self.model, self.recipe, self.device)
         self.log = torch.zeros(LOG_EVERY, device=self.device)
         self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
         self.stage, self.stage_steps = 0, 0
         self.step, self.wall_s = 0, 0.0
-        self._tokens = torch.zeros((), dtype=torch.long, device=self.device)
+        self.counted, self.drawn_tokens = 0, torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        capture = self.stream is not None and not method.train_eagerly
-        kind = SampledGraphs if task.exchangeable else BatchGraphs
-        self._graphs = kind(self) if capture else None
+        self.stack: Stack | None = None
+        self.stepper = stepper_of(self)
         self._saved_at = time.monotonic()
 
     @property
     def tokens(self) -> int:
         """Read so far, contexts and queries, padding not counted; waits for the device."""
-        return int(self._tokens)
+        return self.counted + int(self.drawn_tokens)
 
     @property
     def finished(self) -> bool:
@@ -128,20 +128,21 @@ class Trainer:
             self.save_weights()
 
     def one_step(self) -> None:
-        """One optimiser step, queued on the trainer's stream."""
+        """One optimiser step, queued on the trainer's stream; of all trainings of its stack where it is in
+        one.
+        """
+        if self.stack is None:
+            in_stacks([self])
+        if self.stack is not None:
+            self.stack.one_step()
+            return
         length, num_queries, stage = draw_lengths(self.training, self.step, self.stage)
         with torch.cuda.stream(self.stream):
-            _set_rate(self.optimizer, learning_rate(self.recipe, self.step))
+            set_rate(self.optimizer, learning_rate(self.recipe, self.step))
             self.model.intervention.begin_step(self.training.seed, self.step, self.recipe.train_steps)
             if self.task.exchangeable:
-                self._tokens += self.recipe.batch_size * (length + num_queries)
-            if self._graphs is not None:
-                loss, accuracy = self._graphs.step(length, num_queries, stage)
-            elif self.task.exchangeable:
-                loss, accuracy = self.compute(length, num_queries, length, num_queries)
-            else:
-                told = self.task.context_tokens(length)
-                loss, accuracy = self.update(self.draw(length, num_queries, stage), told)
+                self.counted += self.recipe.batch_size * (length + num_queries)
+            loss, accuracy = self.stepper.step(length, num_queries, stage)
             self.log[self.step % LOG_EVERY].copy_(loss)
             if self.recipe.stages and stage == self.stage:
                 self._count(accuracy)
@@ -164,7 +165,7 @@ class Trainer:
             batch = self.task.sample_stage(*asked, self.recipe.stages[stage])
         else:
             batch = self.task.sample(*asked)
-        self._tokens += batch.num_tokens()
+        self.drawn_tokens += batch.num_tokens()
         return batch
 
     def compute(
@@ -218,32 +219,11 @@ class Trainer:
 
     def save_weights(self) -> None:
         """Keep the weights of this step, with loss, time and speed."""
-        facts = {
-            "training": asdict(self.training),
-            "scan_backend": self.model.backend_name(self.device, self.recipe.d_model),
-            "step": self.step,
-            "train_loss": self.history[-1][1] if self.history else None,
-            "stage": self.stage,
-            "train_wall_s": self.wall_s,
-            "train_tokens_per_s": self.tokens / max(self.wall_s, 1e-9),
-            "history": self.history,
-            "device": provenance.device_name(self.device),
-        }
-        checkpoint.save(checkpoint.weights_path(self.folder, self.step), self.model.state_dict(), facts)
-        if self.finished:
-            checkpoint.resume_path(self.folder).unlink(missing_ok=True)
+        saved.save_weights(self)
 
     def save_resume(self) -> None:
         """Keep everything that a resumed run needs to end with the same numbers."""
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        for k, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{k}.{name}"] = value
-        tensors |= {f"carried.{name}": t for name, t in self.carried.items()}
-        tensors |= {"generator": self.generator.get_state(), "log": self.log, "accuracy": self.accuracy}
-        facts = {"step": self.step, "wall_s": self.wall_s, "tokens": self.tokens, "history": self.history}
-        facts |= {"stage": self.stage, "stage_steps": self.stage_steps}
-        checkpoint.save(checkpoint.resume_path(self.folder), tensors, facts)
+        saved.save_resume(self)
         self._saved_at = time.monotonic()
 
     def save_resume_every(self, seconds: float) -> None:
@@ -253,66 +233,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from a saved state if there is a whole one that does not skip a missing milestone."""
-        found = checkpoint.load(checkpoint.resume_path(self.folder))
-        if found is None:
-            return False
-        tensors, facts = found
-        if any(
-            m <= facts["step"] and not checkpoint.weights_path(self.folder, m).exists()
-            for m in self.milestones
-        ):
-            return False
-        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        self.model.load_state_dict(weights)
-        for k, parameter in enumerate(self.parameters):
-            for name, value in self.optimizer.state[parameter].items():
-                value.copy_(tensors[f"optimizer.{k}.{name}"])
-        for name, value in self.carried.items():
-            value.copy_(tensors[f"carried.{name}"])
-        self.generator.set_state(tensors["generator"])
-        self.log.copy_(tensors["log"])
-        self.accuracy.copy_(tensors["accuracy"])
-        self.stage, self.stage_steps = facts["stage"], facts["stage_steps"]
-        self.step, self.wall_s = facts["step"], facts["wall_s"]
-        self._tokens.fill_(facts["tokens"])
-        self.history = [tuple(pair) for pair in facts["history"]]
-        return True
-
-
-def draw_lengths(training: Training, step: int, newest: int = 0) -> tuple[int, int, int]:
-    """Context length and number of queries of a step, uniform and inclusive, and the stage they are from.
-
-    By (seed, step) alone, given the newest stage.
-    """
-    draw = np.random.default_rng((training.seed, step))
-    recipe, stage = training.recipe, newest
-    if newest and draw.random() < recipe.revisit:
-        stage = int(draw.integers(newest))
-    low, high = stage_lengths(training, stage)
-    fewest, most = recipe.train_queries
-    return int(draw.integers(low, high + 1)), int(draw.integers(fewest, most + 1)), stage
-
-
-def stage_lengths(training: Training, stage: int) -> tuple[int, int]:
-    """Shortest and longest context of a stage, inclusive; without a curriculum those of the training.
-
-    Stages are scaled so that the last one ends where the method's training range ends, but none becomes
-    shorter than the shortest context there may be, unless it was before.
-    """
-    low, high, stages = training.low, training.high, training.recipe.stages
-    if not stages:
-        return low, high
-    scaled = round(stages[stage][0] * high / stages[-1][0])
-    high = max(scaled, min(low, stages[stage][0]))
-    return min(low, high), high
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, constant, then linear to zero from `decay_from` of the steps on."""
-    warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
-    start = recipe.decay_from * recipe.train_steps
-    fall = 1.0 if step < start else (recipe.train_steps - step) / (recipe.train_steps - start)
-    return recipe.learning_rate * warm * fall
+        return saved.resume(self)
 
 
 def train_all(
@@ -335,10 +256,12 @@ def train_all(
     """
     diverged: dict[Trainer, Diverged] = {}
     active = [t for t in trainers if not t.finished]
+    in_stacks(active)
     while active:
         began = time.monotonic()
         stops = {t: t.next_look() for t in active}
-        while pending := [t for t in active if t.step < stops[t]]:
+        ends = {leader: min(stops[t] for t in team) for leader, team in teams(active).items()}
+        while pending := [t for t, end in ends.items() if t.step < end]:
             for trainer in pending:  # one step each in turn, so that the device sees work of all of them
                 trainer.one_step()
             if should_stop() or time.monotonic() - began >= save_every_s:
@@ -359,38 +282,3 @@ def train_all(
                 trainer.save_resume()
             raise KeyboardInterrupt
     return diverged
-
-
-def _adam(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """Adam as the published recipes have it (ε outside the root), state made in advance.
-
-    Weight decay is decoupled and spares vectors and the logarithms of A, as in the released Mamba.
-    """
-    cuda = device.type == "cuda"
-    lr = torch.tensor(recipe.learning_rate, device=device) if cuda else recipe.learning_rate
-    parameters = list(model.parameters())
-    groups: list[dict] = [{"params": parameters}]
-    if recipe.weight_decay:
-        spared = {id(p) for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")}
-        groups = [
-            {"params": [p for p in parameters if id(p) not in spared], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if id(p) in spared]},
-        ]
-    adam = torch.optim.AdamW(
-        groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True, capturable=cuda
-    )
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    adam.step()  # with zero gradients: makes the moments, leaves the weights
-    adam.zero_grad(set_to_none=True)
-    for state in adam.state.values():
-        state["step"].zero_()
-    return adam
-
-
-def _set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate

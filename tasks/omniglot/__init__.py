@@ -20,14 +20,22 @@ from typing import Any, Literal
 
 import torch
 from lgbench.tasks.omniglot import dataset as omniglot
-from lgbench.tasks.omniglot.images import Affine, apply_affine, cut_patches, draw_affine, resize
+from lgbench.tasks.omniglot.images import (
+    Affine,
+    affine_of,
+    apply_affine,
+    cut_patches,
+    draw_affine,
+    draw_uniform,
+    resize,
+)
 from lgbench.tasks.omniglot.items import FIRST, LAST, PATCH, SIDE, ReconstructionItems, relative
 from lgbench.tasks.omniglot.recipes import RECIPES
 from pydantic import Field, model_serializer, model_validator
 from torch import Tensor, nn
 
 from lgbench.models.patches import PatchInterface
-from lgbench.task import Batch, Layout, Metric, Recipe, Task
+from lgbench.task import Batch, Draw, Layout, Metric, Recipe, Task
 
 
 class Omniglot(Task):
@@ -93,16 +101,30 @@ class Omniglot(Task):
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Augmented training images with `length` patches and `num_queries` queried places each."""
+        return self.render(self.draw(num_items, length, num_queries, generator), length)
+
+    def draw(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Draw:
+        """Which images, under which maps, seen where."""
         chosen = torch.randint(len(self.train), (num_items,), generator=generator, device=self.device)
-        affine = draw_affine(num_items, self.images.shape[-1], generator)
+        uniform = draw_uniform(num_items, generator)
         centres = torch.randint(
             FIRST, LAST + 1, (num_items, length + num_queries, 2), generator=generator, device=self.device
         )
-        patches, places = self._patches(self.train[chosen], affine, centres), relative(centres)
+        tokens = {"centres": centres}
+        if self.params.filler:
+            drawn = torch.rand(centres.shape[:2], generator=generator, device=self.device)
+            tokens["filler"] = drawn < self.params.filler
+        return Draw({"chosen": chosen, "uniform": uniform}, tokens)
+
+    def render(self, drawn: Draw, length: int) -> Batch:
+        """Cut the patches."""
+        centres = drawn.tokens["centres"]
+        affine = affine_of(drawn.items["uniform"], self.images.shape[-1])
+        indices = self.train[drawn.items["chosen"]]
+        patches, places = self._patches(indices, affine, centres), relative(centres)
         context = {"patches": patches[:, :length], "places": places[:, :length]}
         if self.params.filler:
-            drawn = torch.rand(num_items, length, generator=generator, device=self.device)
-            context["filler"] = drawn < self.params.filler
+            context["filler"] = drawn.tokens["filler"][:, :length]
         return Batch(context, {"places": places[:, length:]}, patches[:, length:])
 
     def eval_set(self, num_items: int, seed: int) -> ReconstructionItems:

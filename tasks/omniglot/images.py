@@ -29,7 +29,17 @@ def draw_affine(num_images: int, side: int, generator: torch.Generator) -> Affin
 
     Source: the augmentation of Rathjens et al.
     """
-    u = torch.rand(4, num_images, generator=generator, device=generator.device)
+    return affine_of(draw_uniform(num_images, generator), side)
+
+
+def draw_uniform(num_images: int, generator: torch.Generator) -> Tensor:
+    """The numbers in [0, 1) of `affine_of`, `(num_images, 4)`."""
+    return torch.rand(4, num_images, generator=generator, device=generator.device).t()
+
+
+def affine_of(uniform: Tensor, side: int) -> Affine:
+    """Maps as `draw_affine` has them, from numbers in [0, 1), `(num_images, 4)`."""
+    u = uniform.t().contiguous()
     shift = ((2 * u[1:3] - 1) * 0.4 * side).round()
     return Affine((2 * u[0] - 1) * torch.pi, shift[0], shift[1], 0.5 + u[3])
 

@@ -149,6 +149,16 @@ def _images() -> None:
     mapped_patches(images, indices, draw_affine(3, 105, generator), torch.full((3, 40, 2), 9), 128, 4)
 
 
+def _stacked() -> None:
+    from lgbench.ops import stacked_triton as ops
+
+    x, weight, bias = _leaf(6, 40, 16), _leaf(3, 24, 16), _leaf(3, 24)
+    starts = torch.zeros(2, 3, dtype=torch.int32)
+    rows = ops.Linear.apply(x, weight, bias, starts)
+    rows = ops.RmsNorm.apply(rows, _leaf(3, 24), 1e-5) + ops.Repeat.apply(_leaf(3, 24), 6, 40)
+    ops.Total.apply(rows.reshape(3, -1)).sum().backward()
+
+
 FAMILIES: dict[str, list[Callable[[], None]]] = {
     "scan": [
         lambda: _scan(600, 8, 8, torch.float32, gate=True),
@@ -158,6 +168,7 @@ FAMILIES: dict[str, list[Callable[[], None]]] = {
     ],
     "scan in float64": [_scan_float64],
     "block": [lambda: _block(600, 16, 32, 8, mask=False), lambda: _block(40, 16, 32, 8, mask=True)],
+    "stacked layers": [_stacked],
     "convolution": [lambda: _conv(torch.float32), lambda: _conv(torch.bfloat16)],
     "norm": [lambda: _norm(torch.float32), lambda: _norm(torch.bfloat16)],
     "images": [_images],

@@ -17,7 +17,8 @@ from lgbench.run import checkpoint
 from lgbench.run.calibrate import CalibrationData
 from lgbench.run.measure import wilson_interval
 from lgbench.run.progress import Progress
-from lgbench.run.train import STAGE_STEPS, Trainer, draw_lengths, stage_lengths, train_all
+from lgbench.run.schedule import draw_lengths, stage_lengths
+from lgbench.run.train import STAGE_STEPS, Trainer, train_all
 from lgbench.store import Store, read
 
 STAGES = ((6, 1), (12, 2), (24, 3))

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from lgbench.cli import app
 from lgbench.plan.cells import load_method
 from lgbench.run import checkpoint, train
-from lgbench.run.train import Trainer, draw_lengths, learning_rate, train_all
+from lgbench.run.schedule import draw_lengths, learning_rate
+from lgbench.run.train import Trainer, train_all
 from lgbench.store import read
 from lgbench.task import Batch
 

@@ -23,21 +23,29 @@ from lgbench.ops.block.tiles import (
     _fetch,
     _hold,
     _inner,
+    _left_out,
+    _model,
     _own,
     _rates,
     _row_places,
     _same,
+    _shift,
     _sigmoid,
     _slot,
     _softplus_slope,
 )
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+@triton.jit(
+    do_not_specialize=[
+        "length", "num_chunks", "total_chunks", "batch", "num_models", "stride", "factors_stride",
+    ]
+)  # fmt: skip
 def chunk_adjoints(
-    rows, factors, grad_out, grad_ys, adjoints, A_log, length, num_chunks, total_chunks,
+    rows, factors, grad_out, grad_ys, adjoints, A_log, starts,
+    length, num_chunks, total_chunks, batch, num_models, stride, factors_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write the adjoint of the state at the start of each chunk, from the chunk's own outputs alone.
 
@@ -45,6 +53,12 @@ def chunk_adjoints(
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     READ: tl.constexpr = ROW - E
+    model = _model(num_chunks, batch)
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
+        if _left_out(starts, model, num_models, num_chunks, TILES * T):
+            return
+    A_log += _shift(model, stride)
+    factors += _shift(model, factors_stride)
     rates = _rates(A_log, N, Q, E, W)
     g = tl.zeros((E, W, N // Q, Q), tl.float32)
     d = tl.arange(0, DM)
@@ -85,22 +99,33 @@ def chunk_adjoints(
     _hold(adjoints, fetched_grad | ahead_grad, length, E)
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "batch", "num_models", "stride"])
 def scan_gradients(
-    rows, grad_ys, tile_starts, adjoints, grads, partials, x_proj, dt_weight, A_log, D,
-    length, num_chunks, total_chunks,
+    rows, grad_ys, tile_starts, adjoints, grads, partials, x_proj, dt_weight, A_log, D, starts,
+    length, num_chunks, total_chunks, batch, num_models, stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, TILES: tl.constexpr,
+    T: tl.constexpr, TILES: tl.constexpr, HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write per token the gradients of s (`[E]`, all but what comes through B and C), of B and of C.
 
     Also this chunk's share of the gradients of W_dt, its bias, A_log, D and the rows of W_x for τ, in this
-    order, as a row of `partials`. Tensors are `[E, N / Q, Q]` or `[E, 1, 1]`: channels lie across the lanes,
-    states inside a thread. Quad j of channel e is the states' quad j ^ (e % (N / Q)), see `_over_channels`.
+    order, as a row of `partials`. Programs take first the last chunks of a model's sequences, then those
+    before them, so that a row's place does not depend on how long the sequences are. Tensors are
+    `[E, N / Q, Q]` or `[E, 1, 1]`: channels lie across the lanes, states inside a thread. Quad j of channel e
+    is the states' quad j ^ (e % (N / Q)), see `_over_channels`.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     GRADS: tl.constexpr = E + 2 * N
     NQ: tl.constexpr = N // Q
+    item, later = tl.program_id(0) % batch, tl.program_id(0) // batch
+    model, later = later // num_chunks, later % num_chunks
+    start = (num_chunks - 1 - later) * (TILES * T)
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
+        if start + TILES * T <= tl.load(starts + num_models + model):
+            return
+    item = (model * batch + item).to(tl.int64)
+    shift = _shift(model.to(tl.int64), stride)
+    x_proj, dt_weight, A_log, D = x_proj + shift, dt_weight + shift, A_log + shift, D + shift
     lane = tl.arange(0, E)
     e = lane[:, None, None]
     n = (tl.arange(0, NQ)[None, :, None] ^ (e & (NQ - 1))) * Q + tl.arange(0, Q)[None, None, :]
@@ -109,9 +134,8 @@ def scan_gradients(
     skip = tl.load(D + e)
     w_tau1, w_tau2 = tl.load(x_proj + e), tl.load(x_proj + (R - 1) * E + e)
     w_dt1, w_dt2 = tl.load(dt_weight + e * R), tl.load(dt_weight + e * R + R - 1)
-    chunk = tl.program_id(0).to(tl.int64)
-    start = tl.program_id(0) % num_chunks * (TILES * T)
-    first = chunk // num_chunks * length + start
+    chunk = item * num_chunks + (num_chunks - 1 - later)
+    first = item * length + start
     g = tl.load(adjoints + chunk * (N * E) + state)
     sum_rates = tl.zeros_like(g)
     zero = tl.zeros_like(skip)
@@ -166,7 +190,7 @@ def scan_gradients(
         tl.store(where, _over_rest(of_b, N, T, E), mask=real)
         tl.store(where + N, grad_c, mask=real)
 
-    row = partials + chunk * (E * (2 * R + N + 2))
+    row = partials + tl.program_id(0).to(tl.int64) * (E * (2 * R + N + 2))
     tl.store(row + e * R, sum_dt1)
     if R == 2:
         tl.store(row + e * R + 1, sum_dt2)
@@ -235,10 +259,28 @@ def _halved(sums, COUNT: tl.constexpr, BIT: tl.constexpr, E: tl.constexpr):
     return kept + tl.gather(given, tl.broadcast_to(e ^ (1 << BIT), given.shape), 0)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_columns"])
-def add_rows(partials, total, num_rows, num_columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Add the rows of `partials`, always in the same order."""
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_columns", "total_stride", "length", "batch", "num_models", "unit", "group",
+    ]
+)  # fmt: skip
+def add_rows(
+    partials, total, starts, num_rows, num_columns, total_stride, length, batch, num_models, unit, group,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, HAS_STARTS: tl.constexpr,
+):  # fmt: skip
+    """Add a model's rows of `partials`, always in the same order.
+
+    A row is of `group` pieces, a piece of `unit` tokens, counted from the end of the sequences, all `batch`
+    last pieces first. Those of pieces without a real token, never written, come last and are left out.
+    """
+    blocks = tl.cdiv(num_columns, COLUMNS)
+    model = (tl.program_id(0) // blocks).to(tl.int64)
+    partials += model * num_rows * num_columns
+    total += model * total_stride
+    if HAS_STARTS:
+        left = length - tl.load(starts + num_models + model)
+        num_rows = tl.cdiv(tl.cdiv(left, unit) * batch, group)
+    column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     exists = column < num_columns
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     begin = 0

@@ -25,11 +25,14 @@ from lgbench.ops.block.tiles import (
     _flat,
     _hold,
     _inner,
+    _left_out,
+    _model,
     _own,
     _parts,
     _rates,
     _row_places,
     _same,
+    _shift,
     _sigmoid,
     _slot,
     _softplus,
@@ -37,21 +40,40 @@ from lgbench.ops.block.tiles import (
 )
 
 
-@triton.jit(do_not_specialize=["length", "num_tokens", "num_rows", "mask_stride"])
+@triton.jit(
+    do_not_specialize=[
+        "length", "num_tokens", "num_rows", "mask_stride", "programs", "num_models", "stride",
+        "factors_stride",
+    ]
+)  # fmt: skip
 def prepare(
-    tokens, rows, factors, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, eps,
-    length, num_tokens, num_rows, mask_stride,
+    tokens, rows, factors, norm_weight, in_proj, x_proj, dt_weight, dt_bias, out_proj, mask, starts, eps,
+    length, num_tokens, num_rows, mask_stride, programs, num_models, stride, factors_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    M: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr,
+    M: tl.constexpr, TILES: tl.constexpr, HAS_MASK: tl.constexpr, HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write for each token a row: a, Δ (`[E]` each), B, C, τ (4 numbers), z (`[E]`).
 
     A program takes `TILES` times `M` tokens. A token that is not real, or beyond the last, gets Δ = 0 and a z
     so far below zero that gate and derivatives are exactly 0. What is known is written at once: registers are
-    scarce here. The first program also writes the `factors` of `projection_gradients`.
+    scarce here. The first program of a model also writes its `factors` of `projection_gradients`.
+    `num_tokens` and `num_rows` are those of a model; with several, there are as many rows as tokens.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
-    if tl.program_id(0) == 0:
+    model = (tl.program_id(0) // programs).to(tl.int64)
+    program = tl.program_id(0) % programs
+    tokens += model * num_tokens * DM
+    rows += model * num_tokens * ROW
+    factors += _shift(model, factors_stride)
+    shift = _shift(model, stride)
+    norm_weight, in_proj, x_proj, out_proj = (
+        norm_weight + shift,
+        in_proj + shift,
+        x_proj + shift,
+        out_proj + shift,
+    )
+    dt_weight, dt_bias = dt_weight + shift, dt_bias + shift
+    if program == 0:
         _pack_factors(factors, in_proj, x_proj, out_proj, DM, E, N, R)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
@@ -62,8 +84,13 @@ def prepare(
     bc_high, bc_low = _parts(tl.load(x_proj + R * E + n[None, :] * E + e[:, None]))
     gain = tl.load(norm_weight + d)[None, :]
     bias = tl.load(dt_bias + e)[None, :]
-    for tile in tl.range(TILES, num_stages=1):
-        token = tl.program_id(0).to(tl.int64) * (M * TILES) + tile * M + tl.arange(0, M)
+    tile = 0
+    if HAS_STARTS:
+        real_from = tl.load(starts + model)
+        missing = tl.load(starts + num_models + model) - program * (M * TILES) % length
+        tile += tl.maximum(missing, 0) // M
+    while tile < TILES:
+        token = program.to(tl.int64) * (M * TILES) + tile * M + tl.arange(0, M)
         inside = token < num_tokens
         x = tl.load(tokens + token[:, None] * DM + d[None, :], mask=inside[:, None], other=0.0)
         u = x * tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None] * gain
@@ -72,6 +99,8 @@ def prepare(
         if HAS_MASK:
             flags = mask + (token // length) * mask_stride + token % length
             real = tl.load(flags, mask=inside, other=0) != 0
+        if HAS_STARTS:
+            real = inside & (token % length >= real_from)
         z = _dot_with_parts(u, z_high, z_low)
         tl.store(row + 2 * E + 2 * N + 4 + e[None, :], tl.where(real[:, None], z, FAR_BELOW), mask=exists)
         a = _dot_with_parts(u, a_high, a_low)
@@ -86,16 +115,22 @@ def prepare(
         tl.store(row + 2 * E + 2 * N + j, tail, mask=exists)
         tl.store(row + E + e[None, :], tl.where(real[:, None], _softplus(pre), 0.0), mask=exists)
         tl.store(row + 2 * E + n[None, :], _dot_with_parts(s, bc_high, bc_low), mask=exists)
+        tile += 1
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "batch", "num_models", "stride"])
 def chunk_ends(
-    rows, ends, sums, A_log, length, num_chunks, total_chunks,
+    rows, ends, sums, A_log, starts, length, num_chunks, total_chunks, batch, num_models, stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
-    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr,
+    T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write the state at the end of each chunk, started from zero, and ΣΔ of each chunk."""
     ROW: tl.constexpr = 3 * E + 2 * N + 4
+    model = _model(num_chunks, batch)
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
+        if _left_out(starts, model, num_models, num_chunks, TILES * T):
+            return
+    A_log += _shift(model, stride)
     rates = _rates(A_log, N, Q, E, W)
     h = tl.zeros((E, W, N // Q, Q), tl.float32)
     total = tl.zeros((E, W), tl.float32)
@@ -124,11 +159,11 @@ def chunk_ends(
     _hold(sums, fetched | ahead, length, E)
 
 
-@triton.jit(do_not_specialize=["num_chunks"])
+@triton.jit(do_not_specialize=["num_chunks", "chunk_size", "batch", "num_models", "stride"])
 def carry(
-    locals_, sums, A_log, first, last, num_chunks,
+    locals_, sums, A_log, first, last, starts, num_chunks, chunk_size, batch, num_models, stride,
     E: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK: tl.constexpr, T: tl.constexpr,
-    REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr,
+    REVERSE: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Replace each chunk's own contribution by what comes into it, from `first` to `last`.
 
@@ -141,18 +176,27 @@ def carry(
     e = (state // Q) % E
     n = state // (E * Q) * Q + state % Q
     outside = (item * E + e) * N + n
+    model = item // batch
+    A_log += _shift(model, stride)
     rate = -tl.exp2(tl.load(A_log + e * N + n) * LOG2E) * LOG2E
     h = tl.zeros((BLOCK,), tl.float32)
     if HAS_FIRST:
         h = tl.load(first + outside)
     steps = tl.arange(0, T)
     begin = 0
-    while begin < num_chunks:
+    end = num_chunks
+    if HAS_STARTS:
+        missing = tl.load(starts + num_models + model) // chunk_size
+        if REVERSE:
+            end -= missing
+        else:
+            begin += missing
+    while begin < end:
         order = begin + steps
         chunk = order
         if REVERSE:
             chunk = num_chunks - 1 - order
-        exists = (order < num_chunks)[None, :]
+        exists = (order < end)[None, :]
         at = (item * num_chunks + chunk)[None, :]
         where = locals_ + at * (N * E) + state[:, None]
         local = tl.load(where, mask=exists, other=0.0)
@@ -167,12 +211,13 @@ def carry(
     tl.store(last + outside, h)
 
 
-@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks"])
+@triton.jit(do_not_specialize=["length", "num_chunks", "total_chunks", "batch", "num_models", "stride"])
 def outputs(
-    tokens, rows, out, starts, tile_starts, gated, slopes, A_log, D, out_proj,
-    length, num_chunks, total_chunks,
+    tokens, rows, out, states, tile_starts, gated, slopes, A_log, D, out_proj, starts,
+    length, num_chunks, total_chunks, batch, num_models, stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr,
     T: tl.constexpr, W: tl.constexpr, TILES: tl.constexpr, HAS_TAPE: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write tokens + block output.
 
@@ -180,8 +225,14 @@ def outputs(
     multiplies, and its derivative by z. What a tile reads late is fetched first: no read overtakes a write.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
+    model = _model(num_chunks, batch)
+    if HAS_STARTS:  # noqa: SIM102 (the compiler decides this one)
+        if _left_out(starts, model, num_models, num_chunks, TILES * T):
+            return
+    shift = _shift(model, stride)
+    A_log, D, out_proj = A_log + shift, D + shift, out_proj + shift
     rates = _rates(A_log, N, Q, E, W)
-    where, exists = _slot(starts, 0, 1, total_chunks, N, Q, W, E)
+    where, exists = _slot(states, 0, 1, total_chunks, N, Q, W, E)
     h = tl.load(where, mask=exists, other=0.0)
     d = tl.arange(0, DM)
     w_out = tl.load(out_proj + d[:, None] * E + tl.arange(0, E)[None, :])
@@ -203,12 +254,12 @@ def outputs(
         if HAS_TAPE:
             where, exists = _slot(tile_starts, tile, TILES, total_chunks, N, Q, W, E)
             tl.store(where, h, mask=exists)
-        states = tl.zeros((E, W, T, N // Q, Q), tl.float32)
+        history = tl.zeros((E, W, T, N // Q, Q), tl.float32)
         steps = tl.arange(0, T)[None, None, :, None, None]
         for t in tl.static_range(T):
             h = _at(decay, t, T) * h + _at(new, t, T)
-            states = tl.where(steps == t, h[:, :, None, :, :], states)
-        y = _sum_inner(states * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
+            history = tl.where(steps == t, h[:, :, None, :, :], history)
+        y = _sum_inner(history * _same(rows + 2 * E + N, at, N, Q, E)) + _channel(D, E, 1) * s
         sig_z = _sigmoid(z)
         gate = z * sig_z
         v = y * gate

@@ -159,9 +159,11 @@ class _FusedBlock(torch.autograd.Function):
 
         tokens, *rest = ctx.saved_tensors
         weights, tape = kernels.Weights(*rest[:8]), kernels.Tape(*rest[8:])
-        grad_tokens, grads, grad_h0 = kernels.backward(
-            tokens, weights, ctx.eps, tape, grad_out.contiguous(), grad_last.contiguous()
+        total = tokens.new_empty(1, sum(weight.numel() for weight in weights))
+        grad_tokens, grad_h0 = kernels.backward(
+            tokens, weights, ctx.eps, tape, grad_out.contiguous(), grad_last.contiguous(), total
         )
+        grads = kernels.split_gradients(total[0], weights)
         return grad_tokens, grad_h0 if ctx.has_h0 else None, None, None, *grads
 
 

@@ -14,23 +14,37 @@ Sizes: DM d_model, E d_inner, N d_state, R dt_rank; K = 2 N, at least 16.
 import triton
 import triton.language as tl
 
-from lgbench.ops.block.tiles import _parts, _sigmoid
+from lgbench.ops.block.tiles import _parts, _shift, _sigmoid
 
 
-@triton.jit(do_not_specialize=["num_tokens", "tiles"])
+@triton.jit(
+    do_not_specialize=["length", "batch", "tiles", "programs", "num_models", "stride", "factors_stride"]
+)
 def projection_gradients(
-    tokens, rows, gated, slopes, grads, grad_out, grad_tokens, factors, partials, norm_weight, eps,
-    num_tokens, tiles,
+    tokens, rows, gated, slopes, grads, grad_out, grad_tokens, factors, partials, norm_weight, starts, eps,
+    length, batch, tiles, programs, num_models, stride, factors_stride,
     DM: tl.constexpr, E: tl.constexpr, N: tl.constexpr, R: tl.constexpr, Q: tl.constexpr, M: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of the tokens and this program's share of those of norm and projections.
 
-    A program takes `tiles` times `M` tokens. A row of `partials` holds the gradients of the part of W_x for B
+    A program takes `tiles` times `M` tokens of a sequence, counted from its end: the last ones of all `batch`
+    sequences of a model, then those before them. So a sum does not depend on how far a sequence is padded on
+    the left. A row of `partials` holds the gradients of the part of W_x for B
     and C, of the norm's gain, of W_in and of W_out.
     """
     ROW: tl.constexpr = 3 * E + 2 * N + 4
     GRADS: tl.constexpr = E + 2 * N
     K: tl.constexpr = 2 * N if N >= 8 else 16
+    model = (tl.program_id(0) // programs).to(tl.int64)
+    program = tl.program_id(0) % programs
+    first = 0
+    if HAS_STARTS:
+        first = tl.load(starts + num_models + model)
+        if length - program * tiles // batch * M <= first:
+            return
+    factors += _shift(model, factors_stride)
+    norm_weight += _shift(model, stride)
     d = tl.arange(0, DM)
     e = tl.arange(0, E)
     k = tl.arange(0, K)
@@ -42,23 +56,26 @@ def projection_gradients(
     sum_out = tl.zeros((E, DM), tl.float32)
     tile = 0
     while tile < tiles:
-        token = (tl.program_id(0).to(tl.int64) * tiles + tile) * M
-        x = _tile(tokens, token, DM, num_tokens, M, DM, DM)
+        piece = program * tiles + tile
+        step = length - (piece // batch + 1) * M
+        missing = first - step
+        token = (model * batch + piece % batch) * length + step
+        x = _tile(tokens, token, DM, missing, M, DM, DM)
         scale = tl.rsqrt(tl.sum(x * x, axis=1) / DM + eps)[:, None]
         unit = x * scale
-        x_columns = _columns(tokens, token, DM, num_tokens, M, DM, DM)
+        x_columns = _columns(tokens, token, DM, missing, M, DM, DM)
         scale_paired = _paired(tl.trans(scale), 1, M)
         unit_high, unit_low = _parts(tl.trans(x_columns * scale_paired))
 
-        grad_x = _tile(grad_out, token, DM, num_tokens, M, DM, DM)
+        grad_x = _tile(grad_out, token, DM, missing, M, DM, DM)
         high, low = _parts(_paired(grad_x, M, DM))
         grad_v = tl.zeros((M, E), tl.float32)
         grad_v = _add_product(grad_v, high, low, factors + DM * E, DM, E)
-        high, low = _parts(_columns(gated, token, E, num_tokens, M, E, E))
-        pull_high, pull_low = _parts(tl.trans(_columns(grad_out, token, DM, num_tokens, M, DM, DM)))
+        high, low = _parts(_columns(gated, token, E, missing, M, E, E))
+        pull_high, pull_low = _parts(tl.trans(_columns(grad_out, token, DM, missing, M, DM, DM)))
         sum_out = _add_parts(sum_out, high, low, pull_high, pull_low)
 
-        grad_z = grad_v * _tile(slopes, token, E, num_tokens, M, E, E)
+        grad_z = grad_v * _tile(slopes, token, E, missing, M, E, E)
         high, low = _parts(grad_z)
         across_high, across_low = _paired(tl.trans(high), E, M), _paired(tl.trans(low), E, M)
         sum_z = _add_parts(sum_z, across_high, across_low, unit_high, unit_low)
@@ -66,15 +83,15 @@ def projection_gradients(
         grad_u = tl.zeros((M, DM), tl.float32)
         grad_u = _add_product(grad_u, high, low, factors + 5 * DM * E, E, DM)
 
-        a = _tile(rows, token, ROW, num_tokens, M, E, E)
+        a = _tile(rows, token, ROW, missing, M, E, E)
         sig = _sigmoid(a)
-        high, low = _parts(_paired(_tile(grads + E, token, GRADS, num_tokens, M, K, 2 * N), M, K))
-        grad_s = _tile(grads, token, GRADS, num_tokens, M, E, E)
+        high, low = _parts(_paired(_tile(grads + E, token, GRADS, missing, M, K, 2 * N), M, K))
+        grad_s = _tile(grads, token, GRADS, missing, M, E, E)
         grad_s = _add_product(grad_s, high, low, factors + 7 * DM * E, K, E)
         grad_a = grad_s * sig * (1.0 + a * (1.0 - sig))
-        a = _columns(rows, token, ROW, num_tokens, M, E, E)
+        a = _columns(rows, token, ROW, missing, M, E, E)
         high, low = _parts(a * _sigmoid(a))
-        pull_high, pull_low = _parts(tl.trans(_columns(grads + E, token, GRADS, num_tokens, M, K, 2 * N)))
+        pull_high, pull_low = _parts(tl.trans(_columns(grads + E, token, GRADS, missing, M, K, 2 * N)))
         sum_x = _add_parts(sum_x, high, low, pull_high, pull_low)
 
         high, low = _parts(grad_a)
@@ -87,8 +104,9 @@ def projection_gradients(
         grad_unit = grad_u * gain
         mean = tl.sum(grad_unit * unit, axis=1)[:, None] / DM
         found = tl.reshape(grad_x + scale * (grad_unit - unit * mean), (M // 8, 8, DM // 8, 8))
-        where, real = _places(token, DM, num_tokens, M, DM, DM)
-        tl.store(grad_tokens + where, tl.permute(found, (1, 0, 2, 3)), mask=real)
+        where, _ = _places(token, DM, missing, M, DM, DM)
+        inside = tl.broadcast_to(_tile_steps(step, M) >= 0, where.shape)
+        tl.store(grad_tokens + where, tl.permute(found, (1, 0, 2, 3)), mask=inside)
         tile += 1
 
     row = partials + tl.program_id(0).to(tl.int64) * (DM + 3 * DM * E + 2 * N * E)
@@ -103,31 +121,40 @@ def projection_gradients(
 
 
 @triton.jit
-def _places(token, stride, num_tokens, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
-    """Where the numbers of a tile `[8, M / 8, C / 8, 8]` are, and which exist: `LIMIT` of `C` in a row."""
-    t = token + tl.arange(0, M // 8)[None, :, None, None] * 8 + tl.arange(0, 8)[:, None, None, None]
+def _tile_steps(step, M: tl.constexpr):
+    """The steps of a tile that begins at `step`, as `_places` lays them out."""
+    return step + tl.arange(0, M // 8)[None, :, None, None] * 8 + tl.arange(0, 8)[:, None, None, None]
+
+
+@triton.jit
+def _places(token, stride, missing, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
+    """Where the numbers of a tile `[8, M / 8, C / 8, 8]` are, and which exist: `LIMIT` of `C` in a row, and
+    not the `missing` first rows."""
+    steps = _tile_steps(0, M)
+    t = token + steps
     c = tl.arange(0, C // 8)[None, None, :, None] * 8 + tl.arange(0, 8)[None, None, None, :]
-    real = t < num_tokens
+    real = steps >= missing
     if LIMIT < C:
         real = real & (c < LIMIT)
     return tl.multiple_of(t * stride + c, [1, 1, 1, 2]), real
 
 
 @triton.jit
-def _tile(ptr, token, stride, num_tokens, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
+def _tile(ptr, token, stride, missing, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
     """`[M, C]` numbers as tensor cores leave them."""
-    where, real = _places(token, stride, num_tokens, M, C, LIMIT)
+    where, real = _places(token, stride, missing, M, C, LIMIT)
     found = tl.load(ptr + where, mask=real, other=0.0)
     return tl.reshape(tl.permute(found, (1, 0, 2, 3)), (M, C))
 
 
 @triton.jit
-def _columns(ptr, token, stride, num_tokens, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
+def _columns(ptr, token, stride, missing, M: tl.constexpr, C: tl.constexpr, LIMIT: tl.constexpr):
     """`[C, M]` numbers as tensor cores take them, tokens in the order of `_paired`."""
-    t = token + tl.arange(0, M // 8)[None, None, :, None, None] * 8
-    t += tl.arange(0, 4)[:, None, None, None, None] * 2 + tl.arange(0, 2)[None, None, None, :, None]
+    steps = tl.arange(0, M // 8)[None, None, :, None, None] * 8
+    steps += tl.arange(0, 4)[:, None, None, None, None] * 2 + tl.arange(0, 2)[None, None, None, :, None]
+    t = token + steps
     c = tl.arange(0, C // 8)[None, None, None, None, :] * 8 + tl.arange(0, 8)[None, :, None, None, None]
-    real = t < num_tokens
+    real = steps >= missing
     if LIMIT < C:
         real = real & (c < LIMIT)
     found = tl.load(ptr + tl.multiple_of(t * stride + c, [1, 1, 1, 1, 1]), mask=real, other=0.0)

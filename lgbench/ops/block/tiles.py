@@ -67,6 +67,28 @@ def _at(tile, t: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
+def _model(num_chunks, batch):
+    """The model that a program's chunk belongs to; each has `batch` sequences."""
+    return (tl.program_id(0) // (num_chunks * batch)).to(tl.int64)
+
+
+@triton.jit
+def _shift(model, stride):
+    """From the first model's numbers to those of a model, aligned as the first one's are."""
+    return tl.multiple_of(model * stride, 16)
+
+
+@triton.jit
+def _left_out(starts, model, num_models, num_chunks, chunk):
+    """Whether a program's chunk has no real token: it ends where the model's first chunk with one begins.
+
+    Of each model `starts` has the first real step, then, after those of all models, the same rounded down to
+    a chunk.
+    """
+    return (tl.program_id(0) % num_chunks + 1) * chunk <= tl.load(starts + num_models + model)
+
+
+@triton.jit
 def _starts(tile, num_chunks, total_chunks, TILES: tl.constexpr, T: tl.constexpr, W: tl.constexpr):
     """Of a tile in each of the `[W]` chunks: its sequence, its first step, and whether the chunk exists."""
     chunk = tl.program_id(0) * W + tl.arange(0, W)

@@ -12,12 +12,15 @@ A sequence is cut into chunks, and these into tiles of `T` tokens. A warp takes 
                projection_gradients   gradient of the tokens; of the other weights, partial sums
                add_rows               the sum of the partial sums, for both
 
+Several models of one shape may run in the same launches (`Stack`): programs of a model read its weights, and
+its partial sums are its own. Sums are over chunks and tiles counted from the end of a sequence, which lie
+the same however many models there are and however far sequences are padded on the left.
+
 States are never written per token: the one at the start of each tile is kept for the backward, the others are
 computed again. Partial sums are added in a fixed order, without atomics: a result repeats bit for bit.
 
 Sizes: B batch, L length, DM d_model, E d_inner, N d_state, R dt_rank; Q = min(N, 4). The kernels are in
-`mamba_block_forward`, `mamba_block_backward` and `mamba_block_projections`, what they share in
-`mamba_block_tiles`.
+`forward`, `backward` and `projections`, what they share in `tiles`.
 Source: our own; the recurrence is that of Gu and Dao, arXiv:2312.00752.
 """
 
@@ -30,6 +33,7 @@ from torch import Tensor
 from lgbench.ops.block.backward import add_rows, chunk_adjoints, scan_gradients
 from lgbench.ops.block.forward import carry, chunk_ends, outputs, prepare
 from lgbench.ops.block.projections import projection_gradients
+from lgbench.ops.block.stacked import IN_A_ROW
 from lgbench.ops.launch import launch
 
 
@@ -98,6 +102,30 @@ def plan(batch: int, length: int, states: int) -> Plan:
     )
 
 
+class Stack(NamedTuple):
+    """Several models in one launch, each with its share of the sequences, in order."""
+
+    stride: int
+    """From a weight of one model to the same weight of the next, in numbers; a multiple of 16."""
+    starts: Tensor
+    """int32 `(2, models)`: first step of a model's sequences that is real; the same rounded down to a
+    chunk.
+    """
+    longest: int
+    """Tokens of the longest sequences that this stack is ever given: the cut must not depend on others."""
+
+    @property
+    def models(self) -> int:
+        """How many."""
+        return self.starts.shape[1]
+
+
+def stack_plan(batch: int, longest: int, states: int) -> Plan:
+    """`plan` of one model's sequences, for launches that many models share: only their length may differ."""
+    cut = plan(batch, longest, states)
+    return cut._replace(projection_tiles=max(4, cut.projection_tiles))
+
+
 class Tape(NamedTuple):
     """What `forward` leaves for `backward`."""
 
@@ -116,28 +144,34 @@ class Tape(NamedTuple):
 
 
 def forward(
-    tokens: Tensor, weights: Weights, eps: float, h0: Tensor | None, mask: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tape]:
+    tokens: Tensor, weights: Weights, eps: float, h0: Tensor | None, mask: Tensor | None, keep: bool,
+    stack: Stack | None = None,
+) -> tuple[Tensor, Tensor, Tape]:  # fmt: skip
     """Run the block.
 
     Args:
-        tokens: `(B, L, DM)` float32, contiguous, not empty.
-        weights: float32, contiguous.
+        tokens: `(B, L, DM)` float32, contiguous, not empty. With a stack, B counts the sequences of all
+            models.
+        weights: float32, contiguous; with a stack, each with a leading axis of models.
         eps: of the norm.
         h0: `(B, E, N)` contiguous, or None for zero.
         mask: bool `(L,)` or `(B, L)`, contiguous, True for a real token; None if all are.
         keep: whether a backward follows.
+        stack: several models; their sequences are whole chunks long, without h0 and mask. What they give
+            before a model's first chunk with a real token is not defined.
 
     Returns:
         new tokens `(B, L, DM)`; last state `(B, E, N)`; the tape.
     """
     batch, length, d_model = tokens.shape
-    d_inner, d_state = weights.A_log.shape
+    d_inner, d_state = weights.A_log.shape[-2:]
     w, new = weights, tokens.new_empty
-    cut = plan(batch, length, d_inner * d_state)
+    cut = _cut(batch, length, d_inner * d_state, stack)
     num_rows, tiles = (batch - 1) * length + cut.num_chunks * cut.chunk, cut.chunk // cut.tile
+    models, stride, starts = (1, 0, tokens) if stack is None else (stack.models, stack.stride, stack.starts)
+    num_factors = 7 * d_inner * d_model + 2 * d_inner * max(16, 2 * d_state)
     tape = Tape(
-        new(7 * d_inner * d_model + 2 * d_inner * max(16, 2 * d_state)),
+        new(models, num_factors),
         new(num_rows, 3 * d_inner + 2 * d_state + 4),
         new(cut.total_chunks, d_inner),
         new(batch * length if keep else 0, d_inner),
@@ -147,104 +181,149 @@ def forward(
     states = new(cut.total_chunks, d_inner * d_state)
     last, out = new(batch, d_inner, d_state), torch.empty_like(tokens)
     flags = tokens if mask is None else mask.view(torch.uint8)
-    stride = length if flags.shape == (batch, length) else 0
+    mask_stride = length if flags.shape == (batch, length) else 0
+    programs = triton.cdiv(num_rows // models, 64 * cut.prepare_tiles)
     launch(
-        prepare, triton.cdiv(num_rows, 64 * cut.prepare_tiles),
-        (tokens, tape.rows, tape.factors, *w[:5], w.out_proj, flags),
-        (eps, length, batch * length, num_rows, stride),
-        (*_sizes(w), 64, cut.prepare_tiles, mask is not None), 4, registers=cut.registers_prepare,
+        prepare, models * programs,
+        (tokens, tape.rows, tape.factors, *w[:5], w.out_proj, flags, starts),
+        (
+            eps, length, batch * length // models, num_rows // models, mask_stride,
+            programs, models, stride, num_factors,
+        ),
+        (*_sizes(w), 64, cut.prepare_tiles, mask is not None, stack is not None), 4,
+        registers=cut.registers_prepare,
     )  # fmt: skip
-    places = (length, cut.num_chunks, cut.total_chunks)
+    places = (length, cut.num_chunks, cut.total_chunks, batch // models, models, stride)
     launch(
-        chunk_ends, cut.total_chunks, (tape.rows, states, tape.sums, w.A_log), places,
-        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile), registers=cut.registers_scan,
+        chunk_ends, cut.total_chunks, (tape.rows, states, tape.sums, w.A_log, starts), places,
+        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile, stack is not None),
+        registers=cut.registers_scan,
     )  # fmt: skip
-    _carry_over(states, tape.sums, w.A_log, h0, last, reverse=False)
+    _carry_over(states, tape.sums, w.A_log, h0, last, cut, stack, reverse=False)
     launch(
         outputs, cut.total_chunks,
         (
             tokens, tape.rows, out, states, tape.tile_starts, tape.gated, tape.slopes,
-            w.A_log, w.D, w.out_proj,
+            w.A_log, w.D, w.out_proj, starts,
         ),
         places,
-        (*_sizes(w), cut.tile, 1, tiles, keep), registers=cut.registers_outputs,
+        (*_sizes(w), cut.tile, 1, tiles, keep, stack is not None), registers=cut.registers_outputs,
     )  # fmt: skip
     return out, last, tape
 
 
+GRADIENTS = IN_A_ROW
+"""The weights in the order in which `backward` writes their gradients."""
+
+
 def backward(
-    tokens: Tensor, weights: Weights, eps: float, tape: Tape, grad_out: Tensor, grad_last: Tensor
-) -> tuple[Tensor, Weights, Tensor]:
-    """Turn the gradients of both results of `forward` into those of tokens, weights and h0.
+    tokens: Tensor, weights: Weights, eps: float, tape: Tape, grad_out: Tensor, grad_last: Tensor,
+    total: Tensor, stack: Stack | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Turn the gradients of both results of `forward` into those of tokens and h0, which it returns, and
+    weights.
 
     Args:
-        tokens: as in `forward`, like `weights` and `eps`.
+        tokens: as in `forward`, like `weights`, `eps` and `stack`.
         tape: from `forward` with `keep`.
         grad_out: gradient of the new tokens `(B, L, DM)`, contiguous.
         grad_last: gradient of the last state `(B, E, N)`, contiguous.
+        total: `(models, numbers)`, contiguous rows; is given the gradients of the weights as `GRADIENTS`
+            says.
     """
     batch, length, _ = tokens.shape
-    d_inner, d_state = weights.A_log.shape
+    d_inner, d_state = weights.A_log.shape[-2:]
     w, new = weights, tokens.new_empty
-    cut = plan(batch, length, d_inner * d_state)
-    places = (length, cut.num_chunks, cut.total_chunks)
+    cut = _cut(batch, length, d_inner * d_state, stack)
+    models, stride, starts = (1, 0, tokens) if stack is None else (stack.models, stack.stride, stack.starts)
+    num_factors = tape.factors.shape[1]
+    places = (length, cut.num_chunks, cut.total_chunks, batch // models, models, stride)
     adjoints, grad_h0 = new(cut.total_chunks, d_inner * d_state), torch.empty_like(grad_last)
     grad_ys = new(len(tape.rows), d_inner)
     launch(
         chunk_adjoints, cut.total_chunks,
-        (tape.rows, tape.factors, grad_out, grad_ys, adjoints, w.A_log), places,
-        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile), registers=cut.registers_scan,
+        (tape.rows, tape.factors, grad_out, grad_ys, adjoints, w.A_log, starts), (*places, num_factors),
+        (*_sizes(w), cut.scan_tile, 1, cut.chunk // cut.scan_tile, stack is not None),
+        registers=cut.registers_scan,
     )  # fmt: skip
-    _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, reverse=True)
+    _carry_over(adjoints, tape.sums, w.A_log, grad_last, grad_h0, cut, stack, reverse=True)
 
-    names = ("dt_weight", "dt_bias", "A_log", "D", "x_proj", "norm_weight", "in_proj", "out_proj")
-    sizes = [getattr(w, name).numel() for name in names]
-    by_scan = sum(sizes[:4]) + w.dt_weight.numel()  # x_proj begins with dt_rank rows for the time step
-    total, grads = new(sum(sizes)), new(batch * length, d_inner + 2 * d_state)
+    sizes = [getattr(w, name).numel() // models for name in GRADIENTS]
+    by_scan = sum(sizes[:4]) + sizes[0]  # x_proj begins with dt_rank rows for the time step
+    grads = new(batch * length, d_inner + 2 * d_state)
     partials = new(cut.total_chunks, by_scan)
     launch(
         scan_gradients, cut.total_chunks,
         (
             tape.rows, grad_ys, tape.tile_starts, adjoints, grads, partials,
-            w.x_proj, w.dt_weight, w.A_log, w.D,
+            w.x_proj, w.dt_weight, w.A_log, w.D, starts,
         ),
-        places, (*_sizes(w), cut.tile, cut.chunk // cut.tile), registers=cut.registers_gradients,
+        places, (*_sizes(w), cut.tile, cut.chunk // cut.tile, stack is not None),
+        registers=cut.registers_gradients,
     )  # fmt: skip
-    _add_up(partials, total[:by_scan])
+    rows_of = (length, batch // models, models)
+    _add_up(partials, total[:, :by_scan], stack, (*rows_of, cut.chunk, 1))
     grad_tokens = torch.empty_like(tokens)
-    programs = triton.cdiv(batch * length, 16 * cut.projection_tiles)
-    partials = new(programs, sum(sizes) - by_scan)
+    programs = triton.cdiv(triton.cdiv(length, 16) * (batch // models), cut.projection_tiles)
+    partials = new(models * programs, sum(sizes) - by_scan)
     launch(
-        projection_gradients, programs,
+        projection_gradients, models * programs,
         (
             tokens, tape.rows, tape.gated, tape.slopes, grads, grad_out, grad_tokens, tape.factors, partials,
-            w.norm_weight,
+            w.norm_weight, starts,
         ),
-        (eps, batch * length, cut.projection_tiles), (*_sizes(w), 16), registers=cut.registers_projections,
+        (eps, length, batch // models, cut.projection_tiles, programs, models, stride, num_factors),
+        (*_sizes(w), 16, stack is not None), registers=cut.registers_projections,
     )  # fmt: skip
-    _add_up(partials, total[by_scan:])
-    found = dict(zip(names, total.split(sizes), strict=True))
-    grad_weights = Weights(**{name: found[name].view_as(old) for name, old in w._asdict().items()})
-    return grad_tokens, grad_weights, grad_h0
+    _add_up(partials, total[:, by_scan:], stack, (*rows_of, 16, cut.projection_tiles))
+    return grad_tokens, grad_h0
+
+
+def split_gradients(total: Tensor, weights: Weights) -> Weights:
+    """The gradients of the weights of one model `(numbers,)` in the shapes of the weights."""
+    like = weights._asdict()
+    parts = total.split([like[name].numel() for name in GRADIENTS])
+    return Weights(**{name: g.view_as(like[name]) for name, g in zip(GRADIENTS, parts, strict=True)})
+
+
+def _cut(batch: int, length: int, states: int, stack: Stack | None) -> Plan:
+    if stack is None:
+        return plan(batch, length, states)
+    cut = stack_plan(batch // stack.models, stack.longest, states)
+    if length % cut.chunk:
+        raise ValueError(f"a stack takes whole chunks of {cut.chunk} tokens, got {length}")
+    num_chunks = length // cut.chunk
+    return cut._replace(num_chunks=num_chunks, total_chunks=batch * num_chunks)
 
 
 def _sizes(w: Weights) -> tuple[int, ...]:
     """Of a kernel's constants those that the weights tell: DM, E, N, R, Q."""
-    d_inner, d_state = w.A_log.shape
-    return w.norm_weight.numel(), d_inner, d_state, w.dt_weight.shape[1], min(4, d_state)
+    d_inner, d_state = w.A_log.shape[-2:]
+    return w.norm_weight.shape[-1], d_inner, d_state, w.dt_weight.shape[-1], min(4, d_state)
 
 
 def _carry_over(
-    states: Tensor, sums: Tensor, A_log: Tensor, first: Tensor | None, last: Tensor, reverse: bool
-) -> None:
-    d_inner, d_state = A_log.shape
-    block = min(128, d_inner * d_state)
+    states: Tensor, sums: Tensor, A_log: Tensor, first: Tensor | None, last: Tensor, cut: Plan,
+    stack: Stack | None, reverse: bool,
+) -> None:  # fmt: skip
+    d_inner, d_state = A_log.shape[-2:]
+    block, batch = min(128, d_inner * d_state), len(last)
+    models, stride, starts = (1, 0, sums) if stack is None else (stack.models, stack.stride, stack.starts)
     launch(
-        carry, last.shape[0] * d_inner * d_state // block,
-        (states, sums, A_log, last if first is None else first, last), (states.shape[0] // last.shape[0],),
-        (d_inner, d_state, min(4, d_state), block, 16, reverse, first is not None),
+        carry, batch * d_inner * d_state // block,
+        (states, sums, A_log, last if first is None else first, last, starts),
+        (cut.num_chunks, cut.chunk, batch // models, models, stride),
+        (
+            d_inner, d_state, min(4, d_state), block, 16, reverse, first is not None, stack is not None,
+        ),
     )  # fmt: skip
 
 
-def _add_up(partials: Tensor, total: Tensor) -> None:
-    launch(add_rows, triton.cdiv(len(total), 8), (partials, total), partials.shape, (512, 8), 8)
+def _add_up(partials: Tensor, total: Tensor, stack: Stack | None, rows_of: tuple[int, ...]) -> None:
+    """Sum the rows of each model; `rows_of` are the numbers of `add_rows` from `length` on."""
+    models, columns = total.shape
+    launch(
+        add_rows, models * triton.cdiv(columns, 8),
+        (partials, total, partials if stack is None else stack.starts),
+        (len(partials) // models, columns, total.stride(0), *rows_of), (512, 8, stack is not None), 8,
+    )  # fmt: skip

@@ -275,3 +275,14 @@ def test_the_share_of_filler_in_evaluation_needs_a_model_that_was_trained_with_f
     )
     with pytest.raises(UserError, match="eval_filler needs a model that has seen filler"):
         load(eval_filler=0.5)
+
+
+def test_a_drawn_token_is_rendered_from_its_own_numbers_alone(task):
+    drawn = task.draw(3, 5, 2, rng())
+    padding = torch.full((3, 4, 2), 9)
+    more = drawn._replace(tokens={"centres": torch.cat([padding, drawn.tokens["centres"]], dim=1)})
+    batch, padded = task.render(drawn, 5), task.render(more, 9)
+    assert torch.equal(padded.context["patches"][:, 4:], batch.context["patches"])
+    assert torch.equal(padded.context["places"][:, 4:], batch.context["places"])
+    assert torch.equal(padded.targets, batch.targets)
+    assert torch.equal(task.sample(3, 5, 2, rng()).targets, batch.targets)

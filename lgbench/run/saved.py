@@ -1,0 +1,76 @@
+"""What a training leaves on disk: weights at its milestones, and a state to go on from, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lgbench.run import checkpoint, provenance
+
+if TYPE_CHECKING:
+    from lgbench.run.train import Trainer
+
+
+def save_weights(trainer: Trainer) -> None:
+    """Keep the weights of this step, with loss, time and speed."""
+    facts = {
+        "training": asdict(trainer.training),
+        "scan_backend": trainer.model.backend_name(trainer.device, trainer.recipe.d_model),
+        "step": trainer.step,
+        "train_loss": trainer.history[-1][1] if trainer.history else None,
+        "stage": trainer.stage,
+        "train_wall_s": trainer.wall_s,
+        "train_tokens_per_s": trainer.tokens / max(trainer.wall_s, 1e-9),
+        "history": trainer.history,
+        "device": provenance.device_name(trainer.device),
+    }
+    checkpoint.save(checkpoint.weights_path(trainer.folder, trainer.step), trainer.model.state_dict(), facts)
+    if trainer.finished:
+        checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
+
+
+def save_resume(trainer: Trainer) -> None:
+    """Keep everything that a resumed run needs to end with the same numbers."""
+    tensors = {f"model.{name}": t for name, t in trainer.model.state_dict().items()}
+    for k, parameter in enumerate(trainer.parameters):
+        for name, value in trainer.optimizer.state[parameter].items():
+            tensors[f"optimizer.{k}.{name}"] = value
+    tensors |= {f"carried.{name}": t for name, t in trainer.carried.items()}
+    tensors |= {"generator": trainer.generator.get_state(), "log": trainer.log, "accuracy": trainer.accuracy}
+    facts = {
+        "step": trainer.step,
+        "wall_s": trainer.wall_s,
+        "tokens": trainer.tokens,
+        "history": trainer.history,
+    }
+    facts |= {"stage": trainer.stage, "stage_steps": trainer.stage_steps}
+    checkpoint.save(checkpoint.resume_path(trainer.folder), tensors, facts)
+
+
+def resume(trainer: Trainer) -> bool:
+    """Go on from a saved state if there is a whole one that does not skip a missing milestone."""
+    found = checkpoint.load(checkpoint.resume_path(trainer.folder))
+    if found is None:
+        return False
+    tensors, facts = found
+    if any(
+        m <= facts["step"] and not checkpoint.weights_path(trainer.folder, m).exists()
+        for m in trainer.milestones
+    ):
+        return False
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    trainer.model.load_state_dict(weights)
+    for k, parameter in enumerate(trainer.parameters):
+        for name, value in trainer.optimizer.state[parameter].items():
+            value.copy_(tensors[f"optimizer.{k}.{name}"])
+    for name, value in trainer.carried.items():
+        value.copy_(tensors[f"carried.{name}"])
+    trainer.generator.set_state(tensors["generator"])
+    trainer.log.copy_(tensors["log"])
+    trainer.accuracy.copy_(tensors["accuracy"])
+    trainer.stage, trainer.stage_steps = facts["stage"], facts["stage_steps"]
+    trainer.step, trainer.wall_s = facts["step"], facts["wall_s"]
+    trainer.counted = facts["tokens"]
+    trainer.drawn_tokens.zero_()
+    trainer.history = [tuple(pair) for pair in facts["history"]]
+    return True
