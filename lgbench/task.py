@@ -153,6 +153,8 @@ class EvalSet(Protocol):
     #   reach(longest)                              called before anything is read, with the longest length
     #   num_items_at(length) -> int                 where there are not always num_items
     #   facts(length) -> {name: list}               what to keep of each item, e.g. its needle's depth
+    #   clusters(length) -> list                    what each item belongs to (character, book, article);
+    #                                               none where items are independent
 
 
 class Task:

@@ -6,8 +6,6 @@ at one evaluation.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 
@@ -111,7 +109,7 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
                     "num_items": max(len(values) for values, _ in items.values()),
                     "chance": group["chance"].mean(),
                     "best": group["best"].mean(),
-                    "references": json.loads(group["references"].iloc[0] or "{}"),
+                    "references": group["references"].iloc[0] or {},
                 }
             )
     return pd.DataFrame(points).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)

@@ -23,7 +23,8 @@ from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_le
 from lgbench.run.evaluate import Measurement, evaluate
 from lgbench.run.gallery import gallery
 from lgbench.run.train import stage_lengths
-from lgbench.store import SCHEMA, Store, atomic_file
+from lgbench.store import SCHEMA, Store, as_texts, atomic_file
+from lgbench.store.schema import split_facts
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
@@ -95,6 +96,7 @@ def run_cell(
                 file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
+    common["weights_digest"] = checkpoint.tensors_digest(weights)
     return [
         common
         | _references(items, m.num_queries, m.metric)
@@ -107,7 +109,7 @@ def run_cell(
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
     """The one row of a cell that has no numbers: diverged, out_of_memory, failed or skipped, and why."""
     method = load_method(cell.method, cell.method_params)
-    row = dict.fromkeys(SCHEMA.names) | _common(cell, task, method, store)
+    row = _common(cell, task, method, store)
     metric = task.metric
     known = {
         "metric": metric.name,
@@ -127,21 +129,25 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
-    recipe, training = cell.recipe, cell.training
-    return {
+    recipe, training, numbers = cell.recipe, cell.training, asdict(cell.recipe)
+    return dict.fromkeys(SCHEMA.names) | {
         "cell": cell.key,
         "training": training.key,
         "task": cell.task,
-        "task_params": cell.task_params,
+        "task_params": as_texts(json.loads(cell.task_params)),
+        "horizon": getattr(task, "horizon", None),
+        "learned": getattr(task, "learned", None),
+        "context_means": getattr(task, "context_means", None),
         "data_source": task.data_source,
         "data_fingerprint": task.data_fingerprint,
         "notice": task.notice,
         "method": cell.method,
-        "method_params": cell.method_params,
+        "method_params": as_texts(json.loads(cell.method_params)),
         "label": cell.label,
         "backbone": recipe.backbone,
+        "backbone_params": as_texts({n: v for n, v in numbers.items() if n in _own_sizes(recipe.backbone)}),
         "preset": cell.preset,
-        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "recipe": as_texts(numbers),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
         "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
@@ -164,6 +170,11 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     }
 
 
+def _own_sizes(backbone: str) -> frozenset[str]:
+    """Sizes that only some backbones take, of those that this one takes."""
+    return sizes_of(backbone) & {"d_state", "conv_width", "init_std"}
+
+
 def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
@@ -184,7 +195,7 @@ def _references(items: Items, num_queries: int, metric: Metric) -> Row:
         "best": metric.best,
         "combine": metric.combine,
         "chance": references["chance"],
-        "references": json.dumps(references, sort_keys=True),
+        "references": dict(sorted(references.items())),
         "items_hash": items.items.fingerprint,
     }
 
@@ -195,7 +206,7 @@ def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
         "num_fitted": fit.num_fitted,
         "calibration_tokens": fit.tokens,
         "calibration_wall_s": fit.wall_s,
-        "kept_tokens": json.dumps(m.kept_tokens) if m.kept_tokens else "",
+        "kept_tokens": list(m.kept_tokens) or None,
     }
 
 
@@ -204,6 +215,7 @@ def _measured(m: Measurement) -> Row:
     interval = wilson_interval if m.metric.interval == "wilson" else bootstrap_interval
     combine = np.exp if m.metric.combine == "exp_mean" else float
     low, high = map(float, map(combine, interval(m.values))) if finite else (None, None)
+    numbers, words = split_facts(m.facts)
     return {
         "status": "ok" if finite else "diverged",
         "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
@@ -216,7 +228,10 @@ def _measured(m: Measurement) -> Row:
         "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
         "item_values": m.values.tolist(),
         "num_items": len(m.values),
-        "item_facts": json.dumps(m.facts) if m.facts else "",
+        "item_facts": numbers,
+        "item_texts": words,
+        "item_clusters": list(m.clusters) or None,
+        "eval_draw": 0,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,
         "scan_backend": m.scan_backend,
