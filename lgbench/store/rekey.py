@@ -67,29 +67,9 @@ def migrate(
         dry_run: change nothing.
 
     Raises:
-        UserError: cells with different rows would get one key, or a training two keys; nothing is changed then.
+        UserError: different rows would get one key, or a training two keys; nothing is changed then.
     """
-    done, tables, trainings = Migration(), dict[Path, pa.Table](), dict[str, str]()
-    for path in sorted((root / "rows").rglob("*.parquet")):
-        try:
-            table = read_rows(path)
-            version = pq.read_schema(path).metadata[b"lgbench_schema_version"]
-        except UNREADABLE as error:
-            done.unreadable[path] = first_line(error)
-            continue
-        row = table.slice(0, 1).to_pylist(maps_as_pydicts="strict")[0]
-        cell, training = rekey(row)
-        if trainings.setdefault(row["training"], training) != training:
-            raise UserError(
-                f"training {row['training']} would get two keys: {trainings[row['training']]}, {training}"
-            )
-        new = _with_columns(table, {"cell": cell, "training": training}, describe(row))
-        target = path.with_name(f"{cell}.parquet")
-        tables[path] = new
-        if target == path and version == str(SCHEMA_VERSION).encode() and new.equals(table):
-            done.unchanged.append(path)
-        else:
-            done.written[path] = target
+    done, tables, trainings = _planned(root, rekey, describe)
     _refuse_collisions(done, tables)
     _plan_moves(root, done, trainings)
     if not dry_run:
@@ -102,14 +82,38 @@ def migrate(
     return done
 
 
+def _planned(
+    root: Path, rekey: Callable[[Row], tuple[str, str]], describe: Callable[[Row], Row]
+) -> tuple[Migration, dict[Path, pa.Table], dict[str, str]]:
+    """Files to write, the new rows of every file, and old keys of trainings with the new ones."""
+    done, tables, trainings = Migration(), dict[Path, pa.Table](), dict[str, str]()
+    for path in sorted((root / "rows").rglob("*.parquet")):
+        try:
+            table = read_rows(path)
+            version = pq.read_schema(path).metadata[b"lgbench_schema_version"].decode()
+        except UNREADABLE as error:
+            done.unreadable[path] = first_line(error)
+            continue
+        row = table.slice(0, 1).to_pylist(maps_as_pydicts="strict")[0]
+        cell, training = rekey(row)
+        if trainings.setdefault(row["training"], training) != training:
+            both = f"{trainings[row['training']]} and {training}"
+            raise UserError(f"training {row['training']} of {path} would get two keys: {both}")
+        tables[path] = _with_columns(table, {"cell": cell, "training": training}, describe(row))
+        target = path.with_name(f"{cell}.parquet")
+        changed = content_digest(tables[path]) != content_digest(table)
+        if changed or target != path or version != str(SCHEMA_VERSION):
+            done.written[path] = target
+        else:
+            done.unchanged.append(path)
+    return done, tables, trainings
+
+
 def _with_columns(table: pa.Table, keys: Row, described: Row) -> pa.Table:
     for name, value in {**described, **keys}.items():
         kind = SCHEMA.field(name).type
-        column = pa.repeat(pa.scalar(value, kind), len(table))
-        if name not in keys:
-            column = pa.chunked_array([pa.array(table[name].to_pylist(), kind)]).fill_null(
-                pa.scalar(value, kind)
-            )
+        scalar = pa.scalar(value, kind)
+        column = pa.repeat(scalar, len(table)) if name in keys else table[name].fill_null(scalar)
         table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), column)
     return table
 
