@@ -112,25 +112,34 @@ def run(
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
     options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
-    from lgbench.plan.config import load_config
+    from lgbench.plan.config import load_plan
+
+    console = _console()
+    runs = load_plan(config, options)
+    fine = [_run_one(settings, console, dry_run) for settings in runs]
+    if not dry_run:
+        for folder in dict.fromkeys(str(settings.results) for settings in runs):
+            typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
+    if not all(fine):
+        raise typer.Exit(1)
+
+
+def _run_one(settings: Any, console: Any, dry: bool) -> bool:
+    """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
     from lgbench.report.tables import summary_table
     from lgbench.run import prepare as runner
 
-    console = _console()
-    settings = load_config(config, options)
-    prepared = runner.prepare(settings, console, dry=dry_run)
-    if dry_run:
+    prepared = runner.prepare(settings, console, dry=dry)
+    if dry:
         runner.dry_run(prepared, console)
-        raise typer.Exit(1 if prepared.broken else 0)
+        return not prepared.broken
     outcome = runner.launch(settings, prepared, console)
     if outcome.finished + outcome.skipped_as_done:
         for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
             console.print(table)
-    typer.echo(f"Rows are in {settings.results}. Next: lgbench report --results {settings.results}")
     if outcome.failed:
         console.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
-    if outcome.failed or prepared.broken:
-        raise typer.Exit(1)
+    return not (outcome.failed or prepared.broken)
 
 
 @app.command()

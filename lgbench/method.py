@@ -23,6 +23,9 @@ class Method:
 
     Attributes:
         backbones: models that it runs on, names of `lgbench.models.BACKBONES`; the first is the default.
+        version: raised when a change of the code gives other weights, fits or scores. Of built-in methods and
+            of those without source; for others the source's hash stands.
+        identity: what stands for its code in keys, see `Registry.identity`; a plan sets it.
         eval_only: names of parameters that do not influence training.
         calibration_free: names of parameters that do not influence `calibrate`.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
@@ -39,6 +42,8 @@ class Method:
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
+    version: ClassVar[int] = 1
+    identity: str = ""
     backbones: ClassVar[tuple[str, ...]] = ("mamba", "mamba2")
     eval_only: ClassVar[frozenset[str]] = frozenset()
     calibration_free: ClassVar[frozenset[str]] = frozenset()

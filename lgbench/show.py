@@ -12,7 +12,6 @@ from rich.text import Text
 from lgbench.errors import UserError
 from lgbench.plan.cells import load_task
 from lgbench.plan.config import RunConfig
-from lgbench.run.evaluate import num_tokens
 from lgbench.run.measure import EVAL_SEED
 from lgbench.task import IGNORE, EvalSet, Task
 
@@ -57,8 +56,7 @@ def show(
         raise UserError(f"{requests[0].name} is not made of text, so there is none to show")
     loaded.prepare(torch.device("cpu"), data_dir)
     items = loaded.eval_set(NUM_ITEMS, EVAL_SEED)
-    if hasattr(items, "reach"):
-        items.reach(length)
+    items.reach(length)
     if not 0 <= item < items.num_items:
         raise UserError(f"--item {item}: there are items 0 to {items.num_items - 1}")
     if loaded.notice:
@@ -70,27 +68,24 @@ def show(
 
 def _parts(task: Task, items: EvalSet, item: int, length: int) -> list[tuple[str, Text]]:
     """Titles and texts, in the order in which a model reads them; then what is known of the item."""
-    one, tokens = slice(item, item + 1), num_tokens(items, length)
+    one, tokens = slice(item, item + 1), items.num_tokens(length)
     context = {name: values[0] for name, values in items.context(one, 0, tokens, length).items()}
     there = context["mask"].tolist() if "mask" in context else [True] * tokens
     ids = context["tokens"].tolist()
-    begin, end = items.spans(length)[item] if hasattr(items, "spans") else (0, 0)
+    begin, end = (items.spans(length) or {item: (0, 0)})[item]
     spans = [(0, begin, ""), (begin, end, NEEDLE), (end, tokens, "")]
     text = Text()
     for start, stop, style in spans:
         text.append(task.decode([ids[k] for k in range(start, stop) if there[k]]), style)
     queries, targets = items.queries(one, length, MAX_QUERIES)
     asked, gold = queries["tokens"][0].tolist(), _targets(targets[0].tolist())
-    facts = {
-        name: values[item]
-        for name, values in (items.facts(length) if hasattr(items, "facts") else {}).items()
-    }
+    facts = {name: values[item] for name, values in items.facts(length).items()}
     known = ", ".join(f"{name} {value}" for name, value in facts.items())
     count = f"context: {sum(there):,} tokens"
     if not task.generates:
         return [
             (count, text),
-            ("next tokens, which are foretold", Text(task.decode(gold))),
+            ("next tokens, to be predicted", Text(task.decode(gold))),
             ("facts", Text(known)),
         ]
     prompt = asked[: len(asked) - targets.shape[1] + 1]

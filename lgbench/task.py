@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lgbench.errors import UserError
+from lgbench.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
 from lgbench.text.tokenizer import Tokenizer
 
 Tensors = dict[str, Tensor]
@@ -63,98 +67,75 @@ class Metric:
     """How its 95 % interval is made; Wilson's is for values that are 0 or 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A preset, resolved: everything about size, training and evaluation that is a number."""
+class EvalSet:
+    """Fixed, seeded items: the same for every method, so that comparisons are paired.
 
-    backbone: str = ""
-    """Name of the backbone, of `lgbench.models.BACKBONES`; filled in by the plan."""
-    pretrained: str = ""
-    """Fingerprint of the checkpoint that training starts from; empty for a fresh model."""
-    d_model: int
-    num_layers: int
-    d_state: int
-    conv_width: int = 0
-    """Taps of Mamba's causal convolution; 0 leaves it out."""
-    init_std: float = 0.1
-    """Standard deviation of Mamba's in- and x-projections at initialisation."""
-    train_length: int
-    """Largest context in training, in the task's unit of length (tokens, unless it says otherwise); a method
-    may narrow or widen the range (truncated, expanded)."""
-    train_queries: tuple[int, int]
-    """Smallest and largest number of queries in a training batch, both inclusive."""
-    train_steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 0
-    decay_from: float = 1.0
-    """Fraction of the training from which the learning rate falls linearly to zero; 1 keeps it constant."""
-    grad_clip: float = 1.0
-    """Largest global gradient norm."""
-    weight_decay: float = 0.0
-    """Of matrices, decoupled (AdamW)."""
-    lm_weight: float = 0.0
-    """Weight of the mean next-token loss of all other tokens beside that of the answer; the sum is divided by
-    1 + lm_weight. For tasks of tokens."""
-    stages: tuple[tuple[int, ...], ...] = ()
-    """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
-    stage_accuracy: float = 0.9
-    """Share of right training answers above which the next stage comes."""
-    stage_batches: tuple[int, ...] = ()
-    """Sequences of a step in each stage, as a multiple of `batch_size`; 1 if empty. Short contexts leave room
-    for more of them, without which the first stages take long to be learnt."""
-    revisit: float = 0.0
-    """Share of steps that are drawn from earlier stages."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products in training; weights, norms, time steps and states stay in float32."""
-    eval_precision: Literal["float32", "bfloat16"] = "float32"
-    """Likewise in calibration and evaluation."""
-    eval_lengths: tuple[int, ...]
-    """Context lengths of the evaluation, increasing."""
-    eval_queries: int
-    """Queries after each context."""
-    query_grid: tuple[int, ...] = ()
-    """Numbers of queries for the second axis, at a context of `train_length`; empty leaves the axis out."""
-    eval_items: int
-    eval_batch: int
+    An `extent` is a length in the task's own unit (`Task.length_unit`); `start` and `stop` count tokens.
 
-    def batch_at(self, stage: int) -> int:
-        """Sequences of a training step in a stage."""
-        return self.batch_size * (self.stage_batches[stage] if self.stage_batches else 1)
-
-    def training_part(self) -> Recipe:
-        """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
-        return replace(
-            self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0,
-            eval_precision="float32",
-        )  # fmt: skip
-
-
-class EvalSet(Protocol):
-    """Fixed, seeded items: the same for every method, so that comparisons are paired."""
+    Attributes:
+        num_items: items there are at most.
+        fingerprint: hash of everything that determines the items, equal on every device.
+        padded: items of one extent differ in tokens; shorter ones are padded on the left.
+        gallery_items: items whose predictions can be shown as pictures; 0 where there is nothing to show.
+    """
 
     num_items: int
     fingerprint: str
-    """Hash of everything that determines the items, equal on every device."""
+    padded: bool = False
+    gallery_items: int = 0
 
-    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Context tokens `start` to `stop` (exclusive) of these items at this total length."""
+    def context(self, items: slice, start: int, stop: int, extent: int) -> Tensors:
+        """Return context tokens `start` to `stop` (exclusive) of these items at this extent."""
+        raise NotImplementedError
 
-    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """Queries `(batch, num_queries, …)` and their targets. Fewer queries are a prefix of more.
+    def queries(self, items: slice, extent: int, num_queries: int) -> tuple[Tensors, Tensor]:
+        """Return queries `(batch, num_queries, …)` and their targets. Fewer queries are a prefix of more.
 
         Of a task that `generates`: the prompt's end and the answer without its last token, and the answer.
         """
+        raise NotImplementedError
 
-    # An evaluation set may also have:
-    #   num_tokens(length) -> int                   tokens of a context, where length counts something else
-    #   grade(items, length, answers) -> {metric: (batch,)}     scores of generated tokens
-    #                                               `(batch, num_targets)`; NaN where a metric does not apply
-    #   reach(longest)                              called before anything is read, with the longest length
-    #   num_items_at(length) -> int                 where there are not always num_items
-    #   facts(length) -> {name: list}               what to keep of each item, e.g. its needle's depth
-    #   clusters(length) -> list                    what each item belongs to (character, book, article);
-    #                                               none where items are independent
+    def num_tokens(self, extent: int) -> int:
+        """Return the context tokens of the items at this extent, padding included."""
+        return extent
+
+    def num_items_at(self, extent: int) -> int:
+        """Return how many items there are at this extent."""
+        return self.num_items
+
+    def reach(self, longest: int) -> None:
+        """Prepare for extents up to `longest`; called once, before anything is read."""
+
+    def grade(self, items: slice, extent: int, answers: Tensor) -> dict[str, Tensor]:
+        """Return scores `(batch,)` by metric of generated tokens int64 `(batch, num_targets)`.
+
+        NaN where a metric does not apply to an item. Asked of tasks that `generate` alone.
+        """
+        raise NotImplementedError
+
+    def facts(self, extent: int) -> Mapping[str, list]:
+        """Return lists of what to keep of each item, by name, such as the depths of needles."""
+        return {}
+
+    def clusters(self, extent: int) -> list[str] | None:
+        """Return what each item belongs to: a character, a book, an article; None if all are independent."""
+        return None
+
+    def spans(self, extent: int) -> list[tuple[int, int]] | None:
+        """Return where the answer stands in each context, tokens from and to; None if it has no place."""
+        return None
+
+    def gallery_queries(self, items: slice) -> Tensors:
+        """Return queries that cover the whole picture of each item."""
+        raise NotImplementedError
+
+    def gallery_images(self, predictions: Tensor) -> np.ndarray:
+        """Return pictures `(images, height, width)` from predictions of `gallery_queries`."""
+        raise NotImplementedError
+
+    def gallery_truth(self, items: slice) -> np.ndarray:
+        """Return the true pictures `(images, height, width)`."""
+        raise NotImplementedError
 
 
 class Task:
@@ -165,6 +146,11 @@ class Task:
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
+    version: ClassVar[int] = 1
+    """Raised when a change of the code gives other items, weights or scores. Of built-in tasks and of those
+    without source; for others the source's hash stands."""
+    identity: str = ""
+    """What stands for its code in keys, see `Registry.identity`; set where a plan makes the task."""
     metric: ClassVar[Metric]
     more_metrics: ClassVar[tuple[Metric, ...]] = ()
     """Metrics beside the headline; an evaluation set's `grade` gives them, or the core (see `lm_metric`)."""
@@ -273,7 +259,7 @@ class Task:
         raise NotImplementedError
 
 
-class SampledItems:
+class SampledItems(EvalSet):
     """Evaluation items of a generated task: one fixed draw of `Task.sample` for each length.
 
     Args:
@@ -291,28 +277,28 @@ class SampledItems:
         self.fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
         self._latest: tuple[int, Batch] | None = None
 
-    def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Context tokens `start` to `stop` of the items of this length."""
-        whole = self._draw(length).context
+    def context(self, items: slice, start: int, stop: int, extent: int) -> Tensors:
+        """Return context tokens `start` to `stop` of the items of this extent."""
+        whole = self._draw(extent).context
         return {name: values[items, start:stop].to(self.task.device) for name, values in whole.items()}
 
-    def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
-        """The first queries and targets of the items of this length.
+    def queries(self, items: slice, extent: int, num_queries: int) -> tuple[Tensors, Tensor]:
+        """Return the first queries and targets of the items of this extent.
 
         Raises:
             UserError: more queries are asked for than an item has.
         """
         if num_queries > self.num_queries:
             raise UserError(f"--eval-queries {num_queries}: an item of this task has {self.num_queries}")
-        batch = self._draw(length)
+        batch = self._draw(extent)
         queries = {name: values[items].to(self.task.device) for name, values in batch.queries.items()}
         return queries, batch.targets[items, :num_queries].to(self.task.device)
 
-    def _draw(self, length: int) -> Batch:
-        """The draw of a length, made on the CPU so that all devices see the same; the latest one is kept."""
-        if self._latest is None or self._latest[0] != length:
-            name = f"evaluation {self.seed} {length}".encode()
+    def _draw(self, extent: int) -> Batch:
+        """The draw of an extent, made on the CPU so that all devices see the same; the latest one is kept."""
+        if self._latest is None or self._latest[0] != extent:
+            name = f"evaluation {self.seed} {extent}".encode()
             seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
             generator = torch.Generator().manual_seed(seed)
-            self._latest = (length, self.task.sample(self.num_items, length, self.num_queries, generator))
+            self._latest = (extent, self.task.sample(self.num_items, extent, self.num_queries, generator))
         return self._latest[1]

@@ -15,7 +15,6 @@ from lgbench.models import BACKBONES, backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.params import describe_params, label, params_json, parse_plugins, resolve
 from lgbench.plugins.registry import METHODS, TASKS
-from lgbench.run.evaluate import num_tokens
 from lgbench.task import Recipe, Task
 
 LAYOUTS = ("causal", "encoder_decoder")
@@ -180,7 +179,7 @@ def test_evaluation_items_are_fixed_by_their_seed_and_nested_where_promised(name
     one, two, other = (task.eval_set(NUM_ITEMS, seed) for seed in (0, 0, 1))
     assert one.fingerprint == two.fingerprint != other.fingerprint and one.num_items == NUM_ITEMS
     everyone, length = slice(0, NUM_ITEMS), allowed(task, 16)
-    tokens = num_tokens(one, length)
+    tokens = one.num_tokens(length)
     for key, tensor in one.context(everyone, 0, tokens, length).items():
         assert tensor.shape[:2] == (NUM_ITEMS, tokens)
         assert torch.equal(tensor, two.context(everyone, 0, tokens, length)[key])

@@ -37,9 +37,9 @@ def test_a_passkey_item_is_shown_with_its_needle_highlighted_its_prompt_answer_a
     assert "depth 0.25, needle " in text
 
 
-def test_a_perplexity_item_is_shown_with_the_tokens_that_are_foretold(book):
+def test_a_perplexity_item_is_shown_with_the_tokens_to_be_predicted(book):
     text = shown("perplexity", 60, data=book)
-    assert "context: 60 tokens" in text and "next tokens, which are foretold" in text
+    assert "context: 60 tokens" in text and "next tokens, to be predicted" in text
     assert "book 0, offset " in text and ON not in text
 
 

@@ -18,7 +18,8 @@ from lgbench.bench.setting import Setting, own_why_not
 from lgbench.bench.timing import Call, interleave, synchronise, wall_clock
 from lgbench.method import Method
 from lgbench.plan.cells import Training, load_method, load_task
-from lgbench.plan.params import PluginRequest, params_json
+from lgbench.plan.keys import changed_params
+from lgbench.plan.params import PluginRequest
 from lgbench.run.train import Trainer
 from lgbench.task import Recipe, Task
 
@@ -60,8 +61,9 @@ def make_trainer(
 ) -> Trainer:
     """A trainer at one context length outside of any plan. It saves nothing: its last step never comes."""
     training = Training(
-        task="omniglot", task_params=params_json(task.params), data_fingerprint=task.data_fingerprint,
-        method="vanilla", method_params=params_json(method.params),
+        task="omniglot", task_params=changed_params(task.params), task_identity=task.identity,
+        data_fingerprint=task.data_fingerprint,
+        method="vanilla", method_params=changed_params(method.params), method_identity=method.identity,
         low=context, high=context, recipe=replace(recipe, train_steps=10**9), seed=seed,
     )  # fmt: skip
     return Trainer(training, task, method, Path(os.devnull), (), backend)

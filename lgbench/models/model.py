@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ class Model(nn.Module):
         super().__init__()
         self.interface, self.backbone = interface, backbone
         self.intervention, self.trained = intervention, intervention.trained
+        self.sound: Tensor | None = None
+        """bool `(batch, num_predictions)` of the latest answer; see `sound`."""
 
     @property
     def causal(self) -> bool:
@@ -79,7 +82,7 @@ class Model(nn.Module):
             query_mask=query_mask,
             intervention=self.intervention,
         )
-        return self.interface.read(hidden[:, -batch.targets.shape[1] :])
+        return self._predictions(hidden[:, -batch.targets.shape[1] :], judge=mode != "train")
 
     def training_answer(
         self,
@@ -169,7 +172,7 @@ class Model(nn.Module):
         hidden = self.backbone.advance(
             tokens, mode="decode", state=state, intervention=self.intervention
         ).hidden
-        return self.interface.read(hidden[:, -num_queries:])
+        return self._predictions(hidden[:, -num_queries:])
 
     def generate_from(self, state: list, prompt: Tensors, num_tokens: int, length: int) -> Tensor:
         """Greedy answers int64 `(batch, num_tokens)` after a streamed context and the prompt's end."""
@@ -199,6 +202,13 @@ class Model(nn.Module):
         probe = torch.empty(1, 1, d_model, device=device)
         return self.backbone.backend_name(probe, active_hooks(self.intervention, "prefill"))
 
+    def _predictions(self, hidden: Tensor, judge: bool = True) -> Tensor:
+        """Read hidden states out, and, if `judge`, note which predictions are sound."""
+        predictions = self.interface.read(hidden)
+        if judge:
+            self.sound = sound(hidden.detach(), predictions.detach())
+        return predictions
+
     def _read(self, context: Tensors, state: list | None, length: int, read: int):
         self.intervention.begin("prefill", length, 0)
         return self.backbone.advance(
@@ -214,15 +224,33 @@ class Model(nn.Module):
         """Greedy tokens after what was read; `processed` then counts the prompt and what was generated."""
         read = self.backbone.processed
         self.intervention.begin("decode", length, 1)
-        found = [self.interface.read(advanced.hidden[:, -1:]).argmax(dim=-1)]
+        found = [self._predictions(advanced.hidden[:, -1:]).argmax(dim=-1)]
+        sound = [self.sound]
         while len(found) < num_tokens:
             tokens = self.interface.queries({"tokens": found[-1]})
             advanced = self.backbone.advance(
                 tokens, mode="decode", state=advanced.state, intervention=self.intervention
             )
-            found.append(self.interface.read(advanced.hidden).argmax(dim=-1))
+            found.append(self._predictions(advanced.hidden).argmax(dim=-1))
+            sound.append(self.sound)
+        self.sound = torch.cat(sound, dim=1)
         self.backbone.processed = tuple(n + num_tokens - 1 for n in read)
         return torch.cat(found, dim=1)
+
+
+def sound(hidden: Tensor, predictions: Tensor) -> Tensor:
+    """Return whether each prediction is one: bool `(batch, num_predictions)`.
+
+    It is none where its hidden state has an entry that is not finite, or where it has NaN or +∞, or −∞ alone.
+    A task may mask some answers with −∞. Judged here, since an argmax makes an answer of anything.
+
+    Args:
+        hidden: `(batch, num_predictions, d_model)`.
+        predictions: `(batch, num_predictions, …)`.
+    """
+    values = predictions.flatten(2) if predictions.dim() > 2 else predictions.unsqueeze(-1)
+    possible = (values < math.inf).all(dim=-1) & (values > -math.inf).any(dim=-1)
+    return torch.isfinite(hidden).all(dim=-1) & possible
 
 
 def _detached(state: list) -> list:

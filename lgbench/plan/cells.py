@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -13,35 +11,38 @@ from typing import Any
 from lgbench.errors import UserError
 from lgbench.method import Method
 from lgbench.models import backbone_class
-from lgbench.plan.params import PluginRequest, label, params_json, resolve
+from lgbench.plan.keys import cell_key, changed_params, training_key
+from lgbench.plan.params import PluginRequest, label, resolve
 from lgbench.plugins.registry import METHODS, TASKS
-from lgbench.run.calibrate import fitted_lengths
+from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
-
-TRAINING_FORMAT = 1
-"""Raised when a change of the code makes trainings with equal settings give other weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Everything that decides trained weights. Methods that train alike have equal ones."""
+    """Everything that decides trained weights. Methods that train alike have equal ones.
+
+    `task_params` and `method_params` are canonical JSON of the parameters that differ from their defaults;
+    identities stand for the code of the plugins, see `Registry.identity`.
+    """
 
     task: str
     task_params: str
     data_fingerprint: str
+    task_identity: str
     method: str
     method_params: str
+    method_identity: str
     low: int
     """Smallest and largest context in training, tokens, inclusive."""
     high: int
     recipe: Recipe
     seed: int
-    format: int = TRAINING_FORMAT
 
     @property
     def key(self) -> str:
-        """Hash that names the checkpoint folder."""
-        return _hash(self)
+        """Hash that names the checkpoint folder; see `lgbench.plan.keys`."""
+        return training_key(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +53,20 @@ class Cell:
     task_params: str
     method: str
     method_params: str
+    method_identity: str
     label: str
     training: Training
     recipe: Recipe
     preset: str
     step: int
     """Optimiser steps after which it is evaluated; at most the training's."""
+    calibration_format: int = 0
+    """How calibration items are drawn; 0 where nothing is fitted."""
 
     @property
     def key(self) -> str:
-        """Hash that names the result file."""
-        return _hash(self)
+        """Hash that names the result file; see `lgbench.plan.keys`."""
+        return cell_key(self)
 
     @property
     def seed(self) -> int:
@@ -113,6 +117,7 @@ def resolve_cells(
     for (task_name, task), method_request in product(tasks, methods):
         method_class = METHODS.load(method_request.name)
         method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
+        method.identity = METHODS.identity(method_request.name)
         for recipe, seed in _recipes(task, method, method_request.name, seeds, preset, axes, overrides):
             _check(recipe)
             _check_fits(recipe, task, method_request.name)
@@ -130,17 +135,24 @@ def resolve_cells(
                 cells.append(
                     Cell(
                         task=task_name,
-                        task_params=_without(task.params, task.data_params),
+                        task_params=changed_params(task.params, task.data_params),
                         method=method_request.name,
-                        method_params=params_json(method.params),
+                        method_params=changed_params(method.params),
+                        method_identity=method.identity,
                         label=label(method_request.name, method.params),
                         training=training,
                         recipe=recipe,
                         preset=preset,
                         step=step,
+                        calibration_format=CALIBRATION_FORMAT if _fits(method, recipe) else 0,
                     )
                 )
-    return list(dict.fromkeys(cells))
+    return list({cell.key: cell for cell in cells}.values())
+
+
+def _fits(method: Method, recipe: Recipe) -> bool:
+    """Whether a method fits anything for these lengths."""
+    return any(at is not None for plan in fitted_lengths(method, recipe).values() for at in plan)
 
 
 def _recipes(
@@ -183,7 +195,9 @@ def load_task(request: PluginRequest) -> Task:
         UserError: unknown task or parameter.
     """
     task_class = TASKS.load(request.name)
-    return task_class(resolve(task_class, request.params, "task", request.name))
+    task = task_class(resolve(task_class, request.params, "task", request.name))
+    task.identity = TASKS.identity(request.name)
+    return task
 
 
 def task_key(cell: Cell) -> str:
@@ -193,13 +207,15 @@ def task_key(cell: Cell) -> str:
 
 def identify(name: str, task: Task) -> str:
     """Identity of a prepared task, equal to `task_key` of its cells."""
-    return f"{name} {_without(task.params, task.data_params)} {task.data_fingerprint}"
+    return f"{name} {changed_params(task.params, task.data_params)} {task.data_fingerprint}"
 
 
 def load_method(name: str, params: str) -> Method:
-    """The method of a cell or training, from its resolved JSON parameters."""
+    """The method of a cell or training, from the JSON of its parameters."""
     method_class = METHODS.load(name)
-    return method_class(method_class.Params.model_validate_json(params))
+    method = method_class(method_class.Params.model_validate_json(params))
+    method.identity = METHODS.identity(name)
+    return method
 
 
 def checkpoint_folder(root: Path, training: Training) -> Path:
@@ -219,10 +235,12 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
     low, high = method.train_lengths(recipe.train_length)
     return Training(
         task=task_name,
-        task_params=_without(task.params, task.eval_only | task.data_params),
+        task_params=changed_params(task.params, task.eval_only | task.data_params),
         data_fingerprint=task.data_fingerprint,
+        task_identity=task.identity or TASKS.identity(task_name),
         method=name,
-        method_params=_without(params, method.eval_only),
+        method_params=changed_params(params, method.eval_only),
+        method_identity=METHODS.identity(name),
         low=max(low, task.min_length),
         high=high,
         recipe=recipe.training_part(),
@@ -304,12 +322,3 @@ def _check_range(training: Training, task: Task) -> None:
             f"method '{training.method}' would be trained on contexts of up to {training.high:,} "
             f"{task.length_unit}; the longest that can be drawn has {max(0, longest):,} ({task.data_source})"
         )
-
-
-def _without(params: Any, names: frozenset[str]) -> str:
-    return json.dumps(params.model_dump(mode="json", exclude=set(names)), sort_keys=True)
-
-
-def _hash(record: Any) -> str:
-    text = json.dumps(asdict(record), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -143,19 +143,41 @@ def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: no such file, not a YAML mapping, an unknown field or a value out of range.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise UserError(f"cannot read --config {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
-        if not isinstance(loaded, dict):
-            raise UserError(
-                f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}"
-            )
-        values = {str(name).replace("-", "_"): value for name, value in loaded.items()}
+    loaded = {} if path is None else _read_yaml(path)
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}"
+        )
+    return _validated(loaded, options)
+
+
+def load_plan(path: Path | None, options: Mapping[str, Any]) -> list[RunConfig]:
+    """Read a YAML file with one run, or a list of runs that are made one after another in one results folder.
+
+    Arguments as of `load_config`; options win over every run of the list.
+
+    Raises:
+        UserError: as `load_config`; or the list is empty or has something else than mappings.
+    """
+    loaded = None if path is None else _read_yaml(path)
+    if not isinstance(loaded, list):
+        return [load_config(path, options)]
+    if not loaded or not all(isinstance(run, dict) for run in loaded):
+        raise UserError(f"--config {path}: a list of runs needs at least one, each a mapping with a task")
+    return [_validated(run, options) for run in loaded]
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read --config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _validated(given: Mapping[Any, Any], options: Mapping[str, Any]) -> RunConfig:
+    values = {str(name).replace("-", "_"): value for name, value in given.items()}
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     try:
         return RunConfig.model_validate(values)

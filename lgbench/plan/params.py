@@ -194,12 +194,14 @@ def _shortest(params: BaseModel, changed: set[str]) -> set[str]:
     return changed
 
 
-def params_json(params: BaseModel) -> str:
-    """All parameters as canonical JSON, sorted and without spaces: equal parameters give equal text."""
+def params_json(params: BaseModel, without: frozenset[str] = frozenset()) -> str:
+    """All parameters but those `without`, as canonical JSON: equal parameters give equal text."""
     typed = type(params).model_validate(
         params.model_dump()
     )  # a default of 1 for a float becomes 1.0, as if typed
-    return json.dumps(typed.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return json.dumps(
+        typed.model_dump(mode="json", exclude=set(without)), sort_keys=True, separators=(",", ":")
+    )
 
 
 def _with_params(name: str, params: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ class Registry:
         self._found: dict[str, PluginSource] = {}
         self._scanned = False
         self._failed: dict[str, str] = {}
+        self._identities: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """All names, sorted; imports nothing.
@@ -97,6 +98,24 @@ class Registry:
             self._failed[name] = problem
         raise UserError(f"{self.kind} '{name}' {problem}") from cause
 
+    def identity(self, name: str) -> str:
+        """Return what stands for a plugin's code in keys; equal names with other code have another one.
+
+        A built-in plugin has its `version`, "v1"; another one a hash of its source and of what it imports,
+        see `lgbench.plugins.identity`. A combination has those of its parts.
+
+        Raises:
+            UserError: as `load`; or the plugin has neither source nor version.
+        """
+        parts = self.canonical(name).split("+")
+        if len(parts) > 1:
+            return "+".join(map(self.identity, parts))
+        [name] = parts
+        if name not in self._identities:
+            declared = vars(self.load(name)).get("version")
+            self._identities[name] = self._sources()[name].identity(declared)
+        return self._identities[name]
+
     def add_file(self, path: Path) -> None:
         """Register a file under its own name without a look at what is in it (`add_file` below has one)."""
         path = path.resolve()
@@ -111,7 +130,10 @@ class Registry:
             for folder in (package and package.submodule_search_locations) or ():
                 for path in _modules(Path(folder).resolve()):
                     name = path.parent.name if path.stem == "__init__" else path.stem
-                    self._add(name, PluginSource(place=str(path), module=f"{self.package}.{name}"))
+                    self._add(
+                        name,
+                        PluginSource(place=str(path), module=f"{self.package}.{name}", built_in=True),
+                    )
             for point in importlib.metadata.entry_points(group=f"lgbench.{self.kind}s"):
                 place = f"entry point {point.value}" + (f" of {point.dist.name}" if point.dist else "")
                 self._add(point.name, PluginSource(place=place, module=point.module, attribute=point.attr))

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lgbench.errors import UserError
+from lgbench.plugins.identity import Home, source_identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class PluginSource:
     """The class, where an entry point names it."""
     file: Path | None = None
     """Set where no import path leads to the module: a file given with `--plugin`."""
+    built_in: bool = False
+    """Whether it is lgbench's own; its `version` then stands for its code."""
 
     def summary(self) -> str:
         """First line of the module's docstring, from the syntax tree; empty if there is none to read."""
@@ -49,12 +52,51 @@ class PluginSource:
             spec = importlib.util.spec_from_file_location(self.module, self.file)
             assert spec is not None and spec.loader is not None, "add_file admits only .py files"
             sys.modules[self.module] = importlib.util.module_from_spec(spec)
+            if str(self.file.parent) not in sys.path:  # it may import its neighbours
+                sys.path.append(str(self.file.parent))  # last, so that they hide nothing
             try:
                 spec.loader.exec_module(sys.modules[self.module])
             except BaseException:
                 del sys.modules[self.module]
                 raise
         return sys.modules[self.module]
+
+    def identity(self, declared: int | None) -> str:
+        """Return what stands for the plugin's code in keys: its version if built in, else its source's hash.
+
+        Args:
+            declared: the `version` that its class declares itself, if any.
+
+        Raises:
+            UserError: it has no source and declares no version, or the source cannot be read.
+        """
+        if self.built_in:
+            return f"v{declared or 1}"
+        path = self._path()
+        if path is None:
+            if declared is None:
+                raise UserError(
+                    f"{self.place} has no Python source, so nothing says when it changes. "
+                    "Give its class a number: version = 1, and raise it with every change of what it computes"
+                )
+            return f"v{declared}"
+        try:
+            return source_identity(path, self._home(path))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"cannot read {self.place}: {_one_line(error)}") from error
+
+    def _home(self, path: Path) -> Home:
+        """Its own folder; of an installed plugin, the modules of its distribution."""
+        if self.file is not None:
+            return Home(root=self.file.parent)
+        top = self.module.partition(".")[0]
+        spec = _find(top)
+        origin = Path(spec.origin) if spec is not None and spec.origin else path
+        root = origin.parent.parent if origin.stem == "__init__" else origin.parent
+        distributions = importlib.metadata.packages_distributions()
+        mine = set(distributions.get(top, ()))
+        kin = {name for name, found in distributions.items() if mine & set(found)}
+        return Home(root=root, packages=frozenset({top, *kin}))
 
     def why_not(self, error: BaseException) -> str:
         """What an exception out of `load` means for the user; what follows the plugin's name."""
@@ -66,13 +108,17 @@ class PluginSource:
 
     def _tree(self) -> ast.Module:
         """The syntax tree; an empty one where the source cannot be found without running code."""
-        path = self.file
+        path = self._path()
         if path is None:
-            spec = _find(self.module)
-            if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-                return ast.Module(body=[], type_ignores=[])
-            path = Path(spec.origin)
+            return ast.Module(body=[], type_ignores=[])
         return ast.parse(path.read_bytes(), str(path))
+
+    def _path(self) -> Path | None:
+        """The file with the source; None where it cannot be found without running code."""
+        if self.file is not None:
+            return self.file
+        spec = _find(self.module)
+        return Path(spec.origin) if spec is not None and (spec.origin or "").endswith(".py") else None
 
 
 def kinds_defined(path: Path) -> set[str]:

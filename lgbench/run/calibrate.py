@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run import checkpoint
-from lgbench.run.evaluate import PIECE, autocast, can_stream, num_tokens
+from lgbench.run.evaluate import autocast
+from lgbench.run.reading import PIECE, ContextReader, can_stream
 from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
 
 CALIBRATION_FORMAT = 1
@@ -72,12 +74,11 @@ class CalibrationData:
         self, task: Task, method: Method, recipe: Recipe, seed: int, earlier: Mapping[str, Tensor]
     ) -> None:
         self._sample, self._loss, self._device = task.sample, task.loss, task.device
+        self._context_tokens = task.context_tokens
         self._method, self._recipe, self._seed, self._earlier = method, recipe, seed, dict(earlier)
         self.train_length, self.num_queries = recipe.train_length, recipe.train_queries[1]
-        self._context_tokens = task.context_tokens
-        self._train_tokens = task.context_tokens(recipe.train_length)
-        self._told: dict[int, int] = {}
-        """Nominal length in tokens of batches drawn here, by their width."""
+        self._extents: dict[int, int] = {}
+        """Length in the task's unit of batches drawn here, by their width in tokens."""
         self.tokens, self.digests = 0, Digests()
 
     def draw(self, part: str, num_items: int, length: int) -> Batch:
@@ -92,7 +93,7 @@ class CalibrationData:
         seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
         generator = torch.Generator(self._device).manual_seed(seed)
         batch = self._sample(num_items, length, self.num_queries, generator)
-        self._told[_length(batch.context)] = self._context_tokens(length)
+        self._extents[_length(batch.context)] = length
         self.tokens += int(batch.num_tokens())
         self.digests.setdefault(length, []).extend(
             zip(_digests(batch.context, HEAD), _digests(batch.context), strict=True)
@@ -123,18 +124,15 @@ class CalibrationData:
         return total
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
-        nominal = self._told[length]
-        skipped = self._method.first_token(nominal, self._train_tokens)
-        told = nominal - skipped
-        first = max(0, length - told) if skipped else 0
-        if not can_stream(model):
-            read = Batch(_span(batch.context, first, length), batch.queries, batch.targets)
-            return model.answer(read, mode="score", length=told)
-        state, step = None, PIECE * max(1, self._recipe.eval_batch // len(batch.targets))
-        for start in range(first, length, step):
-            piece = _span(batch.context, start, min(length, start + step))
-            state = model.read_context(piece, state, told)
-        return model.answer_from(state, batch.queries, batch.targets.shape[1], told)
+        reader = ContextReader(model, self._method, self._context_tokens, self.train_length)
+        return reader.answer(
+            partial(_span, batch.context),
+            batch.queries,
+            batch.targets,
+            reader.window(self._extents[length], length),
+            length,
+            step=PIECE * max(1, self._recipe.eval_batch // len(batch.targets)),
+        )
 
 
 def fit_lengths(
@@ -171,6 +169,7 @@ def fit_lengths(
         "format": CALIBRATION_FORMAT,
         "weights": checkpoint.tensors_digest(model.state_dict()),
         "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
+        "identities": [task.identity, method.identity],
         "queries": recipe.train_queries[1],
         "train_length": recipe.train_length,
         "precision": recipe.eval_precision,
@@ -214,10 +213,10 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet, lengths: Collection[
     """
     found = {n: d for fit in fits.values() for n, d in fit.digests.items() if n in lengths}
     for length, digests in found.items():
-        for start in range(0, items.num_items, 16):
-            chosen = slice(start, min(start + 16, items.num_items))
-            tokens = num_tokens(items, length)
-            head = tokens if hasattr(items, "num_tokens") else min(HEAD, tokens)  # padding is in front
+        for start in range(0, items.num_items_at(length), 16):
+            chosen = slice(start, min(start + 16, items.num_items_at(length)))
+            tokens = items.num_tokens(length)
+            head = tokens if items.padded else min(HEAD, tokens)  # padding is in front
             heads = _digests(items.context(chosen, 0, head, length), HEAD)
             if not set(heads) & {head for head, _ in digests}:
                 continue

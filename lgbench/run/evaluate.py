@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,10 +25,8 @@ from lgbench.intervention import overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
+from lgbench.run.reading import PIECE, ContextReader, Window
 from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
-
-PIECE = 4096
-"""Context tokens that are embedded and scanned at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,28 +103,13 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.eval_precision == "bfloat16")
 
 
-def num_tokens(items: EvalSet, length: int) -> int:
-    """Context tokens of the items at this length, padding included."""
-    return items.num_tokens(length) if hasattr(items, "num_tokens") else length
-
-
-def num_items(items: EvalSet, length: int) -> int:
-    """Items there are at this length."""
-    return items.num_items_at(length) if hasattr(items, "num_items_at") else items.num_items
-
-
-def can_stream(model: Model) -> bool:
-    """Whether a context can be read in pieces: it is causal, and no method chooses among all tokens."""
-    return model.causal and "keep" not in overridden_hooks(model.intervention)
-
-
 class _Evaluation:
     """One model on one set of items. Methods give the measurements of a part of the grid."""
 
     def __init__(self, model: Model, task: Task, method: Method, recipe: Recipe, items: EvalSet) -> None:
         self.model, self.task, self.method, self.recipe, self.items = model, task, method, recipe, items
-        self.streamed = can_stream(model)
-        self.train_tokens = task.context_tokens(recipe.train_length)
+        self.reader = ContextReader(model, method, task.context_tokens, recipe.train_length)
+        self.streamed = self.reader.streamed
 
     def streamed_grid(self, grid: tuple[int, ...], shared: bool = False) -> list[Measurement]:
         """Stream each batch of items once through the grid; answer at every length from the kept state.
@@ -135,14 +119,14 @@ class _Evaluation:
         task, items, num_queries = self.task, self.items, self.recipe.eval_queries
         scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
         losses: list[list[Tensor]] = []
-        clock, last = Clock(task.device), num_tokens(items, grid[-1])
+        clock, last = Clock(task.device), items.num_tokens(grid[-1])
         first = 0 if shared else self._window(grid[-1])[0]
-        count = num_items(items, grid[-1])
+        count = items.num_items_at(grid[-1])
         for chosen in _batches(count, self.recipe.eval_batch):
             state, start, summed = None, first, []
             for length in grid:
-                stop = num_tokens(items, length)
-                state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length, first)
+                stop = items.num_tokens(length)
+                state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length)
                 summed.append(loss)
                 start = stop
                 scores[length].append(self._scores_from(state, chosen, length))
@@ -164,7 +148,7 @@ class _Evaluation:
         num_queries = self.recipe.eval_queries
         clock = Clock(self.task.device)
         scores = list(self._whole_scores(length, num_queries, clock))
-        tokens = num_items(self.items, length) * (num_tokens(self.items, length) + num_queries)
+        tokens = self.items.num_items_at(length) * (self.items.num_tokens(length) + num_queries)
         taken = self._taken(clock, tokens)
         return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
 
@@ -175,17 +159,17 @@ class _Evaluation:
         """
         task, items, grid, length = self.task, self.items, self.recipe.query_grid, self.recipe.train_length
         found: list[Measurement] = []
-        tokens_in, kept = num_tokens(items, length), ()
+        tokens_in, kept = items.num_tokens(length), ()
         first, told = self._window(length)
-        count = num_items(items, length)
+        count = items.num_items_at(length)
         clock = Clock(task.device)
         if self.streamed:
             parts = []
             for chosen in _batches(count, self.recipe.eval_batch):
-                state, _ = self._read(chosen, None, first, tokens_in, length, first)
+                state, _ = self._read(chosen, None, first, tokens_in, length)
                 queries, targets = items.queries(chosen, length, grid[-1])
                 predictions = self.model.answer_from(state, queries, grid[-1], told)
-                parts.append(task.score(predictions, targets))
+                parts.append(self._judged(task.score(predictions, targets)))
                 clock.lap(chosen.stop / count)
             by_query = torch.cat(parts)
             taken = self._taken(clock, count * (tokens_in + grid[-1]))
@@ -208,17 +192,17 @@ class _Evaluation:
         if self.task.generates:
             prompt = _prompt(queries, num_targets)
             answers = self.model.generate_from(state, prompt, num_targets, told)
-            return self.items.grade(chosen, length, answers)
+            return self._judged_grades(self.items.grade(chosen, length, answers))
         predictions = self.model.answer_from(state, queries, num_targets, told)
-        return {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+        return {self.task.metric.name: self._judged(self.task.score(predictions, targets)).mean(dim=1)}
 
     def _whole_scores(self, length: int, num_queries: int, clock: Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
-        items, model, tokens = self.items, self.model, num_tokens(self.items, length)
+        items, model, tokens = self.items, self.model, self.items.num_tokens(length)
         first, told = self._window(length)
         size = self.recipe.eval_batch
         size = max(1, min(size, size * PIECE // (tokens + num_queries)))
-        count = num_items(items, length)
+        count = items.num_items_at(length)
         for chosen in _batches(count, size):
             queries, targets = items.queries(chosen, length, num_queries)
             context = items.context(chosen, first, tokens, length)
@@ -226,31 +210,51 @@ class _Evaluation:
                 num_targets = targets.shape[1]
                 prompt = _prompt(queries, num_targets)
                 answers = model.generate(context, prompt, num_targets, told)
-                yield items.grade(chosen, length, answers)
+                yield self._judged_grades(items.grade(chosen, length, answers))
             else:
                 read = Batch(context, queries, targets)
                 predictions = model.answer(read, mode="score", length=told)
-                yield {self.task.metric.name: self.task.score(predictions, targets).mean(dim=1)}
+                yield {self.task.metric.name: self._judged(self.task.score(predictions, targets)).mean(dim=1)}
             clock.lap(chosen.stop / count)
 
+    def _judged(self, scores: Tensor) -> Tensor:
+        """Scores `(batch, num_scores)`, ∞ where the model computed something that is not finite.
+
+        A score may belong to several predictions (all right, or not): then one bad prediction spoils it.
+        """
+        sound = self.model.sound
+        if sound.shape != scores.shape:
+            sound = sound.all(dim=1, keepdim=True)
+        return scores.masked_fill(~sound, torch.inf)
+
+    def _judged_grades(self, grades: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same for scores `(batch,)` by metric; NaN, where a metric does not apply, stays."""
+        sound = self.model.sound.all(dim=1)
+        return {
+            name: values.masked_fill(~sound.to(values.device) & ~values.isnan(), torch.inf)
+            for name, values in grades.items()
+        }
+
     def _read(
-        self, chosen: slice, state: list | None, start: int, stop: int, length: int, first: int
-    ) -> tuple[list, Tensor | None]:
-        """Stream context tokens `start` to `stop` of items of `length`; those before `first` are never read.
+        self, chosen: slice, state: list | None, start: int, stop: int, length: int
+    ) -> tuple[list | None, Tensor | None]:
+        """Stream context tokens `start` to `stop` of items of `length`.
 
         Also the sum of the losses of the tokens after them, `(batch,)` float64, where the task has a metric
         for it.
         """
-        items, model, summed = self.items, self.model, None
-        told = self._window(length)[1]
+        items, summed = self.items, None
+        announced = self._window(length).announced
+        if self.task.lm_metric is None:
+            read = partial(_context, items, chosen, length)
+            return self.reader.stream(read, Window(start, announced), stop, state), None
         while start < stop:
             end = min(stop, start + PIECE)
-            if self.task.lm_metric is None:
-                state = model.read_context(items.context(chosen, start, end, length), state, told)
-            else:
-                tokens = items.context(chosen, start, end + 1, length)["tokens"]
-                losses, state = model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], state, told)
-                summed = losses.double().sum(dim=1) + (0 if summed is None else summed)
+            tokens = items.context(chosen, start, end + 1, length)["tokens"]
+            losses, state = self.model.read_tokens(
+                {"tokens": tokens[:, :-1]}, tokens[:, 1:], state, announced
+            )
+            summed = losses.double().sum(dim=1) + (0 if summed is None else summed)
             start = end
         return state, summed
 
@@ -259,7 +263,7 @@ class _Evaluation:
     ) -> Iterator[Measurement]:
         """The metric over all tokens up to each length, and over those between two neighbours of the grid."""
         sums = torch.cat([torch.stack(summed, dim=1) for summed in losses]).cpu().numpy()
-        edges = np.array([num_tokens(self.items, length) for length in grid])
+        edges = np.array([self.items.num_tokens(length) for length in grid])
         common = dict(metric=self.task.lm_metric, num_queries=self.recipe.eval_queries, **measured)
         for k, length in enumerate(grid):
             upto, between = sums[:, : k + 1].sum(axis=1) / edges[k], edges[k] - (edges[k - 1] if k else 0)
@@ -272,8 +276,7 @@ class _Evaluation:
 
     def _points(self, length: int, scores: list[dict[str, Tensor]], **measured: Any) -> list[Measurement]:
         """A measurement for each metric that `scores` has, of the items that it applies to."""
-        facts = self.items.facts(length) if hasattr(self.items, "facts") else {}
-        clusters = self._clusters(length)
+        facts, clusters = self.items.facts(length), self._clusters(length)
         found = []
         for metric in self.task.metrics:
             if metric.name not in scores[0]:
@@ -285,7 +288,7 @@ class _Evaluation:
             found.append(
                 Measurement(
                     metric=metric, axis="context", eval_length=length,
-                    context_tokens=num_tokens(self.items, length), num_queries=self.recipe.eval_queries,
+                    context_tokens=self.items.num_tokens(length), num_queries=self.recipe.eval_queries,
                     values=values[applies],
                     facts={name: [v for v, on in zip(list_, applies, strict=True) if on]
                            for name, list_ in facts.items()},
@@ -297,7 +300,7 @@ class _Evaluation:
 
     def _clusters(self, length: int) -> tuple[str, ...]:
         """What each item belongs to; empty where items are independent."""
-        return tuple(map(str, self.items.clusters(length))) if hasattr(self.items, "clusters") else ()
+        return tuple(self.items.clusters(length) or ())
 
     def _taken(self, clock: Clock, tokens: int) -> dict[str, Any]:
         """Time, memory and back end of what was just measured."""
@@ -310,20 +313,16 @@ class _Evaluation:
             "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
         }
 
-    def _window(self, length: int) -> tuple[int, int]:
-        """First context token that is read, and the context's length in tokens as methods are told it.
-
-        Where items of a length differ in tokens, that is the nominal number: what a method does to an item
-        must not depend on the others, and has to end where the training lengths end.
-        """
-        nominal = self.task.context_tokens(length)
-        skipped = self.method.first_token(nominal, self.train_tokens)
-        told = nominal - skipped
-        return (max(0, num_tokens(self.items, length) - told) if skipped else 0), told
+    def _window(self, length: int) -> Window:
+        return self.reader.window(length, self.items.num_tokens(length))
 
     def _kept(self) -> tuple[int, ...]:
         """Tokens that each layer processed, for methods that may drop some."""
         return self.model.backbone.processed if "keep" in overridden_hooks(self.model.intervention) else ()
+
+
+def _context(items: EvalSet, chosen: slice, extent: int, start: int, stop: int) -> Tensors:
+    return items.context(chosen, start, stop, extent)
 
 
 def _prompt(queries: Tensors, num_targets: int) -> Tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from lgbench.method import Method
 from lgbench.models.model import Model
-from lgbench.run.evaluate import PIECE, autocast, can_stream
-from lgbench.task import Batch, EvalSet, Recipe
+from lgbench.run.evaluate import autocast
+from lgbench.run.reading import ContextReader
+from lgbench.task import EvalSet, Recipe, Task, Tensors
 
 
 def gallery(
     model: Model,
+    task: Task,
     method: Method,
     recipe: Recipe,
     items: EvalSet,
@@ -29,30 +32,28 @@ def gallery(
     Returns:
         `truth` `(images, height, width)`, `reconstructions` `(images, lengths, height, width)`, `lengths`.
     """
-    if not hasattr(items, "gallery_items"):
+    if not items.gallery_items:
         return None
     model.eval()
     chosen = slice(0, items.gallery_items)
     queries = items.gallery_queries(chosen)
     num_queries = next(iter(queries.values())).shape[1]
-    pictures = []
+    reader, pictures = ContextReader(model, method, task.context_tokens, recipe.train_length), []
     with torch.no_grad(), autocast(next(model.parameters()).device, recipe):
         for length in recipe.eval_lengths:
             model.intervention.use(fitted.get(length, {}))
-            first = method.first_token(length, recipe.train_length)
-            if can_stream(model):
-                state = None
-                for start in range(first, length, PIECE):
-                    context = items.context(chosen, start, min(length, start + PIECE), length)
-                    state = model.read_context(context, state, length - first)
-                answer = model.answer_from(state, queries, num_queries, length - first)
-            else:
-                context = items.context(chosen, first, length, length)
-                _, targets = items.queries(chosen, length, num_queries)
-                answer = model.answer(Batch(context, queries, targets), mode="score", length=length - first)
+            num_tokens = items.num_tokens(length)
+            tokens = partial(_tokens, items, chosen, length)
+            _, targets = items.queries(chosen, length, num_queries)
+            window = reader.window(length, num_tokens)
+            answer = reader.answer(tokens, queries, targets, window, num_tokens)
             pictures.append(items.gallery_images(answer.float()))
     return {
         "truth": items.gallery_truth(chosen),
         "reconstructions": np.stack(pictures, axis=1),
         "lengths": np.array(recipe.eval_lengths),
     }
+
+
+def _tokens(items: EvalSet, chosen: slice, extent: int, start: int, stop: int) -> Tensors:
+    return items.context(chosen, start, stop, extent)

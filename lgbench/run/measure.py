@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 import lgbench
+from lgbench.data.fingerprint import digest
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import Cell, checkpoint_folder, load_method
+from lgbench.plan.params import params_json
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Measurement, evaluate
@@ -46,8 +48,9 @@ class Items:
 
     def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
-        if longest is not None and hasattr(self.items, "reach"):
+        if longest is not None:
             self.items.reach(longest)
+        self.fingerprint = digest(self.items.fingerprint, task.identity)
         self._references: dict[tuple[int, str], dict[str, float]] = {}
 
     def references(self, num_queries: int, metric: Metric) -> dict[str, float]:
@@ -86,7 +89,7 @@ def run_cell(
     check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
     measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
-    pictures = gallery(model, method, cell.recipe, items.items, fitted)
+    pictures = gallery(model, task, method, cell.recipe, items.items, fitted)
     if pictures is not None:
         with (
             atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
@@ -134,7 +137,8 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "cell": cell.key,
         "training": training.key,
         "task": cell.task,
-        "task_params": as_texts(json.loads(cell.task_params)),
+        "task_params": as_texts(json.loads(params_json(task.params, task.data_params))),
+        "task_identity": task.identity,
         "horizon": getattr(task, "horizon", None),
         "learned": getattr(task, "learned", None),
         "context_means": getattr(task, "context_means", None),
@@ -142,7 +146,8 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "data_fingerprint": task.data_fingerprint,
         "notice": task.notice,
         "method": cell.method,
-        "method_params": as_texts(json.loads(cell.method_params)),
+        "method_params": as_texts(json.loads(params_json(method.params))),
+        "method_identity": cell.method_identity,
         "label": cell.label,
         "backbone": recipe.backbone,
         "backbone_params": as_texts({n: v for n, v in numbers.items() if n in _own_sizes(recipe.backbone)}),
@@ -196,7 +201,7 @@ def _references(items: Items, num_queries: int, metric: Metric) -> Row:
         "combine": metric.combine,
         "chance": references["chance"],
         "references": dict(sorted(references.items())),
-        "items_hash": items.items.fingerprint,
+        "items_hash": items.fingerprint,
     }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.task import IGNORE, Tensors
+from lgbench.task import IGNORE, EvalSet, Tensors
 
 if TYPE_CHECKING:
     from lgbench.tasks._documents import DocumentTask
@@ -22,7 +22,7 @@ EVAL_FEWEST = 6
 Of the verbatim spans of invented facts one in ten stands in several: template words and a common value."""
 
 
-class DocumentItems:
+class DocumentItems(EvalSet):
     """Fixed queries and golden documents with their ids; noise and order are drawn anew for every length.
 
     All of it is drawn on the CPU, so that every device sees the same.
@@ -34,6 +34,7 @@ class DocumentItems:
         asks: bool `(num_items,)`, whether an item asks a real question.
     """
 
+    padded = True
     other_kind: ClassVar[str]
     """What items are called that ask no question."""
 

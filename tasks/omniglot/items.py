@@ -10,7 +10,7 @@ import torch
 from lgbench.tasks.omniglot.images import cut_patches
 from torch import Tensor
 
-from lgbench.task import Tensors
+from lgbench.task import EvalSet, Tensors
 
 SIDE, PATCH, MIDDLE = 128, 4, 64
 FIRST, LAST = 2, 125  # centres of patches, inclusive: pixel row and column 127 are never seen nor asked
@@ -23,7 +23,7 @@ def relative(centres: Tensor) -> Tensor:
     return centres - float(MIDDLE)
 
 
-class ReconstructionItems:
+class ReconstructionItems(EvalSet):
     """Fixed images with fixed sequences of places; shorter contexts are prefixes of longer ones.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.task import IGNORE, Tensors
+from lgbench.task import IGNORE, EvalSet, Tensors
 from lgbench.text.haystack import Needles, pad
 from lgbench.text.spelling import check_distinct
 from lgbench.text.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ class Answers:
         return torch.cat([prompts, given[:, :-1]], dim=1), targets
 
 
-class PasskeyItems:
+class PasskeyItems(EvalSet):
     """Fixed codes at fixed depths, hidden in a text that is laid out anew for every length.
 
     Args:

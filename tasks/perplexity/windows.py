@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.task import Tensors
+from lgbench.task import EvalSet, Tensors
 
 if TYPE_CHECKING:
     from lgbench.tasks.perplexity import Perplexity
@@ -22,7 +22,7 @@ LONGEST = 4096
 """Longest context of evaluation items that were not told another."""
 
 
-class Windows:
+class Windows(EvalSet):
     """Fixed windows of the held-out books.
 
     Args:

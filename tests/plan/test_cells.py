@@ -1,12 +1,10 @@
 """A plan is pure data: the same request gives the same hashes; only what decides a result changes them."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from lgbench.errors import UserError
-from lgbench.plan.cells import TRAINING_FORMAT, Axes, checkpoint_folder, load_method, load_task, resolve_cells
+from lgbench.plan.cells import Axes, checkpoint_folder, load_method, load_task, resolve_cells
 from lgbench.plan.params import PluginRequest
 from lgbench.plugins import registry
 
@@ -74,12 +72,6 @@ def test_other_data_are_another_training(toy_cells, toy_task):
     (after,) = toy_cells("vanilla")
     assert before.training.key != after.training.key
     assert before.key != after.key
-
-
-def test_a_new_training_format_is_another_training(toy_cells):
-    (cell,) = toy_cells("vanilla")
-    newer = replace(cell.training, format=TRAINING_FORMAT + 1)
-    assert newer.key != cell.training.key
 
 
 def test_methods_that_train_alike_share_a_training(toy_cells):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lgbench.errors import UserError
-from lgbench.plan.config import RunConfig, load_config
+from lgbench.plan.config import RunConfig, load_config, load_plan
 
 
 @pytest.fixture
@@ -185,3 +185,19 @@ def test_every_field_is_an_option_of_the_command_line():
     from lgbench.cli import run
 
     assert set(RunConfig.model_fields) | {"config", "dry_run"} == set(inspect.signature(run).parameters)
+
+
+def test_a_plan_is_one_run_or_a_list_and_options_win_over_all(write):
+    one = write("task: omniglot")
+    assert load_plan(one, {"seeds": 2}) == [load_config(one, {"seeds": 2})]
+    several = write("- {task: omniglot, seeds: 3}\n- {task: passkey, train-length: [64, 128]}\n")
+    first, second = load_plan(several, {"seeds": 2})
+    assert (first.task, first.seeds) == (("omniglot",), 2)
+    assert (second.task, second.train_length, second.seeds) == (("passkey",), (64, 128), 2)
+    assert load_plan(None, {"task": ["omniglot"]}) == [load_config(None, {"task": ["omniglot"]})]
+
+
+@pytest.mark.parametrize("text", ["[]", "- omniglot", "- {task: omniglot}\n- 3"])
+def test_a_list_of_something_else_than_runs_is_refused(write, text):
+    with pytest.raises(UserError, match="a list of runs"):
+        load_plan(write(text), {})

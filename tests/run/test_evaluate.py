@@ -16,6 +16,7 @@ from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest
 from lgbench.plugins.registry import METHODS
 from lgbench.run import evaluate as evaluation
+from lgbench.run import reading
 from lgbench.run.evaluate import evaluate
 from lgbench.run.gallery import gallery
 from lgbench.task import Batch
@@ -126,7 +127,7 @@ def test_streaming_in_pieces_equals_one_piece_and_never_asks_for_more_than_a_pie
         return context(chosen, start, stop, length)
 
     monkeypatch.setattr(items, "context", watched)
-    monkeypatch.setattr(evaluation, "PIECE", 7)
+    monkeypatch.setattr(reading, "PIECE", 7)
     pieces = evaluate(model, task, plugin, recipe, items)
     assert max(asked) == 7
     for one, other in zip(whole, pieces, strict=True):
@@ -276,5 +277,5 @@ def test_a_warm_rate_leaves_the_first_batch_out_and_needs_a_second_one(lively, m
 
 
 def test_a_task_without_pictures_has_no_gallery(lively):
-    model, _, plugin, recipe, items = lively("vanilla")
-    assert gallery(model, plugin, recipe, items) is None
+    model, task, plugin, recipe, items = lively("vanilla")
+    assert gallery(model, task, plugin, recipe, items) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lgbench
+from lgbench.data.fingerprint import digest
 from lgbench.plan.cells import checkpoint_folder
 from lgbench.run import checkpoint
 from lgbench.run.measure import EVAL_SEED, Items, bootstrap_interval, failure_path, run_cell, unmeasured_row
@@ -78,11 +79,18 @@ def test_all_methods_and_seeds_answer_the_same_items(trained, toy_task):
     cells, store = trained("vanilla,prepended,transformer,toy_shrink", seeds=[0, 1])
     rows = read([store.root]).table.to_pylist()
     assert {row["cell"] for row in rows} == {cell.key for cell in cells}
-    assert {row["items_hash"] for row in rows} == {toy_task.eval_set(6, EVAL_SEED).fingerprint}
+    items = digest(toy_task.eval_set(6, EVAL_SEED).fingerprint, toy_task.identity)
+    assert {row["items_hash"] for row in rows} == {items}
     by_queries = {(row["num_queries"], row["chance"], tuple(row["references"])) for row in rows}
     assert len(by_queries) == len({row["num_queries"] for row in rows}) > 1
     values = {tuple(row["item_values"]) for row in rows if row["eval_length"] == 32}
     assert len(values) == len(cells), "different models, so different answers"
+
+
+def test_items_of_an_edited_task_are_not_paired_with_the_old_ones(toy_task, monkeypatch):
+    before = Items(toy_task, 6).fingerprint
+    monkeypatch.setattr(toy_task, "identity", "edited")
+    assert Items(toy_task, 6).fingerprint != before
 
 
 def test_chance_is_computed_on_the_items(toy_task):
@@ -121,7 +129,7 @@ def test_scores_that_are_not_finite_are_a_diverged_row_without_a_value(trained):
     for row in rows_of(store, cell):
         assert row["status"] == "diverged" and row["reason"] == "6 items have no finite score"
         assert row["value"] is row["ci_low"] is row["ci_high"] is row["std"] is None
-        assert np.isnan(row["item_values"]).all()
+        assert not np.isfinite(row["item_values"]).any()
 
 
 def test_a_cell_without_numbers_is_one_row_with_status_and_reason(toy_cells, toy_task, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from lgbench.task import Batch, Metric, Recipe, Task
+from lgbench.task import Batch, EvalSet, Metric, Recipe, Task
 
 LONGEST = 512
 
@@ -90,7 +90,7 @@ class _Layers(nn.Module):
         return self.head(hidden)
 
 
-class _Items:
+class _Items(EvalSet):
     def __init__(self, num_items, seed, noise):
         self.num_items = num_items
         self.batch = _draw(num_items, LONGEST, LONGEST, noise, torch.Generator().manual_seed(seed))

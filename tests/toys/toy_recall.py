@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from lgbench.models.language import TokenInterface, all_right, answer_losses
-from lgbench.task import Batch, Metric, Recipe, Task
+from lgbench.task import Batch, EvalSet, Metric, Recipe, Task
 
 SYMBOLS, MARKER, ASK = 8, 8, 9
 
@@ -79,7 +79,7 @@ class ToyRecall(Task):
         return {"chance": 1 / SYMBOLS ** (2 if metric.name == "accuracy" else 1)}
 
 
-class _Items:
+class _Items(EvalSet):
     def __init__(self, task, num_items, seed):
         self.task, self.num_items, self.seed = task, num_items, seed
         self.fingerprint = hashlib.sha256(f"{task.params} {num_items} {seed}".encode()).hexdigest()[:16]

@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lgbench.ops.scan.selective_scan import selective_scan
+from lgbench.ops.ssd import ssd as module
 from lgbench.ops.ssd.ssd import resolve_ssd_backend, ssd
-from lgbench.ops.ssd.ssd import ssd as module
 
 NAMES = ("x", "delta", "A", "B", "C", "D", "h0")
 SHAPES = [

@@ -180,7 +180,7 @@ def test_the_gallery_has_a_picture_for_every_image_and_length(task, method):
     layout = backbone_class(plugin.backbone).layout
     recipe = replace(task.recipe("smoke", layout), eval_lengths=(1, 8), eval_items=3)
     model = build_model(task, plugin, recipe, seed=0)
-    found = gallery(model, plugin, recipe, task.eval_set(3, 0))
+    found = gallery(model, task, plugin, recipe, task.eval_set(3, 0))
     assert found["truth"].shape == (3, 127, 127)
     assert found["reconstructions"].shape == (3, 2, 127, 127)
     assert found["lengths"].tolist() == [1, 8]

@@ -1,0 +1,73 @@
+"""The numbers of one training and its evaluation: a preset of a task, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A preset, resolved: everything about size, training and evaluation that is a number."""
+
+    backbone: str = ""
+    """Name of the backbone, of `lgbench.models.BACKBONES`; filled in by the plan."""
+    pretrained: str = ""
+    """Fingerprint of the checkpoint that training starts from; empty for a fresh model."""
+    d_model: int
+    num_layers: int
+    d_state: int
+    conv_width: int = 0
+    """Taps of Mamba's causal convolution; 0 leaves it out."""
+    init_std: float = 0.1
+    """Standard deviation of Mamba's in- and x-projections at initialisation."""
+    train_length: int
+    """Largest context in training, in the task's unit of length (tokens, unless it says otherwise); a method
+    may narrow or widen the range (truncated, expanded)."""
+    train_queries: tuple[int, int]
+    """Smallest and largest number of queries in a training batch, both inclusive."""
+    train_steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 0
+    decay_from: float = 1.0
+    """Fraction of the training from which the learning rate falls linearly to zero; 1 keeps it constant."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm."""
+    weight_decay: float = 0.0
+    """Of matrices, decoupled (AdamW)."""
+    lm_weight: float = 0.0
+    """Weight of the mean next-token loss of all other tokens beside that of the answer; the sum is divided by
+    1 + lm_weight. For tasks of tokens."""
+    stages: tuple[tuple[int, ...], ...] = ()
+    """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
+    stage_accuracy: float = 0.9
+    """Share of right training answers above which the next stage comes."""
+    stage_batches: tuple[int, ...] = ()
+    """Sequences of a step in each stage, as a multiple of `batch_size`; 1 if empty. Short contexts leave room
+    for more of them, without which the first stages take long to be learnt."""
+    revisit: float = 0.0
+    """Share of steps that are drawn from earlier stages."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products in training; weights, norms, time steps and states stay in float32."""
+    eval_precision: Literal["float32", "bfloat16"] = "float32"
+    """Likewise in calibration and evaluation."""
+    eval_lengths: tuple[int, ...]
+    """Context lengths of the evaluation, increasing."""
+    eval_queries: int
+    """Queries after each context."""
+    query_grid: tuple[int, ...] = ()
+    """Numbers of queries for the second axis, at a context of `train_length`; empty leaves the axis out."""
+    eval_items: int
+    eval_batch: int
+
+    def batch_at(self, stage: int) -> int:
+        """Sequences of a training step in a stage."""
+        return self.batch_size * (self.stage_batches[stage] if self.stage_batches else 1)
+
+    def training_part(self) -> Recipe:
+        """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
+        return replace(
+            self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0,
+            eval_precision="float32",
+        )  # fmt: skip
