@@ -1,8 +1,8 @@
 """Read rows of every schema that there was, as rows of today's.
 
-version 1    before tasks of tokens; early files lack what was added without a new number
-version 2    parameters, references and facts are JSON in strings
-version 3    they are maps and lists; files carry checksums
+- Version 1: before tasks of tokens. Early files lack what was added without a new number.
+- Version 2: parameters, references and facts are JSON in strings.
+- Version 3, today's: they are maps and lists, and files carry checksums.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _SINCE_3 = {
 
 _BACKBONE_SIZES = {"mamba": ("conv_width", "d_state", "init_std"), "mamba2": ("conv_width", "d_state")}
 """Sizes of the recipe that a backbone took for itself when it had no parameters of its own."""
+
+_KINDS = {"kept_tokens": list}
+"""What a text holds, where that is no object."""
+_WORDS = {list: "list", dict: "object"}
 
 
 def upgrade(table: pa.Table, version: int) -> pa.Table:
@@ -91,6 +95,12 @@ def _to_version_3(columns: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
 
 def _parsed(text: str, column: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"{column} is no JSON: {text[:40]!r}") from None
+    kind = _KINDS.get(column, dict)
+    if not isinstance(found, kind):
+        raise ValueError(f"{column} is no JSON {_WORDS[kind]}: {text[:40]!r}")
+    if column == "item_facts" and not all(isinstance(values, list) for values in found.values()):
+        raise ValueError(f"{column} is no JSON object of lists: {text[:40]!r}")
+    return found

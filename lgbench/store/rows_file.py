@@ -83,12 +83,12 @@ def unfinished(table: pa.Table) -> str | None:
         ("queries", "num_queries", "query_grid"),
     ):
         try:
-            wanted = set(json.loads(recipe.get(grid, "[]")))
+            wanted = list(json.loads(recipe.get(grid, "[]")))
         except (ValueError, TypeError, RecursionError):
             return f"its recipe has no {grid} that can be read"
         measured = headline.filter(pc.equal(headline["axis"], axis))[column].to_pylist()
-        if missing := wanted.difference(measured):
-            return f"no row for {column} {min(missing, key=str)}"
+        if missing := [point for point in wanted if point not in measured]:
+            return f"no row for {column} {missing[0]}"
     return None
 
 
