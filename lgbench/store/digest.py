@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ def content_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+@cache
 def _kind(kind: pa.DataType) -> str:
     """A type without the names of its inner fields, which parquet changes."""
     if pa.types.is_map(kind):
@@ -30,9 +32,11 @@ def _add(digest: Any, values: pa.Array) -> None:
     digest.update(b"%d %d " % (len(values), values.null_count))
     if values.null_count == len(values):
         return
+    kind = values.type
     if values.null_count:
         digest.update(np.packbits(values.is_valid().to_numpy(zero_copy_only=False)).tobytes())
-    kind = values.type
+        if not pa.types.is_nested(kind):
+            values = values.fill_null("" if pa.types.is_string(kind) else pa.scalar(0).cast(kind))
     if pa.types.is_map(kind):
         entry = pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)])
         values = values.cast(pa.list_(entry))
@@ -42,14 +46,13 @@ def _add(digest: Any, values: pa.Array) -> None:
         for part in inner.flatten() if pa.types.is_struct(inner.type) else (inner,):
             _add(digest, part)
     elif pa.types.is_string(kind):
-        values = values.fill_null("")
         digest.update(_bytes(pc.binary_length(values)))
         _, offsets, letters = values.buffers()
         ends = np.frombuffer(offsets, np.int32)[values.offset :]
         if letters is not None:
             digest.update(memoryview(letters)[ends[0] : ends[len(values)]])
     else:
-        digest.update(_bytes(values.fill_null(False if pa.types.is_boolean(kind) else 0)))
+        digest.update(_bytes(values))
 
 
 def _bytes(values: pa.Array) -> bytes:

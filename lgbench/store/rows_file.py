@@ -55,9 +55,8 @@ def read_rows(path: Path, known: bool = False) -> pa.Table:
     table = file.read(use_threads=False)
     if version < SCHEMA_VERSION:
         table = upgrade(table, version)
-    elif missing := set(SCHEMA.names) - set(table.schema.names):
-        raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
-    table = table.select(SCHEMA.names).cast(SCHEMA)
+    else:
+        table = _of_schema(table)
     if sealed and not known and content_digest(table) != file.metadata.metadata.get(_CONTENT, b"").decode():
         raise Damaged("damaged: the digest of its content is another one")
     _check_bound(table, path.stem)
@@ -77,7 +76,8 @@ def unfinished(table: pa.Table) -> str | None:
     if table.num_rows == 1 and statuses <= {"skipped", "diverged"}:
         return None
     recipe = dict(table["recipe"][0].as_py() or ())
-    headline = table.filter(pc.equal(table["metric"], table["metric"][0]))
+    places = table.select(["metric", "axis", "eval_length", "num_queries"])
+    headline = places.filter(pc.equal(table["metric"], table["metric"][0]))
     for axis, column, grid in (
         ("context", "eval_length", "eval_lengths"),
         ("queries", "num_queries", "query_grid"),
@@ -100,6 +100,16 @@ def _version(file: pq.ParquetFile) -> int:
             "cell again with --force"
         )
     return int(text)
+
+
+def _of_schema(table: pa.Table) -> pa.Table:
+    if missing := set(SCHEMA.names) - set(table.schema.names):
+        raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
+    table = table.select(SCHEMA.names)
+    for found, wanted in zip(table.schema, SCHEMA, strict=True):
+        if found.type != wanted.type:
+            raise ValueError(f"column {found.name} is {found.type}, not {wanted.type}")
+    return pa.Table.from_arrays(table.columns, schema=SCHEMA)
 
 
 def _check_bound(table: pa.Table, cell: str) -> None:

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,11 +153,11 @@ def read(roots: Sequence[Path]) -> Reading:
             raise UserError(f"no results folder '{root}'. Make one with: lgbench run --results {root}")
         paths = sorted((Path(root) / "rows").rglob("*.parquet"))
         with Manifest(Path(root)) as manifest:
-            for path, found in zip(paths, in_threads(partial(_read_one, manifest), paths), strict=True):
-                if isinstance(found, str):
-                    unreadable[path] = found
-                else:
-                    tables.append(found)
+            for path in paths:
+                try:
+                    tables.append(_read_one(manifest, path))
+                except UNREADABLE as error:
+                    unreadable[path] = first_line(error)
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     return Reading(table, unreadable)
 
@@ -180,24 +177,14 @@ def frame(reading: Reading, columns: Sequence[str] | None = None) -> pd.DataFram
     return rows[table.schema.names]
 
 
-def in_threads(work: Callable[[Path], Any], paths: Sequence[Path]) -> Iterable[Any]:
-    """`work` of every path, in their order."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(work, paths)
-
-
 def first_line(error: Exception) -> str:
     """An exception in one line."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _read_one(manifest: Manifest, path: Path) -> pa.Table | str:
-    """The rows of a file, or why it cannot be read."""
-    try:
-        known = manifest.known(path)
-        table = read_rows(path, known=known is not None)
-    except UNREADABLE as error:
-        return first_line(error)
+def _read_one(manifest: Manifest, path: Path) -> pa.Table:
+    known = manifest.known(path)
+    table = read_rows(path, known=known is not None)
     if known is None:
         manifest.add(path, set(table["status"].to_pylist()), unfinished(table))
     return table

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from lgbench.store.rows_file import read_rows
 from lgbench.store.seal import file_is_sealed
-from lgbench.store.store import UNREADABLE, first_line, in_threads
+from lgbench.store.store import UNREADABLE, first_line
 
 KINDS = ("rows", "environment", "weights", "resumable state", "fit")
 """What is verified."""
@@ -38,10 +38,10 @@ def verify(root: Path) -> Iterator[Finding]:
 
     A file of rows has a problem too when an environment that it refers to is missing. Nothing is changed.
     """
-    yield from in_threads(_rows, sorted((root / "rows").rglob("*.parquet")))
-    yield from in_threads(_environment, sorted((root / "environments").glob("*.json")))
+    yield from map(_rows, sorted((root / "rows").rglob("*.parquet")))
+    yield from map(_environment, sorted((root / "environments").glob("*.json")))
     tensors = sorted((root / "checkpoints").rglob("*.safetensors"), key=lambda p: (KINDS.index(_kind(p)), p))
-    yield from in_threads(_tensors, tensors)
+    yield from map(_tensors, tensors)
 
 
 def _rows(path: Path) -> Finding:

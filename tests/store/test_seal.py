@@ -153,3 +153,18 @@ def test_the_digest_of_content_tells_types_and_bits_of_numbers_apart():
     tables = [pa.table({"a": pa.array([0], kind)}) for kind in (pa.int32(), pa.int64(), pa.float64())]
     tables += [pa.table({"a": pa.array([-0.0])}), pa.table({"a": pa.array([None], pa.float64())})]
     assert len({content_digest(table) for table in tables}) == len(tables)
+
+
+def test_a_file_of_this_version_with_other_columns_is_refused(rows_path, monkeypatch):
+    table = read_rows(rows_path)
+    for change, reason in (
+        (lambda schema: schema.remove(0), "no column cell"),
+        (lambda schema: schema.set(0, pa.field("cell", pa.binary())), "column cell is binary, not string"),
+    ):
+        changed = change(SCHEMA)
+        monkeypatch.setattr("lgbench.store.rows_file.SCHEMA", changed)
+        monkeypatch.setattr("lgbench.store.rows_file.content_digest", lambda table: "")
+        write_rows(rows_path, table.select(changed.names).cast(changed))
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match=reason):
+            read_rows(rows_path)
