@@ -49,6 +49,7 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
         )
     else:
         yield Finding("CUDA", "not available; runs use the CPU")
+        yield _launches()
     for kind, plugins in (("task", registry.TASKS), ("method", registry.METHODS)):
         for name in plugins.names():
             if problem := plugins.problem(name):
@@ -71,6 +72,22 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
         for length in BLOCK_LENGTHS:
             check = partial(check_block, device, length)
             yield _check(f"fused block at {length:,}", torch.float32, check)
+
+
+def _launches() -> Finding:
+    """Whether short calls of kernels skip Triton's own look-up."""
+    try:
+        from lgbench.ops.launch import DIRECT, launches_directly
+    except ImportError as error:
+        return Finding("kernel launches", f"no kernels: {error}", False)
+    if launches_directly():
+        return Finding("kernel launches", "direct", True)
+    tested = " and ".join(version.rstrip(".") for version in DIRECT)
+    return Finding(
+        "kernel launches",
+        f"looked up each time, at about half the speed of short calls: direct ones are tested with Triton "
+        f"{tested}, this is {provenance.version('triton')}",
+    )
 
 
 def _check(what: str, dtype: torch.dtype, measure: Callable[[], float]) -> Finding:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lgbench.errors import UserError
-from lgbench.recipe import Recipe
+from lgbench.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +113,7 @@ class EvalSet:
         """
         raise NotImplementedError
 
-    def facts(self, extent: int) -> Mapping[str, list]:
+    def facts(self, extent: int) -> Mapping[str, list[Any]]:
         """Return lists of what to keep of each item, by name, such as the depths of needles."""
         return {}
 
@@ -291,7 +291,8 @@ class SampledItems(EvalSet):
         if num_queries > self.num_queries:
             raise UserError(f"--eval-queries {num_queries}: an item of this task has {self.num_queries}")
         batch = self._draw(extent)
-        queries = {name: values[items].to(self.task.device) for name, values in batch.queries.items()}
+        asked = slice(None if self.task.generates else num_queries)  # what generates is asked by its prompt
+        queries = {name: values[items, asked].to(self.task.device) for name, values in batch.queries.items()}
         return queries, batch.targets[items, :num_queries].to(self.task.device)
 
     def _draw(self, extent: int) -> Batch:

@@ -52,7 +52,7 @@ def test_every_option_that_it_shows_exists():
 
 
 def test_examples_run_as_the_readme_says(tmp_path: Path):
-    command = ["run", "--task", "marked-recall", "--method", "vanilla,half-clock", "--device", "cpu"]
+    command = ["run", "--task", "first-token", "--method", "vanilla,half-clock", "--device", "cpu"]
     for path in EXAMPLES:
         command += ["--plugin", str(path)]
     command += ["--train-steps", "400", "--eval-lengths", "8,32,128", "--results", str(tmp_path)]

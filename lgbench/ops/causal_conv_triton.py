@@ -260,4 +260,4 @@ def _last(values, GROUP: tl.constexpr, K: tl.constexpr):
 
 @triton.jit
 def _sigmoid(p):
-    return 1.0 / (1.0 + tl.exp2(-LOG2E * p))
+    return 1.0 / (1.0 + tl.exp2(p * -LOG2E))

@@ -3,6 +3,7 @@
     context   (patch, place) × L        places uniform in 2..125 of a 128×128 image, with replacement
     queries   place × Q                 drawn by the same law, independently
     targets   the 4×4 patch at each queried place; error = mean squared difference on the [-1, 1] scale
+    filler=f  a context token is, with probability f, a learned vector that shows neither patch nor place
 
 More patches never hurt a reader with perfect memory: beyond about 4,096 they add nothing, so any rise of the
 error there is the model's own. Source: Rathjens et al., "Probing Length Generalization in Mamba via Image
@@ -15,51 +16,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lgbench.tasks.omniglot import dataset as omniglot
 from lgbench.tasks.omniglot.images import Affine, apply_affine, cut_patches, draw_affine, resize
 from lgbench.tasks.omniglot.items import FIRST, LAST, PATCH, SIDE, ReconstructionItems, relative
-from pydantic import Field
+from lgbench.tasks.omniglot.recipes import RECIPES
+from pydantic import Field, model_serializer, model_validator
 from torch import Tensor, nn
 
 from lgbench.models.patches import PatchInterface
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
-
-
-def _powers(low: int, high: int) -> tuple[int, ...]:
-    return tuple(2**k for k in range(low, high + 1))
-
-
-_MAMBA = dict(d_model=16, num_layers=8, d_state=8, batch_size=64)
-_SMALL = dict(_MAMBA, learning_rate=2e-3, warmup_steps=200, decay_from=0.5, train_steps=20_000,
-              eval_queries=256, eval_items=512, eval_batch=256)  # fmt: skip
-_SMOKE = dict(_MAMBA, num_layers=2, batch_size=16, learning_rate=3e-3, warmup_steps=50, decay_from=0.5,
-              train_length=64, train_queries=(64, 64), train_steps=1_200, eval_queries=64, eval_items=128,
-              eval_batch=64)  # fmt: skip
-_PAPER = dict(_MAMBA, learning_rate=3e-4, train_steps=4_816_000, eval_items=5_000, eval_batch=50)
-
-RECIPES: dict[tuple[str, Layout], Recipe] = {
-    ("smoke", "causal"): Recipe(**_SMOKE, eval_lengths=_powers(0, 11), query_grid=_powers(0, 8)),
-    ("smoke", "encoder_decoder"): Recipe(**_SMOKE, eval_lengths=_powers(0, 11), query_grid=_powers(0, 8)),
-    ("small", "causal"): Recipe(
-        **_SMALL, train_length=1024, train_queries=(256, 256), eval_lengths=_powers(0, 15),
-        query_grid=_powers(0, 12),
-    ),
-    ("small", "encoder_decoder"): Recipe(
-        **_SMALL, train_length=128, train_queries=(1, 100), eval_lengths=_powers(0, 12),
-        query_grid=_powers(0, 11),
-    ),
-    ("paper", "causal"): Recipe(
-        **_PAPER, train_length=1024, train_queries=(1024, 1024), eval_queries=1024, query_grid=_powers(0, 15),
-        eval_lengths=tuple(sorted({*_powers(0, 15), *(3 * n // 2 for n in _powers(9, 14))})),
-    ),
-    ("paper", "encoder_decoder"): Recipe(
-        **_PAPER, train_length=128, train_queries=(1, 100), eval_queries=100, query_grid=_powers(0, 11),
-        eval_lengths=_powers(0, 11),
-    ),
-}  # fmt: skip
 
 
 class Omniglot(Task):
@@ -78,11 +46,28 @@ class Omniglot(Task):
         position: Literal["concat", "sinusoid"] = Field(
             "concat", description="how Mamba learns a patch's place; the transformer always adds a sinusoid"
         )
+        filler: float = Field(0.0, ge=0, lt=1, description="share of context tokens that show nothing")
+        eval_filler: float | None = Field(
+            None, ge=0, lt=1, description="the same in evaluation; null: as in training"
+        )
+
+        @model_validator(mode="after")
+        def _known_filler(self):
+            if self.eval_filler is not None and not self.filler:
+                raise ValueError("eval_filler needs a model that has seen filler; give filler above 0 too")
+            return self
+
+        @model_serializer(mode="wrap")
+        def _as_before_filler(self, dump: Any) -> dict[str, Any]:
+            """Without filler the parameters, which name kept calibrations, are as before."""
+            unused = {"filler", "eval_filler"} if not self.filler else set()
+            return {name: value for name, value in dump(self).items() if name not in unused}
 
     metric = Metric(name="MSE", best=0.0, higher_is_better=False)
     nested = True
     exchangeable = True
     data_params = frozenset({"data", "held_out"})
+    eval_only = frozenset({"eval_filler"})
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is the published recipe, `small` takes minutes on a GPU."""
@@ -101,7 +86,7 @@ class Omniglot(Task):
     def interface(self, d_model: int, layout: Layout) -> nn.Module:
         """Patch embedding, separator, queries and the sigmoid head."""
         position = self.params.position if layout == "causal" else "sinusoid"
-        return PatchInterface(d_model, PATCH, layout, position)
+        return PatchInterface(d_model, PATCH, layout, position, has_filler=self.params.filler > 0)
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Augmented training images with `length` patches and `num_queries` queried places each."""
@@ -112,6 +97,9 @@ class Omniglot(Task):
         )
         patches, places = self._patches(self.train[chosen], affine, centres), relative(centres)
         context = {"patches": patches[:, :length], "places": places[:, :length]}
+        if self.params.filler:
+            drawn = torch.rand(num_items, length, generator=generator, device=self.device)
+            context["filler"] = drawn < self.params.filler
         return Batch(context, {"places": places[:, length:]}, patches[:, length:])
 
     def eval_set(self, num_items: int, seed: int) -> ReconstructionItems:
@@ -121,8 +109,11 @@ class Omniglot(Task):
         affine = Affine(
             *(t.to(self.device) for t in draw_affine(num_items, self.images.shape[-1], generator))
         )
-        settings = f"{self.data_fingerprint} {seed} {num_items} {self.params.augment}"
-        return ReconstructionItems(self._views(self.eval[chosen], affine), seed, settings)
+        settings, filler = f"{self.data_fingerprint} {seed} {num_items} {self.params.augment}", None
+        if self.params.filler:
+            filler = self.params.filler if self.params.eval_filler is None else self.params.eval_filler
+            settings += f" filler {filler}"
+        return ReconstructionItems(self._views(self.eval[chosen], affine), seed, settings, filler)
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of each patch `(batch, num_queries)`."""
@@ -133,15 +124,8 @@ class Omniglot(Task):
     def references(
         self, eval_set: ReconstructionItems, num_queries: int, metric: Metric
     ) -> Mapping[str, float]:
-        """Errors of the best image-independent answers to the first `num_queries` queries of the items.
-
-        "chance" is the per-location mean image; the others are weaker. A curve is worse than chance without
-        qualification only above all three.
-        """
-        mean_image = eval_set.images.mean(dim=0, keepdim=True)
-        constant = eval_set.mean_pixel(num_queries)
-        answers = {"chance": mean_image, "best constant": constant, "all white": torch.ones_like(mean_image)}
-        return {name: eval_set.error_of(answer, num_queries) for name, answer in answers.items()}
+        """See `ReconstructionItems.references`."""
+        return eval_set.references(num_queries)
 
     def _patches(self, indices: Tensor, affine: Affine, centres: Tensor) -> Tensor:
         """Patches `(batch, num_patches, 16)` of views; on CUDA one kernel draws them without the views."""

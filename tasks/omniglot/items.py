@@ -30,21 +30,25 @@ class ReconstructionItems(EvalSet):
         images: `(num_items, 128, 128)` in [-1, 1] on the device.
         seed: of the places.
         settings: what else determines the items, for the fingerprint.
+        filler: share of context tokens that show nothing, each drawn by itself; None for a task without them.
     """
 
     gallery_items = 4
 
-    def __init__(self, images: Tensor, seed: int, settings: str) -> None:
-        self.images, self.num_items, self._seed = images, len(images), seed
+    def __init__(self, images: Tensor, seed: int, settings: str, filler: float | None = None) -> None:
+        self.images, self.num_items, self._seed, self._filler = images, len(images), seed, filler
         self._blocks: dict[tuple[str, int], Tensor] = {}
-        first = self._centres("context", 0)[:, :64].cpu().numpy().tobytes()
+        first = self._block("context", 0)[:, :64].cpu().numpy().tobytes()
         self.fingerprint = hashlib.sha256(settings.encode() + first).hexdigest()[:16]
 
     def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
-        """Patches `(batch, stop - start, 16)` and their places `(batch, stop - start, 2)`."""
+        """Patches `(batch, stop - start, 16)`, their places `(…, 2)`, and which are filler, if any are."""
         centres = self._range("context", items, start, stop)
         patches = cut_patches(self.images[items], centres, PATCH)
-        return {"patches": patches, "places": relative(centres)}
+        context = {"patches": patches, "places": relative(centres)}
+        if self._filler is not None:
+            context["filler"] = self._range("filler", items, start, stop).bool()
+        return context
 
     def queries(self, items: slice, length: int, num_queries: int) -> tuple[Tensors, Tensor]:
         """The same places at every length, and the patches there."""
@@ -73,6 +77,17 @@ class ReconstructionItems(EvalSet):
         """The images themselves `(batch, 127, 127)`: pixel row and column 127 are never seen nor asked."""
         return self.images[items, :127, :127].cpu().numpy()
 
+    def references(self, num_queries: int) -> dict[str, float]:
+        """Errors of the best image-independent answers to the first `num_queries` queries of the items.
+
+        "chance" is the per-location mean image; the others are weaker. A curve is worse than chance without
+        qualification only above all three.
+        """
+        mean_image = self.images.mean(dim=0, keepdim=True)
+        constant = self.mean_pixel(num_queries)
+        answers = {"chance": mean_image, "best constant": constant, "all white": torch.ones_like(mean_image)}
+        return {name: self.error_of(answer, num_queries) for name, answer in answers.items()}
+
     def mean_pixel(self, num_queries: int) -> Tensor:
         """Mean pixel over the patches of the first queries, as an image `(1, 128, 128)`."""
         total = [self.queries(chosen, 0, num_queries)[1].sum(dim=(1, 2)) for chosen in self._parts()]
@@ -93,17 +108,23 @@ class ReconstructionItems(EvalSet):
 
     def _range(self, part: str, items: slice, start: int, stop: int) -> Tensor:
         first, last = start // BLOCK, max(start, stop - 1) // BLOCK
-        blocks = [self._centres(part, k)[items] for k in range(first, last + 1)]
+        blocks = [self._block(part, k)[items] for k in range(first, last + 1)]
         return torch.cat(blocks, dim=1)[:, start - first * BLOCK : stop - first * BLOCK].long()
 
-    def _centres(self, part: str, block: int) -> Tensor:
-        """Centres `(num_items, 1024, 2)` of one block, drawn on the CPU so that all devices see the same."""
+    def _block(self, part: str, block: int) -> Tensor:
+        """One block, drawn on the CPU so that all devices see the same.
+
+        Centres uint8 `(num_items, 1024, 2)`; of the part "filler", bool `(num_items, 1024)`.
+        """
         if (part, block) not in self._blocks:
             name = f"{self._seed} {part} {block}".encode()
-            seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
-            shape = (self.num_items, BLOCK, 2)
-            drawn = torch.randint(
-                FIRST, LAST + 1, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+            generator = torch.Generator().manual_seed(
+                int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
             )
+            if part == "filler":
+                drawn = torch.rand(self.num_items, BLOCK, generator=generator) < self._filler
+            else:
+                shape = (self.num_items, BLOCK, 2)
+                drawn = torch.randint(FIRST, LAST + 1, shape, generator=generator, dtype=torch.uint8)
             self._blocks[part, block] = drawn.to(self.images.device)
         return self._blocks[part, block]

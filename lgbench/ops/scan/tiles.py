@@ -108,7 +108,7 @@ def time_step(raw, bias, mask, mask_at, t, length, SOFTPLUS: tl.constexpr, TAIL:
 @triton.jit
 def sigmoid(v):
     """1 / (1 + exp(-v)), as the square of a root: a division takes more instructions."""
-    root = tl.rsqrt(1.0 + tl.exp2(-LOG2E * v))
+    root = tl.rsqrt(1.0 + tl.exp2(v * -LOG2E))
     return root * root
 
 

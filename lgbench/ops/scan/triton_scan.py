@@ -17,8 +17,8 @@ and how things are cut up depends on shapes and types alone: the same input give
 64 bit.
 
 A lane has all states of its channel. With 16 states in bfloat16, where it was measured to be faster, lanes
-share channels instead: in the backward (`scan_triton_lanes_backward`), and, with many channels, in the
-forward, which needs no chunks then (`scan_triton_lanes`).
+share channels instead: in the backward (`lanes_backward`), and, with many channels, in the
+forward, which needs no chunks then (`lanes`).
 
 Source: recurrence of Gu and Dao, arXiv:2312.00752, Algorithm 2; chunks with carried states as in Blelloch
 (1990), "Prefix sums and their applications"; the kernels are our own.

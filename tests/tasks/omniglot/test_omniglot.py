@@ -9,10 +9,11 @@ from lgbench.tasks.omniglot.items import MIDDLE
 from typer.testing import CliRunner
 
 from lgbench.cli import app
+from lgbench.errors import UserError
 from lgbench.models import backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.cells import load_task
-from lgbench.plan.params import PluginRequest
+from lgbench.plan.params import PluginRequest, params_json
 from lgbench.plugins.registry import METHODS
 from lgbench.run.gallery import gallery
 from lgbench.store import read
@@ -211,3 +212,58 @@ def test_glyphs_that_stand_in_for_the_real_images_are_told_in_words():
     task.prepare(torch.device("cpu"))
     assert task.data_source == "procedural"
     assert "Procedural glyphs" in task.notice and "not comparable" in task.notice
+
+
+FILLER = {"filler": 0.75}
+
+
+def test_without_filler_items_weights_and_names_are_those_of_before(task):
+    explicit = load(filler=0)
+    assert params_json(explicit.params) == (
+        '{"augment":true,"data":"procedural","held_out":null,"position":"concat"}'
+    )
+    assert explicit.eval_set(4, 0).fingerprint == task.eval_set(4, 0).fingerprint == "b556a3c7d4c8b59f"
+    assert {*task.sample(2, 3, 1, rng()).context} == {*task.eval_set(2, 0).context(slice(2), 0, 3, 3)}
+    vanilla, recipe = METHODS.load("vanilla")(), task.recipe("smoke", "causal")
+    plain, filled = (build_model(t, vanilla, recipe, seed=0).state_dict() for t in (task, load(**FILLER)))
+    assert filled.keys() - plain.keys() == {"interface.filler"}
+    interface = [name for name in plain if name.startswith("interface.")]
+    assert all(torch.equal(plain[name], filled[name]) for name in interface)
+
+
+def test_filler_has_its_share_in_training_and_evaluation_and_leaves_the_patches_as_they_are(task):
+    filled = load(**FILLER)
+    batch, plain = (t.sample(20, 400, 3, rng(1)) for t in (filled, task))
+    assert all(torch.equal(batch.context[name], plain.context[name]) for name in plain.context)
+    assert batch.context["filler"].float().mean().item() == pytest.approx(0.75, abs=0.03)
+    for params, share in (
+        (FILLER, 0.75),
+        (FILLER | {"eval_filler": 0.5}, 0.5),
+        (FILLER | {"eval_filler": 0}, 0),
+    ):
+        items = load(**params).eval_set(20, 0)
+        context = items.context(slice(0, 20), 0, 1400, 1400)
+        assert context["filler"].float().mean().item() == pytest.approx(share, abs=0.03)
+        later = items.context(slice(5, 20), 1000, 1100, 4096)["filler"]
+        assert torch.equal(later, context["filler"][5:, 1000:1100]), "shorter contexts are prefixes"
+
+
+def test_filler_shows_a_model_neither_patch_nor_place(task):
+    filled = load(**FILLER)
+    for layout in ("causal", "encoder_decoder"):
+        interface = filled.interface(16, layout)
+        context = filled.sample(3, 40, 1, rng()).context
+        hidden, blind = interface.context(context), context["filler"]
+        assert torch.equal(hidden[blind], interface.filler.expand(int(blind.sum()), -1))
+        plain = task.interface(16, layout)
+        plain.load_state_dict({k: v for k, v in interface.state_dict().items() if k != "filler"})
+        assert torch.equal(hidden[~blind], plain.context(context)[~blind])
+
+
+def test_the_share_of_filler_in_evaluation_needs_a_model_that_was_trained_with_filler():
+    assert (
+        load(**FILLER).eval_set(4, 0).fingerprint
+        != load(**FILLER, eval_filler=0.5).eval_set(4, 0).fingerprint
+    )
+    with pytest.raises(UserError, match="eval_filler needs a model that has seen filler"):
+        load(eval_filler=0.5)
