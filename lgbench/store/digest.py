@@ -56,4 +56,4 @@ def _add(digest: Any, values: pa.Array) -> None:
 
 
 def _bytes(values: pa.Array) -> bytes:
-    return values.to_numpy(zero_copy_only=False).tobytes()
+    return bytes(values.to_numpy(zero_copy_only=False).tobytes())

@@ -33,10 +33,6 @@ _SINCE_3 = {
 _BACKBONE_SIZES = {"mamba": ("conv_width", "d_state", "init_std"), "mamba2": ("conv_width", "d_state")}
 """Sizes of the recipe that a backbone took for itself when it had no parameters of its own."""
 
-_KINDS = {"kept_tokens": list}
-"""What a text holds, where that is no object."""
-_WORDS = {list: "list", dict: "object"}
-
 
 def upgrade(table: pa.Table, version: int) -> pa.Table:
     """Rows of the current schema from those of an older one.
@@ -98,9 +94,13 @@ def _parsed(text: str, column: str) -> Any:
         found = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"{column} is no JSON: {text[:40]!r}") from None
-    kind = _KINDS.get(column, dict)
+    kind, word = (list, "list") if column == "kept_tokens" else (dict, "object")
     if not isinstance(found, kind):
-        raise ValueError(f"{column} is no JSON {_WORDS[kind]}: {text[:40]!r}")
-    if column == "item_facts" and not all(isinstance(values, list) for values in found.values()):
+        raise ValueError(f"{column} is no JSON {word}: {text[:40]!r}")
+    if isinstance(found, dict) and column == "item_facts" and not all(map(_is_list, found.values())):
         raise ValueError(f"{column} is no JSON object of lists: {text[:40]!r}")
     return found
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)

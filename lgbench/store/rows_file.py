@@ -53,10 +53,7 @@ def read_rows(path: Path, known: bool = False) -> pa.Table:
     if sealed != (version >= _FIRST_SEALED):
         raise Damaged(f"damaged: schema version {version} {'with' if sealed else 'without'} a checksum")
     table = file.read(use_threads=False)
-    if version < SCHEMA_VERSION:
-        table = upgrade(table, version)
-    else:
-        table = _of_schema(table)
+    table = upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
     if sealed and not known and content_digest(table) != file.metadata.metadata.get(_CONTENT, b"").decode():
         raise Damaged("damaged: the digest of its content is another one")
     _check_bound(table, path.stem)

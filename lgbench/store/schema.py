@@ -194,7 +194,9 @@ def from_texts(texts: Mapping[str, str] | None) -> dict[str, Any]:
     return {name: json.loads(text) for name, text in (texts or {}).items()}
 
 
-def split_facts(facts: Mapping[str, list]) -> tuple[dict | None, dict | None]:
+def split_facts(
+    facts: Mapping[str, list[Any]],
+) -> tuple[dict[str, list[float]] | None, dict[str, list[str]] | None]:
     """Facts of items that are numbers, and all others as words; None for no such."""
     numbers: dict[str, list[float]] = {}
     words: dict[str, list[str]] = {}

@@ -169,12 +169,15 @@ def frame(reading: Reading, columns: Sequence[str] | None = None) -> pd.DataFram
         reading: what `read` gives.
         columns: which ones; all if None.
     """
+    import pandas as pd  # readers of tables alone do without
+
     table = reading.table if columns is None else reading.table.select(list(columns))
     maps = [f.name for f in table.schema if pa.types.is_map(f.type)]
-    rows = table.drop_columns(maps).to_pandas()
+    rows: pd.DataFrame = table.drop_columns(maps).to_pandas()
     for name in maps:
-        rows[name] = [found for chunk in table[name].chunks for found in _dictionaries(chunk)]
-    return rows[table.schema.names]
+        found = [values for chunk in table[name].chunks for values in _dictionaries(chunk)]
+        rows.insert(table.schema.get_field_index(name), name, pd.Series(found, dtype=object))
+    return rows
 
 
 def first_line(error: Exception) -> str:
@@ -190,7 +193,7 @@ def _read_one(manifest: Manifest, path: Path) -> pa.Table:
     return table
 
 
-def _dictionaries(chunk: pa.MapArray) -> list[dict | None]:
+def _dictionaries(chunk: pa.MapArray) -> list[dict[str, Any] | None]:
     """The maps of one file; a single one where all its rows have the same."""
     if len(chunk) > 1 and chunk[1:].equals(chunk[:-1]):
         return _dictionaries(chunk[:1]) * len(chunk)
