@@ -349,12 +349,12 @@ def test_a_combination_with_a_broken_part_is_reported_and_does_not_stop_the_othe
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(toy, monkeypatch):
     import pyarrow.parquet as pq
 
-    def full(table, where, **_):
-        Path(where).write_bytes(b"PAR1 half")
+    def full(writer, table):
+        Path(writer.where).write_bytes(b"PAR1 half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "write_table", full)
+        patch.setattr(pq.ParquetWriter, "write_table", full)
         result = toy("--method", "vanilla")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1 and "No space left on device" in result.stderr

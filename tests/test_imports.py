@@ -29,6 +29,9 @@ COMMANDS = (
     ["data", "list"],
     ["data", "fetch"],
     ["data", "verify"],
+    ["results"],
+    ["results", "verify"],
+    ["results", "migrate"],
 )
 
 

@@ -75,11 +75,15 @@ def run_plan(
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
     """
     outcome = Outcome()
-    pending = [c for c in cells if force or not store.has(c.task, c.key)]
+    unfinished = store.unfinished((c.task, c.key) for c in cells)
+    pending = [c for c in cells if force or (c.task, c.key) in unfinished]
     outcome.skipped_as_done = len(cells) - len(pending)
     progress.begin(total=len(pending), done_before=outcome.skipped_as_done)
+    for (task_name, key), reason in unfinished.items():
+        if reason:
+            progress.measured_again(store.path(task_name, key), reason)
     items: dict[tuple[str, int, int], Items] = {}
-    with _polite_interrupt() as should_stop:
+    with _polite_interrupt() as should_stop, store.manifest:
         for task_id, group in groupby(pending, key=task_key):
             task = tasks[task_id]
             for batch in _in_batches(_runnable(group, task, store, outcome, progress), side_by_side):

@@ -21,7 +21,7 @@ from lgbench.errors import UserError
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
 from lgbench.stats.rows import describe_faults, fill_task_facts, find_faults
-from lgbench.store import read
+from lgbench.store import frame, from_texts, read
 
 BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "metric"]
 """Columns that tell boards apart."""
@@ -121,7 +121,9 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
             f"no results in {', '.join(map(str, roots))}{unread}. Make some with: "
             f"lgbench run --task omniglot --method vanilla,prepended --preset smoke --results {roots[0]}"
         )
-    rows = reading.table.to_pandas()
+    rows = frame(reading)
+    for name in ("task_params", "method_params"):  # text can be grouped and sorted
+        rows[name] = _as_json(rows[name])
     text = [field.name for field in reading.table.schema if field.type == pa.string()]
     rows[text] = rows[text].fillna("")
     if cells is not None:
@@ -143,6 +145,13 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
         reason = f": {row.reason}" if row.reason else ""
         warnings.append(f"{row.task}, {row.method}, seed {row.seeds}: {row.outcome}{where}{reason}")
     return Results(boards=boards, rows=rows, missing=outcomes, left_out=left_out, warnings=warnings)
+
+
+def _as_json(params: pd.Series) -> list[str]:
+    """Parameters as JSON; rows of one file share theirs, which are written once."""
+    distinct = {id(found): found for found in params}
+    texts = {key: json.dumps(from_texts(found), sort_keys=True) for key, found in distinct.items()}
+    return [texts[id(found)] for found in params]
 
 
 def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 
@@ -63,11 +62,11 @@ def depth_cells(board: Board) -> pd.DataFrame:
 
 def _items(board: Board) -> pd.DataFrame:
     """One row an item that has a depth, of the last step of each series."""
-    rows = board.rows[(board.rows["axis"] == "context") & (board.rows["item_facts"] != "")]
+    rows = board.rows[(board.rows["axis"] == "context") & board.rows["item_facts"].map(bool)]
     rows = rows[rows["step"] == rows.groupby("series")["step"].transform("max")]
     parts = []
     for row in rows.itertuples():
-        depths, values = _depths(json.loads(row.item_facts), row.eval_length), values_of(row)
+        depths, values = _depths(row.item_facts, row.eval_length), values_of(row)
         if len(depths) == len(values):
             same = {"series": row.series, "train_length": row.train_length, "eval_length": row.eval_length}
             known = np.ndim(row.item_clusters) and len(row.item_clusters) == len(values)

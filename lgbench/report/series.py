@@ -6,7 +6,6 @@ at one evaluation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,7 +111,7 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
                     "num_items": max(map(len, items)),
                     "chance": group["chance"].mean(),
                     "best": group["best"].mean(),
-                    "references": json.loads(group["references"].iloc[0] or "{}"),
+                    "references": group["references"].iloc[0] or {},
                 }
             )
     return pd.DataFrame(points).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)

@@ -167,7 +167,7 @@ def fit_lengths(
     model.eval().requires_grad_(False)
     settings = {
         "format": CALIBRATION_FORMAT,
-        "weights": _weights_digest(model),
+        "weights": checkpoint.tensors_digest(model.state_dict()),
         "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
         "identities": [task.identity, method.identity],
         "queries": recipe.train_queries[1],
@@ -278,15 +278,6 @@ def _digests(context: Tensors, stop: int | None = None) -> list[str]:
         rows = (a[k] if mask is None else a[k][mask[k]] for a in arrays.values())
         found.append(hashlib.sha256(b"".join(row[:stop].numpy().tobytes() for row in rows)).hexdigest())
     return found
-
-
-def _weights_digest(model: Model) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(
-            name.encode() + weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
 
 
 def _hash(settings: Mapping[str, object]) -> str:

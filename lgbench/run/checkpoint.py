@@ -2,20 +2,27 @@
 
 CHECKPOINTS/TRAINING/step-000001000.safetensors     weights after 1,000 steps, with settings, loss and time
 CHECKPOINTS/TRAINING/resume.safetensors             weights, optimiser, random state; gone once finished
+
+A file has a seal, see `lgbench.store.seal`. A damaged one is renamed to `NAME.damaged` and made again; files
+of older versions have no seal and are accepted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lgbench.store import atomic_file
+from lgbench.store import atomic_file, put_aside
+from lgbench.store.seal import BLANK, Damaged, file_is_sealed, seal
 
 
 def weights_path(folder: Path, step: int) -> Path:
@@ -37,15 +44,43 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic_file(path) as temporary:
         try:
-            save_file(whole, temporary, metadata={"facts": json.dumps(facts)})
+            save_file(whole, temporary, metadata={"facts": json.dumps(facts), "seal": BLANK})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        seal(temporary)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors on the CPU and facts; None if the file is missing or torn, which means: train again."""
+    """Tensors on the CPU and facts; None if the file is missing or damaged, which means: make it again.
+
+    A damaged file is named on standard error and put aside.
+
+    Raises:
+        UserError: a damaged file cannot be renamed.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])  # noqa: SIM118
-    except (OSError, SafetensorError):
+        return _read(path)
+    except FileNotFoundError:
         return None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        aside = put_aside(path)
+        print(f"lgbench: {path} is damaged ({error}); kept as {aside.name}, made again", file=sys.stderr)
+        return None
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names and values, hex; the order does not count."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(name.encode() + content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    sealed = file_is_sealed(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if set(metadata) != ({"facts", "seal"} if sealed else {"facts"}):
+            raise Damaged("its metadata are not those that were written")
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"])  # noqa: SIM118

@@ -42,6 +42,8 @@ class Measurement:
     """float32 `(num_items,)`, of the items that the metric applies to."""
     facts: Mapping[str, list] = field(default_factory=dict)
     """What the task keeps of each of these items."""
+    clusters: tuple[str, ...] = ()
+    """What each of these items belongs to; empty where they are independent."""
     shared_prefix: bool
     kept_tokens: tuple[int, ...]
     """Tokens that each layer processed, queries included; empty for methods that drop none."""
@@ -266,6 +268,7 @@ class _Evaluation:
         for k, length in enumerate(grid):
             upto, between = sums[:, : k + 1].sum(axis=1) / edges[k], edges[k] - (edges[k - 1] if k else 0)
             at = dict(eval_length=length, context_tokens=int(edges[k]), **common)
+            at["clusters"] = self._clusters(length)
             yield Measurement(axis="context", values=upto.astype(np.float32), **at)
             if len(grid) > 1:
                 here = (sums[:, k] / between).astype(np.float32)
@@ -273,7 +276,7 @@ class _Evaluation:
 
     def _points(self, length: int, scores: list[dict[str, Tensor]], **measured: Any) -> list[Measurement]:
         """A measurement for each metric that `scores` has, of the items that it applies to."""
-        facts = self.items.facts(length)
+        facts, clusters = self.items.facts(length), self._clusters(length)
         found = []
         for metric in self.task.metrics:
             if metric.name not in scores[0]:
@@ -289,10 +292,15 @@ class _Evaluation:
                     values=values[applies],
                     facts={name: [v for v, on in zip(list_, applies, strict=True) if on]
                            for name, list_ in facts.items()},
+                    clusters=tuple(c for c, on in zip(clusters, applies, strict=bool(clusters)) if on),
                     **measured,
                 )
             )  # fmt: skip
         return found
+
+    def _clusters(self, length: int) -> tuple[str, ...]:
+        """What each item belongs to; empty where items are independent."""
+        return tuple(map(str, self.items.facts(length).get("cluster", ())))
 
     def _taken(self, clock: Clock, tokens: int) -> dict[str, Any]:
         """Time, memory and back end of what was just measured."""

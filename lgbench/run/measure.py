@@ -25,7 +25,8 @@ from lgbench.run.evaluate import Measurement, evaluate
 from lgbench.run.gallery import gallery
 from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
-from lgbench.store import SCHEMA, Store, atomic_file
+from lgbench.store import SCHEMA, Store, as_texts, atomic_file
+from lgbench.store.schema import split_facts
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
@@ -96,13 +97,12 @@ def run_cell(
                 file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
+    common["weights_digest"] = checkpoint.tensors_digest(weights)
     return [
-        _known(
-            common
-            | _references(items, m.num_queries, m.metric)
-            | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
-            | _measured(m)
-        )
+        common
+        | _references(items, m.num_queries, m.metric)
+        | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
+        | _measured(m)
         for m in measurements
     ]
 
@@ -110,7 +110,7 @@ def run_cell(
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
     """The one row of a cell that has no numbers: diverged, out_of_memory, failed or skipped, and why."""
     method = load_method(cell.method, cell.method_params)
-    row = dict.fromkeys(SCHEMA.names) | _common(cell, task, method, store)
+    row = _common(cell, task, method, store)
     metric = task.metric
     known = {
         "metric": metric.name,
@@ -119,34 +119,36 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
         "combine": metric.combine,
         "axis": "context",
     }
-    return _known(row | known) | {
-        "status": status,
-        "reason": reason,
-        "device": provenance.device_name(task.device),
-    }
-
-
-def _known(row: Row) -> Row:
-    """A row without those columns of `lgbench.stats.rows` that the schema lacks (TODO: schema version 3)."""
-    return {name: value for name, value in row.items() if name in SCHEMA.names}
+    return (
+        row
+        | known
+        | {
+            "status": status,
+            "reason": reason,
+            "device": provenance.device_name(task.device),
+        }
+    )
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
-    recipe, training = cell.recipe, cell.training
-    return {
+    recipe, training, numbers = cell.recipe, cell.training, asdict(cell.recipe)
+    return dict.fromkeys(SCHEMA.names) | {
         "cell": cell.key,
         "training": training.key,
         "task": cell.task,
-        "task_params": params_json(task.params, task.data_params),
+        "task_params": as_texts(json.loads(params_json(task.params, task.data_params))),
+        "task_identity": task.identity,
         "data_source": task.data_source,
         "data_fingerprint": task.data_fingerprint,
         "notice": task.notice,
         "method": cell.method,
-        "method_params": params_json(method.params),
+        "method_params": as_texts(json.loads(params_json(method.params))),
+        "method_identity": cell.method_identity,
         "label": cell.label,
         "backbone": recipe.backbone,
+        "backbone_params": as_texts({n: v for n, v in numbers.items() if n in _own_sizes(recipe.backbone)}),
         "preset": cell.preset,
-        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "recipe": as_texts(numbers),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
         "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
@@ -172,6 +174,11 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     }
 
 
+def _own_sizes(backbone: str) -> frozenset[str]:
+    """Sizes that only some backbones take, of those that this one takes."""
+    return sizes_of(backbone) & {"d_state", "conv_width", "init_std"}
+
+
 def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
@@ -192,7 +199,7 @@ def _references(items: Items, num_queries: int, metric: Metric) -> Row:
         "best": metric.best,
         "combine": metric.combine,
         "chance": references["chance"],
-        "references": json.dumps(references, sort_keys=True),
+        "references": dict(sorted(references.items())),
         "items_hash": items.fingerprint,
     }
 
@@ -203,7 +210,7 @@ def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
         "num_fitted": fit.num_fitted,
         "calibration_tokens": fit.tokens,
         "calibration_wall_s": fit.wall_s,
-        "kept_tokens": json.dumps(m.kept_tokens) if m.kept_tokens else "",
+        "kept_tokens": list(m.kept_tokens) or None,
     }
 
 
@@ -211,7 +218,7 @@ def _measured(m: Measurement) -> Row:
     finite = bool(np.isfinite(m.values).all())
     combine = np.exp if m.metric.combine == "exp_mean" else float
     low, high = map(float, map(combine, _interval(m))) if finite else (None, None)
-    facts = {name: kept for name, kept in m.facts.items() if name != "cluster"}
+    numbers, words = split_facts({name: kept for name, kept in m.facts.items() if name != "cluster"})
     return {
         "status": "ok" if finite else "diverged",
         "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
@@ -224,8 +231,10 @@ def _measured(m: Measurement) -> Row:
         "std": float(m.values.std(ddof=1)) if finite and len(m.values) > 1 else None,
         "item_values": m.values.tolist(),
         "num_items": len(m.values),
-        "item_facts": json.dumps(facts) if facts else "",
-        "item_clusters": [str(name) for name in m.facts["cluster"]] if "cluster" in m.facts else None,
+        "item_facts": numbers,
+        "item_texts": words,
+        "item_clusters": list(m.clusters) or None,
+        "eval_draw": 0,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,
         "scan_backend": m.scan_backend,

@@ -212,12 +212,13 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
     store, cells = prepared.store, prepared.cells
     numbers: dict[Training, int] = {}
+    unfinished = store.unfinished((c.task, c.key) for c in cells)
     table = Table(
         "cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state"
     )
     for cell in cells:
         number = numbers.setdefault(cell.training, len(numbers) + 1)
-        done = store.has(cell.task, cell.key)
+        done = (cell.task, cell.key) not in unfinished
         recipe = cell.recipe
         table.add_row(
             cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}",
@@ -226,13 +227,13 @@ def dry_run(prepared: Prepared, console: Console) -> None:
             "finished" if done else "to do",
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
+    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished}
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
     seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
     console.print(
-        f"{_count(len(cells), 'cell')}, {sum(store.has(c.task, c.key) for c in cells)} finished; "
+        f"{_count(len(cells), 'cell')}, {len(cells) - len(unfinished)} finished; "
         f"{_count(len(numbers), 'training')}. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -37,6 +38,10 @@ class Progress:
         self.total, self.number = total, 0
         if done_before:
             self._say(f"Finished already and not run again (--force does): {done_before} of the cells.")
+
+    def measured_again(self, path: Path, reason: str) -> None:
+        """A cell has a file of rows that does not count as finished."""
+        self._say(f"Measured again: {path}: {reason}", "yellow")
 
     def training_begins(self, trainers: Sequence[Trainer]) -> None:
         """Some trainings start, side by side."""

@@ -12,8 +12,6 @@ These are the defaults of `lgbench.task.Task`. A migration writes what a publish
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 
@@ -60,8 +58,6 @@ def find_faults(rows: pd.DataFrame) -> pd.Series:
     mark(pd.Series(beyond, rows.index) > _TOLERANCE * (best - chance).abs(), "its value is above the best")
     positive = (value > 0) & (chance > 0) & (best > 0)
     mark((rows["combine"] == "exp_mean") & ~positive, "an exponential of a mean is not above 0")
-    known = {text: _is_object(text) for text in rows["references"].unique()}
-    mark(~rows["references"].map(known).astype(bool), "its references are no JSON object")
     mark(_has_bad_items(rows["item_values"]), "an item has no finite value")
     return fault
 
@@ -74,15 +70,6 @@ def describe_faults(rows: pd.DataFrame, faults: pd.Series) -> list[str]:
         f"{task}, {label}, cell {cell}: {count} row{'s' * (count > 1)} left out, since {fault}"
         for (task, label, cell, fault), count in counts.items()
     ]
-
-
-def _is_object(text: str | None) -> bool:
-    """Empty, or a JSON object of numbers."""
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return False
-    return isinstance(found, dict) and all(isinstance(value, (int, float)) for value in found.values())
 
 
 def _has_bad_items(values: pd.Series) -> pd.Series:

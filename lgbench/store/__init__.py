@@ -1,7 +1,10 @@
 """The results folder: one documented schema, one parquet file a cell, nothing half-written."""
 
-from lgbench.store.files import atomic_file
-from lgbench.store.schema import SCHEMA, SCHEMA_VERSION
-from lgbench.store.store import Reading, Store, read
+from lgbench.store.files import atomic_file, put_aside
+from lgbench.store.schema import SCHEMA, SCHEMA_VERSION, as_texts, from_texts
+from lgbench.store.store import Reading, Store, frame, read
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "Reading", "Store", "atomic_file", "read"]
+__all__ = [
+    "SCHEMA", "SCHEMA_VERSION", "Reading", "Store", "as_texts", "atomic_file", "frame", "from_texts",
+    "put_aside", "read",
+]  # fmt: skip

@@ -37,3 +37,17 @@ def atomic_file(target: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a damaged file to `NAME.damaged`, so that it can be made again and still be looked at.
+
+    Raises:
+        CannotWrite: its folder cannot be written.
+    """
+    target = path.with_name(f"{path.name}.damaged")
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        raise CannotWrite(f"cannot put the damaged file {path} aside: {error.strerror or error}") from error
+    return target

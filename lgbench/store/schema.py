@@ -1,10 +1,26 @@
-"""The columns of every row, with type, unit and meaning."""
+"""The columns of every row, with type, unit and meaning.
+
+What has parts is a list or a map. Parameters are maps from a name to its value as JSON text, since their
+types differ: `{"low": "512", "protocol": "\"clean\""}`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+STATUSES = ("ok", "diverged", "out_of_memory", "failed", "skipped")
+"""Every status that a row may have."""
+
+TRIED_AGAIN = ("failed", "out_of_memory")
+"""Statuses that may pass: the next run measures their cells again."""
+
+_PARAMS = pa.map_(pa.string(), pa.string())
 
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("cell", pa.string(), "hash of everything that decides the result"),
@@ -16,7 +32,16 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("status", pa.string(), "ok, diverged, out_of_memory, failed or skipped; only ok rows have a value"),
     ("reason", pa.string(), "why the status is not ok; empty otherwise"),
     ("task", pa.string(), "name of the task"),
-    ("task_params", pa.string(), "resolved parameters of the task, those that choose the data aside, JSON"),
+    ("task_params", _PARAMS, "resolved parameters of the task, those that choose the data aside"),
+    (
+        "task_identity",
+        pa.string(),
+        "what stands for the task's code: version of a built-in plugin, hash of another one's source; "
+        "null in older rows",
+    ),
+    ("horizon", pa.float64(), "multiple of L_train up to which the task's long score counts"),
+    ("learned", pa.float64(), "normalised score at L_train above which a model has learned the task"),
+    ("context_means", pa.string(), "what more context means there: denser, longer or more candidates"),
     ("data_source", pa.string(), "where the items come from, e.g. omniglot, omniglot-small, procedural"),
     ("data_fingerprint", pa.string(), "hash of the data and its split"),
     (
@@ -25,15 +50,23 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "what a reader must know about the data, e.g. that they are procedural; empty otherwise",
     ),
     ("method", pa.string(), "name of the method"),
-    ("method_params", pa.string(), "resolved parameters of the method, JSON"),
+    ("method_params", _PARAMS, "resolved parameters of the method"),
+    ("method_identity", pa.string(), "what stands for the method's code, as for the task"),
     ("label", pa.string(), "method with the parameters that differ from their defaults, for legends"),
     ("backbone", pa.string(), "name of the backbone"),
+    ("backbone_params", _PARAMS, "resolved parameters of the backbone, its own sizes"),
+    ("backbone_identity", pa.string(), "what stands for the backbone's code, as for the task"),
     ("preset", pa.string(), "name of the preset that the numbers started from"),
-    ("recipe", pa.string(), "all numbers of size, training and evaluation, resolved, JSON"),
+    ("recipe", _PARAMS, "all numbers of size, training and evaluation, resolved"),
     ("d_model", pa.int32(), "width of the backbone"),
     ("num_layers", pa.int32(), "number of blocks"),
     ("d_state", pa.int32(), "state size per channel; 0 for a transformer"),
     ("num_parameters", pa.int64(), "trained parameters, input and output layers included"),
+    (
+        "weights_digest",
+        pa.string(),
+        "sha256 of the tensors of the weights file that was evaluated; null in older rows",
+    ),
     ("seed", pa.int32(), "seed of initialisation and training"),
     (
         "train_length",
@@ -70,14 +103,15 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("calibration_wall_s", pa.float64(), "seconds of that calibration, paid once and shared by equal ones"),
     (
         "kept_tokens",
-        pa.string(),
-        "tokens that each layer processed, queries included, JSON list; empty for methods that drop none",
+        pa.list_(pa.int64()),
+        "tokens that each layer processed, queries included; null for methods that drop none",
     ),
+    ("state_bytes", pa.int64(), "bytes of the state carried after the context; null where not measured"),
     ("metric", pa.string(), "name of the metric"),
     ("higher_is_better", pa.bool_(), "direction of the metric"),
     ("best", pa.float64(), "best possible value"),
     ("chance", pa.float64(), "value of the best answer that ignores the context, on these items and queries"),
-    ("references", pa.string(), "all such reference values by name, JSON"),
+    ("references", pa.map_(pa.string(), pa.float64()), "all such reference values by name"),
     ("combine", pa.string(), "how values of items become one: mean, or exp_mean, the exponential of it"),
     ("value", pa.float64(), "the metric, combined over items"),
     (
@@ -95,9 +129,20 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ),
     (
         "item_facts",
-        pa.string(),
-        "what the task keeps of each item, e.g. its needle's depth: lists by name, JSON",
+        pa.map_(pa.string(), pa.list_(pa.float64())),
+        "numbers that the task keeps of each item, e.g. its needle's depth: lists by name",
     ),
+    (
+        "item_texts",
+        pa.map_(pa.string(), pa.list_(pa.string())),
+        "words that the task keeps of each item, e.g. the name of its question: lists by name",
+    ),
+    (
+        "item_clusters",
+        pa.list_(pa.string()),
+        "what each item belongs to (character, book, article); null where items are independent",
+    ),
+    ("eval_draw", pa.int32(), "which draw of evaluation items; 0 the first"),
     ("items_hash", pa.string(), "hash of the evaluation items; rows with equal hashes are paired"),
     ("shared_prefix", pa.bool_(), "measured in one pass for the whole grid of lengths"),
     ("scan_backend", pa.string(), "implementation of the selective scan, or of attention"),
@@ -133,3 +178,31 @@ SCHEMA = pa.schema(
     [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS],
     metadata={"lgbench_schema_version": str(SCHEMA_VERSION)},
 )
+
+
+def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as a column of parameters keeps them: each as JSON text, in the order of their names."""
+    return {name: json.dumps(values[name], sort_keys=True, separators=(",", ":")) for name in sorted(values)}
+
+
+def from_texts(texts: Mapping[str, str] | None) -> dict[str, Any]:
+    """The values of a column of parameters; none where it is null.
+
+    Raises:
+        ValueError: a value is no JSON.
+    """
+    return {name: json.loads(text) for name, text in (texts or {}).items()}
+
+
+def split_facts(
+    facts: Mapping[str, list[Any]],
+) -> tuple[dict[str, list[float]] | None, dict[str, list[str]] | None]:
+    """Facts of items that are numbers, and all others as words; None for no such."""
+    numbers: dict[str, list[float]] = {}
+    words: dict[str, list[str]] = {}
+    for name, values in facts.items():
+        if all(isinstance(value, (bool, int, float)) for value in values):
+            numbers[name] = [float(value) for value in values]
+        else:
+            words[name] = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return numbers or None, words or None

@@ -4,6 +4,7 @@
     RESULTS/environments/HASH.json          versions and hardware, once a run, referred to by rows
     RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.run.checkpoint`), not needed by any
     reader
+    RESULTS/manifest.jsonl                  a cache of what was verified; may be deleted at any time
 
 Readers (report, leaderboard) need this module alone.
 """
@@ -12,17 +13,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lgbench.errors import UserError
-from lgbench.store.files import atomic_file
-from lgbench.store.schema import SCHEMA, SCHEMA_VERSION
+from lgbench.store.files import atomic_file, put_aside
+from lgbench.store.manifest import Manifest
+from lgbench.store.rows_file import read_rows, unfinished, write_rows
+from lgbench.store.schema import SCHEMA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
+"""What reading a file of rows may raise."""
 
 
 @dataclass
@@ -42,6 +51,14 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._manifest: Manifest | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of its files, loaded at the first use."""
+        if self._manifest is None:
+            self._manifest = Manifest(self.root)
+        return self._manifest
 
     def path(self, task: str, cell: str) -> Path:
         """File of a cell's rows."""
@@ -53,29 +70,51 @@ class Store:
             pass
         (self.root / ".writable").unlink()
 
-    def has(self, task: str, cell: str) -> bool:
-        """Whether a cell is finished: its file is readable and no row of it asks to be tried again."""
-        try:
-            statuses = pq.read_table(self.path(task, cell), columns=["status"])["status"].to_pylist()
-        except (OSError, pa.ArrowException):
-            return False
-        return bool(statuses) and not {"failed", "out_of_memory"} & set(statuses)
+    def finished(self, task: str, cell: str) -> bool:
+        """Whether a cell need not be measured again: its file is accepted by readers and has all rows."""
+        return self.unfinished([(task, cell)]) == {}
+
+    def unfinished(self, cells: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Which of these cells (task and key) have to be measured, and why; "" for those without a file."""
+        reasons = {}
+        for task, cell in cells:
+            path = self.path(task, cell)
+            try:
+                known = self.manifest.known(path)
+                reason = known.unfinished if known else self._examine(path)
+            except FileNotFoundError:
+                reason = ""
+            except UNREADABLE as error:
+                reason = first_line(error)
+            if reason is not None:
+                reasons[task, cell] = reason
+        self.manifest.save()
+        return reasons
 
     def write(self, task: str, cell: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Store the rows of one cell in one file, atomically; replaces an earlier file of the same cell.
 
+        An earlier file that is damaged is kept beside it, as `CELL.parquet.damaged`.
+
         Raises:
-            ValueError: a row lacks a column or has one that the schema does not know.
+            ValueError: there is no row; a row is another cell's, lacks a column, or has one that the schema
+                does not know.
             UserError: the folder cannot be written or the disk is full; nothing half-written remains.
         """
+        if not rows:
+            raise ValueError(f"no rows of cell {cell}")
         names = set(SCHEMA.names)
         for row in rows:
             if set(row) != names:
                 raise ValueError(f"row and schema differ: {sorted(set(row) ^ names)}")
+            if row["cell"] != cell:
+                raise ValueError(f"a row of cell {row['cell']} in the file of cell {cell}")
         table = pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA)
         target = self.path(task, cell)
-        with atomic_file(target) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        if target.exists() and not self._is_readable(target):
+            put_aside(target)
+        write_rows(target, table)
+        self.manifest.add(target, set(table["status"].to_pylist()), unfinished(table))
         return target
 
     def write_environment(self, facts: Mapping[str, Any]) -> str:
@@ -85,8 +124,21 @@ class Store:
         target = self.root / "environments" / f"{name}.json"
         if not target.exists():
             with atomic_file(target) as temporary:
-                temporary.write_text(text + "\n")
+                temporary.write_text(text + "\n", encoding="utf-8")
         return name
+
+    def _examine(self, path: Path) -> str | None:
+        table = read_rows(path)
+        reason = unfinished(table)
+        self.manifest.add(path, set(table["status"].to_pylist()), reason)
+        return reason
+
+    def _is_readable(self, path: Path) -> bool:
+        try:
+            read_rows(path)
+        except UNREADABLE:
+            return False
+        return True
 
 
 def read(roots: Sequence[Path]) -> Reading:
@@ -99,22 +151,61 @@ def read(roots: Sequence[Path]) -> Reading:
     for root in roots:
         if not Path(root).is_dir():
             raise UserError(f"no results folder '{root}'. Make one with: lgbench run --results {root}")
-        for path in sorted((Path(root) / "rows").rglob("*.parquet")):
-            try:
-                tables.append(_read_file(path))
-            except (OSError, ValueError, pa.ArrowException) as error:
-                unreadable[path] = str(error).splitlines()[0]
+        paths = sorted((Path(root) / "rows").rglob("*.parquet"))
+        with Manifest(Path(root)) as manifest:
+            for path in paths:
+                try:
+                    tables.append(_read_one(manifest, path))
+                except UNREADABLE as error:
+                    unreadable[path] = first_line(error)
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     return Reading(table, unreadable)
 
 
-def _read_file(path: Path) -> pa.Table:
-    table = pq.read_table(path)
-    version = (table.schema.metadata or {}).get(b"lgbench_schema_version", b"none").decode()
-    if version != str(SCHEMA_VERSION):
-        raise ValueError(
-            f"schema version {version}, this lgbench reads {SCHEMA_VERSION}; run its cell again with --force"
+def frame(reading: Reading, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Rows as a data frame: lists as arrays, maps as dictionaries, one for all rows of a file that are equal.
+
+    Args:
+        reading: what `read` gives.
+        columns: which ones; all if None.
+    """
+    import pandas as pd  # readers of tables alone do without
+
+    table = reading.table if columns is None else reading.table.select(list(columns))
+    maps = [f.name for f in table.schema if pa.types.is_map(f.type)]
+    rows: pd.DataFrame = table.drop_columns(maps).to_pandas()
+    for name in maps:
+        found = [values for chunk in table[name].chunks for values in _dictionaries(chunk)]
+        rows.insert(table.schema.get_field_index(name), name, pd.Series(found, dtype=object))
+    return rows
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _read_one(manifest: Manifest, path: Path) -> pa.Table:
+    known = manifest.known(path)
+    table = read_rows(path, known=known is not None)
+    if known is None:
+        manifest.add(path, set(table["status"].to_pylist()), unfinished(table))
+    return table
+
+
+def _dictionaries(chunk: pa.MapArray) -> list[dict[str, Any] | None]:
+    """The maps of one file; a single one where all its rows have the same."""
+    if len(chunk) > 1 and chunk[1:].equals(chunk[:-1]):
+        return _dictionaries(chunk[:1]) * len(chunk)
+    names, items = chunk.keys.to_pylist(), chunk.items
+    if pa.types.is_list(items.type) and pa.types.is_floating(items.type.value_type):
+        numbers, edges = items.values.to_numpy(zero_copy_only=False), items.offsets.to_numpy()
+        values = [numbers[start:stop] for start, stop in pairwise(edges)]
+    else:
+        values = items.to_pylist()
+    return [
+        dict(zip(names[start:stop], values[start:stop], strict=True)) if valid else None
+        for (start, stop), valid in zip(
+            pairwise(chunk.offsets.to_numpy()), chunk.is_valid().to_pylist(), strict=True
         )
-    if missing := set(SCHEMA.names) - set(table.schema.names):
-        raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
-    return table.select(SCHEMA.names).cast(SCHEMA)
+    ]

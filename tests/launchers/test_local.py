@@ -264,7 +264,7 @@ def test_ctrl_c_at_the_end_of_a_training_keeps_the_evaluation_that_follows(toy_c
     store, tasks = Store(tmp_path), {task_key(c): toy_task for c in cells}
     with pytest.raises(KeyboardInterrupt):
         run_plan(cells, tasks, store, PressingCtrlC(at=[6]))
-    assert [store.has(c.task, c.key) for c in cells] == [True, False]
+    assert [store.finished(c.task, c.key) for c in cells] == [True, False]
 
 
 def test_outside_the_main_thread_a_plan_runs_without_a_signal_handler(toy_cells, run_toy):

@@ -49,7 +49,7 @@ def test_it_measures_both_changes_at_once(toy_cells, run_toy):
     assert not outcome.failed
     rows = {(r["method"], r["eval_length"]): r for r in read([store.root]).table.to_pylist()}
     both, deci = rows["decimamba+mambamodulation", 48], rows["decimamba", 48]
-    assert both["kept_tokens"] == deci["kept_tokens"] == "[57, 17]"
+    assert both["kept_tokens"] == deci["kept_tokens"] == [57, 17]
     assert both["num_fitted"] == rows["mambamodulation", 48]["num_fitted"] == 2
     assert both["assumed_length"] == 48 and both["needs_length"] and both["apply_in_decode"]
     assert (

@@ -58,5 +58,5 @@ def test_each_position_code_is_trained_and_evaluated_as_a_method_of_its_own(toy_
     outcome, store = run_toy(cells)
     assert not outcome.failed and len({cell.training for cell in cells}) == 2
     rows = read([store.root]).table.to_pylist()
-    assert {json.loads(r["method_params"])["position"] for r in rows} == {"rope", "nope"}
+    assert {json.loads(dict(r["method_params"])["position"]) for r in rows} == {"rope", "nope"}
     assert all(math.isfinite(r["value"]) and r["scan_backend"] == "sdpa" for r in rows)

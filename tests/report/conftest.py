@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lgbench.store import Store
+from lgbench.store import SCHEMA, Store
 
 LENGTHS = tuple(2**k for k in range(0, 16, 1))
 NOTICE = "The images are procedural glyphs, not Omniglot: do not compare with published numbers."
@@ -20,18 +20,18 @@ def rises_then_falls(length, train_length=1024, floor=0.13, collapse=0.02):
 
 def row(**changes):
     """One complete row; `changes` override columns."""
-    base = {
+    base = dict.fromkeys(SCHEMA.names) | {
         "cell": "",
         "training": "",
         "status": "ok",
         "reason": "",
         "task": "omniglot",
-        "task_params": "{}",
+        "task_params": {},
         "data_source": "omniglot-small",
         "data_fingerprint": "f00d",
         "notice": "",
         "method": "vanilla",
-        "method_params": "{}",
+        "method_params": {},
         "label": "vanilla",
         "backbone": "mamba",
         "preset": "small",
@@ -60,12 +60,12 @@ def row(**changes):
         "num_fitted": 0,
         "calibration_tokens": 0,
         "calibration_wall_s": 0.0,
-        "kept_tokens": "",
+        "kept_tokens": None,
         "metric": "mse",
         "higher_is_better": False,
         "best": 0.0,
         "chance": 0.241,
-        "references": json.dumps({"chance": 0.241}),
+        "references": {"chance": 0.241},
         "combine": "mean",
         "value": 0.2,
         "ci_low": 0.19,
@@ -73,12 +73,12 @@ def row(**changes):
         "std": 0.01,
         "num_items": 1,
         "item_values": [0.2],
-        "item_facts": "",
+        "item_facts": None,
         "items_hash": "items",
         "shared_prefix": True,
         "scan_backend": "torch",
         "device": "CPU",
-        "recipe": "{}",
+        "recipe": {},
         "train_scan_backend": "torch",
         "train_loss": 0.2,
         "train_wall_s": 120.0,
@@ -140,7 +140,7 @@ def store_items(root, values, facts=None, **columns):
             base
             | {"eval_length": length, "context_tokens": length, "value": value}
             | {"item_values": list(items), "num_items": len(items)}
-            | {"item_facts": json.dumps(facts[length]) if facts else ""}
+            | {"item_facts": facts[length] if facts else None}
         )
     Store(root).write(base["task"], base["cell"], rows)
     return root

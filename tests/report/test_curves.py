@@ -77,8 +77,8 @@ def test_data_sets_presets_and_task_parameters_are_never_mixed(root, store):
     store(root)
     store(root, data_source="procedural")
     store(root, preset="smoke")
-    store(root, task_params='{"augment": false}')
-    store(root, task_params='{"augment": true}', data_fingerprint="beef")
+    store(root, task_params={"augment": "false"})
+    store(root, task_params={"augment": "true"}, data_fingerprint="beef")
     titles = [board.title for board in load([root]).boards]
     assert len(titles) == len(set(titles)) == 5
     assert "omniglot, data: procedural, preset small" in titles

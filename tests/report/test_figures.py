@@ -1,7 +1,5 @@
 """What figures show, read from their artists; how they look was judged by eye."""
 
-import json
-
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -60,7 +58,7 @@ def test_footer_tells_data_seeds_items_and_steps(root, store):
 
 
 def test_chance_other_references_and_best_are_named(root, store):
-    store(root, references=json.dumps({"chance": 0.241, "all_white": 0.264}))
+    store(root, references={"chance": 0.241, "all_white": 0.264})
     text = all_text(curve_figure(board_of(root), "context"))
     for label in ("chance 0.241", "all white 0.264", "best possible 0"):
         assert label in text
@@ -106,7 +104,7 @@ def test_axis_of_an_accuracy_ends_above_one_and_that_of_tiny_losses_is_logarithm
     assert not limits.is_log
     assert 1 < limits.top < 1.1
     assert 0 < limits.bottom < curve["low"].min()
-    store(root.with_name("loss"), lambda length: 1e-3, chance=5.0, references='{"chance": 5.0}')
+    store(root.with_name("loss"), lambda length: 1e-3, chance=5.0, references={"chance": 5.0})
     board = board_of(root.with_name("loss"))
     assert vertical_range(board.curve("context"), False).is_log
     assert "best possible value, 0, is below the axis" in all_text(curve_figure(board, "context"))
@@ -139,7 +137,7 @@ def test_no_text_leaves_the_figure_or_covers_other_text(root, store):
         store(root, label=f"method_{index}[parameter=0.5,other=1000]", train_high=2 ** (6 + index))
     store(root, lambda length: 9.0, label="off")
     references = {"chance": 0.241, "best_constant": 0.244, "all_white": 0.25}
-    store(root, label="z", references=json.dumps(references), notice=NOTICE * 3)
+    store(root, label="z", references=references, notice=NOTICE * 3)
     figure = curve_figure(board_of(root), "context")
     with looks():
         figure.canvas.draw()

@@ -83,7 +83,7 @@ def test_what_was_left_out_is_said_with_the_reason(ranked, store, make_row):
     store(ranked, lengths=GRID, label="easy", method="easy", items_hash="others")
     text = read_board(ranked)
     left = text[text.index("## Left out") : text.index("## How to read")]
-    for part in ("torn.parquet", "schema version 1", "cell bad: 1 row left out, since it has no seed"):
+    for part in ("torn.parquet", "old.parquet", "cell bad: 1 row left out, since it has no seed"):
         assert part in left
     assert "not all runs were evaluated on the same items" in left
     assert "far, seed 0" in left and "these cells differ in nothing shown here" in left
@@ -91,7 +91,7 @@ def test_what_was_left_out_is_said_with_the_reason(ranked, store, make_row):
 
 
 def test_bad_rows_alone_are_no_crash(root, make_row):
-    rows = [make_row(cell="a", train_length=0), make_row(cell="b", references="{torn"),
+    rows = [make_row(cell="a", train_length=0), make_row(cell="b", best=float("nan")),
             make_row(cell="c", chance=0.0), make_row(cell="d", value=-1.0)]  # fmt: skip
     for row in rows:
         Store(root).write("omniglot", row["cell"], [row])
@@ -188,7 +188,7 @@ def test_fits_of_all_lengths_are_summed_and_shared_ones_counted_once(root, store
     fitted = {"label": "fitted", "method": "fitted", "num_fitted": 24, "calibration_wall_s": 30.0,
               "calibration_tokens": 4000}  # fmt: skip
     store(root, lengths=[256, 512], assumed_length=512, **fitted)
-    store(root, lengths=[1024], assumed_length=1024, items_hash="more", **fitted)
+    store(root, lengths=[1024], assumed_length=1024, **fitted)
     store(root, lengths=GRID)
     shown = {line["method"]: line["fitted"] for line in lines_of(root)}
     assert shown == {"fitted": "24 on 8,000 tokens in 60 s", "vanilla": "–"}

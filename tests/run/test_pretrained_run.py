@@ -1,13 +1,11 @@
 """A published checkpoint through `lgbench run`: zero-shot, fine-tuned, and what does not fit."""
 
-import json
-
 import pytest
 import torch
 
 from lgbench.cli import app
 from lgbench.models.pretrained import load_pretrained
-from lgbench.store import read
+from lgbench.store import from_texts, read
 
 transformers = pytest.importorskip("transformers")
 from typer.testing import CliRunner  # noqa: E402
@@ -36,7 +34,7 @@ def test_no_training_steps_measure_the_published_model_as_it_is(tmp_path, checkp
     assert outcome.exit_code == 0, outcome.output
     (row,) = read([tmp_path / "runs"]).table.to_pylist()
     assert row["status"] == "ok" and row["train_steps"] == 0 and row["train_loss"] is None
-    recipe = json.loads(row["recipe"])
+    recipe = from_texts(dict(row["recipe"]))
     assert recipe["pretrained"] == load_pretrained(checkpoint).fingerprint
     assert (recipe["d_model"], recipe["num_layers"], recipe["d_state"]) == (16, 2, 4)
     (weights,) = (tmp_path / "runs" / "checkpoints").rglob("*.safetensors")

@@ -1,6 +1,5 @@
 """Curricula of the trainer, and rows of tasks that generate answers."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 
@@ -184,7 +183,7 @@ def test_generated_answers_have_a_row_for_each_metric_and_facts_of_their_items(r
     assert not outcome.failed, outcome.failed
     assert outcome.finished == len(METHODS_FOR_TOKENS)
     for row in rows:
-        facts = json.loads(row["item_facts"])
+        facts = dict(row["item_facts"])
         assert row["num_items"] == len(row["item_values"]) == len(facts["marker"])
         assert row["num_items"] == (6 if row["metric"] == "accuracy" else 3)
         assert set(row["item_values"]) <= {0.0, 1.0}
@@ -208,7 +207,7 @@ def test_kept_tokens_of_generated_answers_count_prompt_and_answer(recall, tmp_pa
     _, rows = run(recall, tmp_path, method)
     for row in rows:
         wanted = kept[row["eval_length"]]
-        got = json.loads(row["kept_tokens"]) if row["kept_tokens"] else None
+        got = row["kept_tokens"]
         assert got == (None if wanted is None else [n - 1 for n in wanted]), row["eval_length"]
 
 

@@ -15,8 +15,6 @@ PERPLEXITY = {"combine": "exp_mean", "best": 1.0, "chance": 20.0, "higher_is_bet
         ({"seed": None}, "no seed"),
         ({"train_length": 0}, "train_length"),
         ({"eval_length": 0}, "length is not above 0"),
-        ({"references": "{torn"}, "no JSON"),
-        ({"references": "[1]"}, "no JSON"),
         ({"value": 1.2}, "above the best"),
         ({"chance": 1.0}, "chance equals"),
         ({"chance": 2.0}, "chance is better"),
