@@ -20,8 +20,8 @@ from lgbench.methods._scaling import ScaleIntervention, Scaling
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from lgbench.backbones.mamba2 import Mamba2
 from lgbench.errors import UserError
-from lgbench.models.mamba2 import Mamba2
 from lgbench.models.model import Model
 from lgbench.task import Recipe
 

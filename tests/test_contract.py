@@ -11,10 +11,9 @@ from pydantic import BaseModel
 
 from lgbench.intervention import HOOKS
 from lgbench.method import Method, ScanIntervention
-from lgbench.models import BACKBONES, backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.params import describe_params, label, params_json, parse_plugins, resolve
-from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.task import Recipe, Task
 
 LAYOUTS = ("causal", "encoder_decoder")
@@ -130,7 +129,9 @@ def check_recipe(recipe, layout):
 
 
 def _layers_multiple(layout):
-    return max(backbone_class(n).layers_multiple_of for n in BACKBONES if backbone_class(n).layout == layout)
+    return max(
+        BACKBONES.load(n).layers_multiple_of for n in BACKBONES.names() if BACKBONES.load(n).layout == layout
+    )
 
 
 @every_task
@@ -280,7 +281,7 @@ def test_every_method_runs_on_every_task_or_says_why_not(name, task_name):
     if reason is not None:
         assert isinstance(reason, str) and len(reason) > 10
         return
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     model = build_model(task, method, tiny(task, layout), seed=0)
     batch = task.sample(2, allowed(task, 9), 4, torch.Generator().manual_seed(0))
     for mode in ("train", "score"):

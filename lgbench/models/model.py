@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.method import Method
-from lgbench.models import backbone_class, pretrained, sizes_of
+from lgbench.models import pretrained
 from lgbench.models.language import token_losses
+from lgbench.plugins.registry import BACKBONES
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
 
 
@@ -31,7 +32,7 @@ class Model(nn.Module):
 
     Attributes:
         interface: see `Task.interface`.
-        backbone: see `lgbench.models`.
+        backbone: see `lgbench.backbone`.
         intervention: what the method changes; not a module, its trained parameters are `trained`.
         trained: the method's own trained parameters, or None.
     """
@@ -275,22 +276,21 @@ def build_model(
     The same weights for a seed on every device.
     """
     name = recipe.backbone or method.backbone
-    backbone = backbone_class(name)
+    backbone = BACKBONES.load(name)
     sizes = {
-        "d_model": recipe.d_model,
-        "num_layers": recipe.num_layers,
         "d_state": recipe.d_state,
         "conv_width": recipe.conv_width,
         "init_std": recipe.init_std,
-        "scan_backend": scan_backend,
     }
     start = pretrained.kept(recipe.pretrained) if recipe.pretrained else None
-    options = {size: value for size, value in sizes.items() if size in sizes_of(name)}
+    options = {size: value for size, value in sizes.items() if size in backbone.Params.model_fields}
     options |= method.backbone_options() | (start.sizes.backbone_options() if start else {})
     with _seeded(seed):
         model = Model(
             task.interface(recipe.d_model, backbone.layout),
-            backbone(**options),
+            backbone(
+                d_model=recipe.d_model, num_layers=recipe.num_layers, scan_backend=scan_backend, **options
+            ),
             method.intervention(task.context_tokens(recipe.train_length), recipe.d_model),
         )
     if start is not None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from lgbench.errors import UserError
 from lgbench.method import Method
-from lgbench.models import backbone_class
-from lgbench.plugins.registry import METHODS, TASKS, Registry
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.task import Layout, Task
 
 PRESETS = ("smoke", "small", "paper")
@@ -92,7 +91,7 @@ def _reason(method: Method | str, task: Task | str) -> str | None:
         return method if isinstance(method, str) else task
     if reason := method.unsupported(task):
         return reason
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     if not any(_has_recipe(task, preset, layout) for preset in PRESETS):
         return f"the task has no preset for backbones of layout {layout}"
     return None

@@ -10,10 +10,9 @@ from typing import Any
 
 from lgbench.errors import UserError
 from lgbench.method import Method
-from lgbench.models import backbone_class
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
-from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
 
@@ -171,7 +170,7 @@ def _recipes(
                 f"method '{name}' does not run on the backbone '{backbone}'. "
                 f"It runs on: {', '.join(method.backbones)}"
             )
-        kind = backbone_class(backbone)
+        kind = BACKBONES.load(backbone)
         try:
             base = replace(task.recipe(preset, kind.layout), backbone=backbone, **overrides)
         except LookupError as error:

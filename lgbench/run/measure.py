@@ -16,10 +16,10 @@ import lgbench
 from lgbench.data.fingerprint import digest
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
-from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import Cell, checkpoint_folder, load_method
 from lgbench.plan.params import params_json
+from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Measurement, evaluate
@@ -147,7 +147,7 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "recipe": json.dumps(asdict(recipe), sort_keys=True),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
-        "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
+        "d_state": recipe.d_state if "d_state" in BACKBONES.load(recipe.backbone).Params.model_fields else 0,
         "seed": cell.seed,
         "train_length": recipe.train_length,
         "train_low": stage_lengths(training, 0)[0],

@@ -1,4 +1,4 @@
-"""Equal seeds give the weights and losses that they always gave: published checkpoints and rows stand on them."""
+"""Equal seeds give the weights and losses that they always gave, on which published checkpoints stand."""
 
 import hashlib
 

@@ -10,11 +10,10 @@ import torch
 
 from lgbench.intervention import ScanIntervention
 from lgbench.method import Method
-from lgbench.models import backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest
-from lgbench.plugins.registry import METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
 from lgbench.run import evaluate as evaluation
 from lgbench.run import reading
 from lgbench.run.evaluate import evaluate
@@ -54,7 +53,7 @@ def lively(toy_task):
 
 def _lively(task, method, **changes):
     method = METHODS.load(method)() if isinstance(method, str) else method
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     recipe = replace(task.recipe("smoke", layout), **changes)
     model = build_model(task, method, recipe, seed=0)
     rng = torch.Generator().manual_seed(1)
