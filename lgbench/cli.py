@@ -73,7 +73,9 @@ def run(
     num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
     d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
     d_model: Annotated[int | None, typer.Option(help="Width of the backbone.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="mamba,mamba2.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help='Backbones: mamba,mamba2 or "mamba[d_state=[8,16]]".')
+    ] = None,
     lm_weight: Annotated[
         str | None, typer.Option(help="Weights of the language-model loss, e.g. 0,0.1.")
     ] = None,
@@ -104,7 +106,7 @@ def run(
     ] = None,
     save_every: Annotated[float | None, typer.Option(help="Seconds between resumable states.")] = None,
     side_by_side: Annotated[int | None, typer.Option(help="Trainings that share a GPU at a time.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin.")] = None,
     force: Annotated[bool | None, typer.Option("--force/--resume", help="Run finished cells again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
 ) -> None:

@@ -97,6 +97,10 @@ def toy_cells(toy_task: Any) -> Callable[..., list]:
 
     def make(*methods: str, seeds: Any = (0,), **numbers: Any) -> list:
         axes = {name: numbers.pop(name) for name in Axes.__slots__ if name in numbers}
+        if "backbone" in axes:
+            axes["backbone"] = [
+                one for text in axes["backbone"] for r in parse_plugins(text) for one in expand(r)
+            ]
         return resolve_cells(
             [("toy_average", toy_task)],
             [one for text in methods for request in parse_plugins(text) for one in expand(request)],

@@ -103,8 +103,8 @@ def _runnable(
     """Cells by training; those whose method does not apply get their `skipped` row here."""
     by_training: dict[Training, list[Cell]] = {}
     for cell in cells:
-        reason = load_method(cell.method, cell.method_params).unsupported(task)
-        if reason is None:
+        reason = cell.left_out or load_method(cell.method, cell.method_params).unsupported(task)
+        if not reason:
             by_training.setdefault(cell.training, []).append(cell)
         else:
             store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, "skipped", reason)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -269,32 +270,41 @@ def next_tokens(tokens: Tensor, mask: Tensor | None, num_targets: int) -> Tensor
 
 
 def build_model(
-    task: Task, method: Method, recipe: Recipe, *, seed: int, scan_backend: str = "auto"
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    *,
+    seed: int,
+    scan_backend: str = "auto",
+    backbone: str = "",
+    params: Mapping[str, Any] | None = None,
 ) -> Model:
     """An untrained model on the task's device, or a published one where the recipe names its checkpoint.
 
     The same weights for a seed on every device.
+
+    Args:
+        task: prepared.
+        method: decides what happens in the scan.
+        recipe: numbers of the training.
+        seed: of the initial weights.
+        scan_backend: see `lgbench.backbone.Backbone`.
+        backbone: its name; the method's own if empty.
+        params: parameters of the backbone that differ from its defaults; None takes what recipe and method
+            suggest.
     """
-    name = recipe.backbone or method.backbone
-    backbone = BACKBONES.load(name)
-    sizes = {
-        "d_state": recipe.d_state,
-        "conv_width": recipe.conv_width,
-        "init_std": recipe.init_std,
-    }
-    start = pretrained.kept(recipe.pretrained) if recipe.pretrained else None
-    options = {size: value for size, value in sizes.items() if size in backbone.Params.model_fields}
-    options |= method.backbone_options() | (start.sizes.backbone_options() if start else {})
+    kind = BACKBONES.load(backbone or method.backbone)
+    if params is None:
+        known = kind.Params.model_fields
+        params = {name: value for name, value in recipe.sizes if name in known} | method.backbone_options()
     with _seeded(seed):
         model = Model(
-            task.interface(recipe.d_model, backbone.layout),
-            backbone(
-                d_model=recipe.d_model, num_layers=recipe.num_layers, scan_backend=scan_backend, **options
-            ),
+            task.interface(recipe.d_model, kind.layout),
+            kind(d_model=recipe.d_model, num_layers=recipe.num_layers, scan_backend=scan_backend, **params),
             method.intervention(task.context_tokens(recipe.train_length), recipe.d_model),
         )
-    if start is not None:
-        start.install(model)
+    if recipe.pretrained:
+        pretrained.kept(recipe.pretrained).install(model)
     return model.to(task.device)
 
 

@@ -17,7 +17,7 @@ from lgbench.data.fingerprint import digest
 from lgbench.intervals import wilson_interval
 from lgbench.method import Method
 from lgbench.models.model import Model, build_model
-from lgbench.plan.cells import Cell, checkpoint_folder, load_method
+from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method
 from lgbench.plan.params import params_json
 from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
@@ -79,7 +79,10 @@ def run_cell(
     if loaded is None:
         raise FileNotFoundError(f"no readable weights at {path}")
     weights, facts = loaded
-    model = build_model(task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend)
+    model = build_model(
+        task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend,
+        backbone=cell.training.backbone, params=json.loads(cell.training.backbone_params),
+    )  # fmt: skip
     model.load_state_dict(weights)
     fits = fit_lengths(
         model, task, method, cell.recipe,
@@ -142,12 +145,12 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "method": cell.method,
         "method_params": params_json(method.params),
         "label": cell.label,
-        "backbone": recipe.backbone,
+        "backbone": cell.backbone_label,
         "preset": cell.preset,
-        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "recipe": json.dumps(asdict(recipe) | _sizes(training), sort_keys=True),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
-        "d_state": recipe.d_state if "d_state" in BACKBONES.load(recipe.backbone).Params.model_fields else 0,
+        "d_state": _sizes(training)["backbone_params"].get("d_state", 0),
         "seed": cell.seed,
         "train_length": recipe.train_length,
         "train_low": stage_lengths(training, 0)[0],
@@ -165,6 +168,12 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "commit": provenance.commit(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _sizes(training: Training) -> dict[str, Any]:
+    """The backbone and all its parameters, for the recipe of a row."""
+    params = BACKBONES.load(training.backbone).Params.model_validate_json(training.backbone_params)
+    return {"backbone": training.backbone, "backbone_params": params.model_dump(mode="json")}
 
 
 def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +29,9 @@ from lgbench.plan.cells import (
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
 from lgbench.plan.params import PluginRequest, resolve
+from lgbench.plan.text import write_value
 from lgbench.plugins import registry
+from lgbench.recipe import suggest
 from lgbench.run import checkpoint
 from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer
@@ -99,7 +102,10 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
         store.check_writable()
-    return Prepared(resolve_plan(), {identify(*pair): pair[1] for pair in named}, store, device, broken)
+    cells = resolve_plan()
+    for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
+        console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
+    return Prepared(cells, {identify(*pair): pair[1] for pair in named}, store, device, broken)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -147,8 +153,7 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
         "pretrained": pretrained.keep(checkpoint),
         "d_model": sizes.d_model,
         "num_layers": sizes.num_layers,
-        "d_state": sizes.d_state,
-        "conv_width": sizes.conv_width,
+        "sizes": suggest(**sizes.backbone_options()),
     }
 
 
@@ -208,25 +213,32 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _backbone_words(cell: Cell) -> str:
+    """The backbone with every parameter that differs from its default."""
+    params = json.loads(cell.training.backbone_params)
+    inner = ",".join(f"{name}={write_value(value)}" for name, value in params.items())
+    return cell.training.backbone + (rf"\[{inner}]" if inner else "")
+
+
 def dry_run(prepared: Prepared, console: Console) -> None:
     """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
     store, cells = prepared.store, prepared.cells
     numbers: dict[Training, int] = {}
     table = Table(
-        "cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state"
+        "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
     )
     for cell in cells:
         number = numbers.setdefault(cell.training, len(numbers) + 1)
         done = store.has(cell.task, cell.key)
         recipe = cell.recipe
         table.add_row(
-            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}",
-            f"{cell.step:,}",
-            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}",
-            "finished" if done else "to do",
+            cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
+            f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
+            f"#{number}",
+            "finished" if done else "left out" if cell.left_out else "to do",
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if not store.has(c.task, c.key)}
+    todo = {c.training: c for c in cells if not (c.left_out or store.has(c.task, c.key))}
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")

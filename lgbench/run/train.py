@@ -6,6 +6,7 @@ has a curriculum) by (seed, step, stage) alone. See `lgbench.run.graphs` for how
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -61,7 +62,13 @@ class Trainer:
         self.milestones = {*milestones, self.recipe.train_steps}
         self.device = task.device
         self.model = build_model(
-            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend
+            task,
+            method,
+            self.recipe,
+            seed=training.seed,
+            scan_backend=scan_backend,
+            backbone=training.backbone,
+            params=json.loads(training.backbone_params),
         ).train()
         self.generator = torch.Generator(self.device).manual_seed(training.seed)
         for module in self.model.modules():
@@ -81,7 +88,7 @@ class Trainer:
         self._tokens = torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        capture = self.stream is not None and not method.train_eagerly
+        capture = self.stream is not None and self.model.backbone.capturable and not method.train_eagerly
         kind = SampledGraphs if task.exchangeable else BatchGraphs
         self._graphs = kind(self) if capture else None
         self._saved_at = time.monotonic()

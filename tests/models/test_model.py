@@ -10,6 +10,7 @@ from lgbench.intervention import ScanIntervention
 from lgbench.method import Method
 from lgbench.models.model import build_model
 from lgbench.plugins.registry import BACKBONES, METHODS
+from lgbench.recipe import suggest
 
 
 class Listener(ScanIntervention):
@@ -68,7 +69,7 @@ def test_streamed_answers_equal_answers_in_one_piece(toy_task, method):
 
 
 def test_answering_leaves_the_kept_state_as_it_is(toy_task):
-    model = build(toy_task, conv_width=3).eval()
+    model = build(toy_task, sizes=suggest(d_state=4, conv_width=3)).eval()
     batch = toy_task.sample(2, 9, 3, torch.Generator())
     with torch.no_grad():
         state = model.read_context(batch.context, None, 9)

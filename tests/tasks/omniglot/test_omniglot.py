@@ -58,7 +58,7 @@ def test_with_an_added_sinusoid_mamba_has_20448_parameters():
 def test_the_paper_preset_is_the_published_recipe(task):
     mamba, transformer = task.recipe("paper", "causal"), task.recipe("paper", "encoder_decoder")
     for recipe in (mamba, transformer):
-        assert (recipe.d_model, recipe.num_layers, recipe.d_state, recipe.conv_width) == (16, 8, 8, 0)
+        assert (recipe.d_model, recipe.num_layers, recipe.sizes) == (16, 8, ())
         assert (recipe.learning_rate, recipe.warmup_steps, recipe.decay_from) == (3e-4, 0, 1.0)
         assert (recipe.batch_size, recipe.grad_clip, recipe.train_steps) == (64, 1.0, 4_816_000)
         assert recipe.eval_items >= 5_000
