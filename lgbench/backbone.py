@@ -224,7 +224,7 @@ class Backbone(nn.Module):
             whole = x if carried is None else torch.cat([carried, x], dim=1)
             hidden = whole
             for mixer in self._mixers():
-                hidden = mixer(hidden)
+                hidden = first(mixer(hidden))
             return self._finish(hidden[:, past:]), whole if keep else None
         states = []
         for layer, mixer in enumerate(self._mixers()):
