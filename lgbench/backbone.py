@@ -91,6 +91,7 @@ class Backbone(nn.Module):
             those without source; for others the source's hash stands.
         hooks: hooks of the intervention that it honours, names of `lgbench.intervention.HOOKS`.
         capturable: whether a training step can be captured in a CUDA graph.
+        widest: the widest type that it computes in; contracts are checked in it.
         processed: tokens that each layer processed in the last piece.
     """
 
@@ -104,6 +105,7 @@ class Backbone(nn.Module):
     version: ClassVar[int] = 1
     hooks: ClassVar[frozenset[str]] = frozenset({"sequence"})
     capturable: ClassVar[bool] = False
+    widest: ClassVar[torch.dtype] = torch.float64
 
     step: Callable[..., tuple[Tensor, Any]] | None = None
     """Level 2: `step(mixer, x, state) -> (y, state)`. x is `(batch, length, d_model)`, `state` what the call

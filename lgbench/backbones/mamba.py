@@ -47,6 +47,7 @@ class Mamba(Backbone):
         {"sequence", "timestep", "transition", "state", "keep", "initial_state", "final_state", "record"}
     )
     capturable: ClassVar[bool] = True
+    widest: ClassVar[torch.dtype] = torch.float32
 
     def build(self, d_model: int, num_layers: int) -> None:
         """Make the blocks."""
