@@ -201,6 +201,30 @@ def list_plugins(
 
 
 @app.command()
+def check(
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with plugins.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help='Backbones by name: gla or "gla[num_heads=8]".')
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Whether plugins keep their contracts, before anything is trained; exit status 1 if one does not."""
+    from lgbench.plugins.verdicts import check_plugins
+
+    console = _console()
+    kept = True
+    for title, verdicts in check_plugins(plugin or [], backbone or [], device):
+        console.print(f"[bold]{title}[/bold]", highlight=False)
+        for verdict in verdicts:
+            kept &= verdict.kept
+            mark = "ok  " if verdict.kept else "[red]BAD [/red]"
+            console.print(f"{mark}{verdict.check:<28}", end="")
+            console.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
+    if not kept:
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(
     task: Annotated[str, typer.Option(help='A language task: passkey or "passkey[variant=repeated]".')],
     length: Annotated[int, typer.Option(min=1, help="Length of the context.")] = 512,

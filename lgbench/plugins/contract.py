@@ -7,7 +7,7 @@ to do. Numbers are compared in the widest type that the module computes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from lgbench.intervention import HOOKS, ScanIntervention
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 """Largest difference that is rounding, of hidden states of size 1."""
 
-BATCH, LENGTH, D_MODEL = 3, 41, 32
+BATCH, LENGTH = 3, 41
 
 
 class Broken(Exception):
@@ -41,6 +41,7 @@ class Trial:
     kind: type[Backbone]
     params: Mapping[str, Any]
     device: torch.device
+    d_model: int
     dtype: torch.dtype
 
     def model(self, num_layers: int | None = None, seed: int = 0) -> Backbone:
@@ -48,13 +49,13 @@ class Trial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = self.kind(
-                d_model=D_MODEL, num_layers=num_layers or 2 * self.kind.layers_multiple_of, **self.params
+                d_model=self.d_model, num_layers=num_layers or 2 * self.kind.layers_multiple_of, **self.params
             )
         return made.to(self.device, self.dtype).eval().requires_grad_(False)
 
     def tokens(self, length: int = LENGTH, seed: int = 1) -> Tensor:
         """Normal numbers `(batch, length, d_model)`, equal on every device."""
-        drawn = torch.randn(BATCH, length, D_MODEL, generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randn(BATCH, length, self.d_model, generator=torch.Generator().manual_seed(seed))
         return drawn.to(self.device, self.dtype)
 
     def same(self, one: Tensor, other: Tensor, what: str) -> str:
@@ -75,7 +76,10 @@ Check = Callable[[Trial], str]
 
 
 def check_backbone(
-    kind: type[Backbone], params: Mapping[str, Any] | None = None, device: torch.device | None = None
+    kind: type[Backbone],
+    params: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+    d_model: int = 32,
 ) -> list[Verdict]:
     """Ask a backbone everything that its contract says; the first entry is whether it can be used at all.
 
@@ -83,12 +87,13 @@ def check_backbone(
         kind: the class of the plugin.
         params: parameters that differ from its defaults.
         device: where; the CPU if left out.
+        d_model: width of the small models.
     """
     device = device or torch.device("cpu")
     try:
-        trial = _widest(kind, params or {}, device)
+        trial = _widest(Trial(kind, params or {}, device, d_model, kind.widest))
     except Exception as error:  # the code of a plugin may fail in any way
-        return [Verdict("it computes", False, _words(error))]
+        return [Verdict("it computes", False, explain(error))]
     checks = {**_ALWAYS, **(_CAUSAL if kind.layout == "causal" else {})}
     return [_verdict(name, check, trial) for name, check in checks.items()]
 
@@ -98,23 +103,23 @@ def _verdict(name: str, check: Check, trial: Trial) -> Verdict:
         with torch.no_grad():
             return Verdict(name, True, check(trial))
     except Exception as error:  # likewise
-        return Verdict(name, False, _words(error))
+        return Verdict(name, False, explain(error))
 
 
-def _words(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """An exception as a verdict's words."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, Broken) else f"{type(error).__name__}: {text}"
 
 
-def _widest(kind: type[Backbone], params: Mapping[str, Any], device: torch.device) -> Trial:
-    """A trial in float64 where the module takes it and computes in it, else in float32."""
-    wide = Trial(kind, params, device, kind.widest)
+def _widest(wide: Trial) -> Trial:
+    """The trial itself where the module takes its type, else one in float32."""
     try:
         with torch.no_grad():
             _answer(wide.model(), wide.tokens())
         return wide
     except Exception:
-        narrow = Trial(kind, params, device, torch.float32)
+        narrow = replace(wide, dtype=torch.float32)
         with torch.no_grad():
             _answer(narrow.model(), narrow.tokens())
         return narrow
@@ -136,8 +141,8 @@ def _shape(trial: Trial) -> str:
         hidden = _answer(trial.model(), tokens)
         if hidden.shape != tokens[:, :4].shape:
             raise Broken(
-                f"{length} tokens of which 4 are read gave {list(hidden.shape)}, expected {[BATCH, 4, D_MODEL]}; "
-                "a mixer gives as many tokens, of the same width, as it takes"
+                f"{length} tokens, 4 of them read, gave {list(hidden.shape)} instead of "
+                f"{[BATCH, 4, trial.d_model]}; a mixer gives as many tokens, of the same width, as it takes"
             )
     return "as many tokens as it takes, of the same width"
 

@@ -116,6 +116,10 @@ class Registry:
             self._identities[name] = self._sources()[name].identity(declared)
         return self._identities[name]
 
+    def built_in(self, name: str) -> bool:
+        """Whether a plugin is lgbench's own."""
+        return self._sources()[self.canonical(name)].built_in
+
     def add_file(self, path: Path) -> None:
         """Register a file under its own name without a look at what is in it (`add_file` below has one)."""
         path = path.resolve()

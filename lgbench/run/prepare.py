@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,8 +32,10 @@ from lgbench.plan.config import RunConfig
 from lgbench.plan.params import PluginRequest, resolve
 from lgbench.plan.text import write_value
 from lgbench.plugins import registry
+from lgbench.plugins.contract import check_backbone
 from lgbench.recipe import suggest
 from lgbench.run import checkpoint
+from lgbench.run.device import choose_device
 from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer
 from lgbench.store import Store
@@ -103,9 +106,25 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     if not dry:
         store.check_writable()
     cells = resolve_plan()
+    _check_contracts(cells, device)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
     return Prepared(cells, {identify(*pair): pair[1] for pair in named}, store, device, broken)
+
+
+def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
+    """Refuse a backbone of somebody else's that breaks its contract, in one line and before any training."""
+    trainings = (cell.training for cell in cells if not cell.left_out)
+    asked = {(t.backbone, t.backbone_params, t.recipe.d_model) for t in trainings}
+    for name, params, d_model in sorted(asked):
+        if registry.BACKBONES.built_in(name):
+            continue
+        for verdict in check_backbone(registry.BACKBONES.load(name), json.loads(params), device, d_model):
+            if not verdict.kept:
+                raise UserError(
+                    f"backbone '{name}' breaks its contract, {verdict.check}: {verdict.found}. "
+                    f"All verdicts: lgbench check --plugin {registry.BACKBONES.place(name)}"
+                )
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -195,22 +214,6 @@ def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
         save_every_s=config.save_every,
         side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one.
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU is visible"
-        raise UserError(
-            f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor"
-        )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _backbone_words(cell: Cell) -> str:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from lgbench.backbone import Backbone
+from lgbench.cli import app
 from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
 from lgbench.plugins.registry import BACKBONES
@@ -122,3 +124,39 @@ class _Do(nn.Module):
 def test_a_broken_contract_is_named(kind, check, words):
     found = {v.check: v for v in check_backbone(kind)}
     assert not found[check].kept and words in found[check].found, found
+
+
+BROKEN = '''"""Looks ahead."""
+
+import torch
+from lgbench.backbone import Backbone
+
+
+class Ahead(Backbone):
+    def mixer(self, d_model, layer):
+        return torch.nn.GRU(d_model, d_model // 2, batch_first=True, bidirectional=True)
+'''
+
+
+def test_check_shows_every_plugin_of_a_file_and_ends_with_status_1_where_one_is_broken(tmp_path):
+    path = tmp_path / "ahead.py"
+    path.write_text(BROKEN)
+    done = CliRunner().invoke(app, ["check", "--plugin", str(path), "--device", "cpu"])
+    assert done.exit_code == 1 and "backbone ahead" in done.output
+    assert next(line.split()[1] for line in done.output.splitlines() if line.startswith("BAD")) == "causal"
+    shown = ["first_token", "half_clock", "gla", "gru"]
+    plugins = [word for name in shown for word in ("--plugin", str(EXAMPLES / f"{name}.py"))]
+    done = CliRunner().invoke(app, ["check", *plugins, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("chance right") == done.output.count("hooks exist  ") == 1
+    done = CliRunner().invoke(app, ["check", "--backbone", "decoder[position=nope]", "--device", "cpu"])
+    assert done.exit_code == 0 and "backbone decoder" in done.output
+
+
+def test_a_broken_backbone_is_refused_in_one_line_before_training(toy_options, tmp_path):
+    path = tmp_path / "ahead.py"
+    path.write_text(BROKEN)
+    asked = [*toy_options, "--plugin", str(path), "--backbone", "ahead", "--results", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 2 and "breaks its contract, causal" in done.output
+    assert not list(tmp_path.rglob("*.parquet"))
