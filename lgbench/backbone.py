@@ -327,6 +327,15 @@ def chosen_rows(state: Any, rows: Tensor) -> Any:
     return state
 
 
+def state_bytes(state: Any) -> int:
+    """Bytes of all tensors in what a backbone carries along a batch of sequences."""
+    if isinstance(state, dict):
+        return sum(map(state_bytes, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(state_bytes, state))
+    return int(getattr(state, "nbytes", 0))
+
+
 def _places(real: Tensor | None, rows: int, length: int, device: torch.device) -> Tensor:
     """Where the real tokens of a group's sequences stand, int64 `(rows, number of them)`."""
     if real is None:

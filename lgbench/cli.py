@@ -174,15 +174,15 @@ def leaderboard(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks or methods; both if left out.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
-    """Tasks and methods by name, and what each is for; `methods`: also on which tasks each runs."""
+    """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs."""
     from lgbench.plugins import registry
 
-    groups = {"tasks": registry.TASKS, "methods": registry.METHODS}
+    groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
     if kind is not None and kind not in groups:
-        raise UserError(f"lgbench list knows tasks and methods, not '{kind}'")
+        raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:
         registry.add_file(path)
     for title in groups if kind is None else [kind]:

@@ -302,17 +302,18 @@ def test_a_fit_that_needs_longer_books_than_there_are_is_refused_before_any_trai
         for k in range(2):
             text = f"{side} {k} " + "words of a book " * 200
             (tmp_path / "books" / side / f"{k}.txt").write_text(text[:size])
-    methods = "mambaextend[items=2,steps=1],vanilla,prepended"
-    result = lgbench(
-        "run", "--task", "perplexity", "--data", "books", "--preset", "smoke", "--device", "cpu",
-        "--train-length", 64, "--eval-lengths", "64,1024", "--train-steps", 1, "--method", methods,
-    )  # fmt: skip
+    method = "mambaextend[items=2,steps=1]"
+    asked = ["run", "--task", "perplexity", "--data", "books", "--preset", "smoke", "--device", "cpu",
+             "--train-length", 64, "--eval-lengths", "64,1024", "--train-steps", 1, "--method"]  # fmt: skip
+    result = lgbench(*asked, method)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "training" not in result.stdout
     assert result.stderr.startswith(
         "lgbench: method 'mambaextend' would be fitted on training contexts of 1,024 tokens for its "
         "evaluation at 1,024; the longest that can be drawn has 299 ("
     )
     assert written("runs") == []
+    result = lgbench(*asked, f"{method},vanilla", "--dry-run")
+    assert result.exit_code == 0 and "Left out: method 'mambaextend' would be fitted" in result.stdout
 
 
 def test_two_plugins_of_one_name_are_an_error_that_names_both(toy, tmp_path):

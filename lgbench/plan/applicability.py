@@ -97,19 +97,26 @@ def refusal(method: Method, name: str, backbone: str, recipe: Recipe, task: Task
         recipe: numbers of the training.
         task: need not be prepared.
     """
-    kind = BACKBONES.load(backbone)
     if recipe.pretrained and backbone != "mamba":
         return f"--pretrained: holds a Mamba, and method '{name}' would run on the backbone {backbone}"
-    reason = _unfit(method, name, backbone, task.context_tokens(recipe.train_length), recipe.d_model)
-    return reason or _wrong_layout(kind.layout, backbone, task)
+    return _unfit(method, name, backbone, task.context_tokens(recipe.train_length), recipe.d_model)
+
+
+def no_task_for(method: Method, backbone: str, task: Task) -> str | None:
+    """Why a task is none for this method on this backbone, whatever their parameters, or None."""
+    return _wrong_layout(BACKBONES.load(backbone).layout, backbone, task) or method.unsupported(task)
 
 
 def _unfit(method: Method, name: str, backbone: str, train_tokens: int, d_model: int) -> str | None:
     """What a method needs and a backbone does not have: derived from the hooks of both."""
     if method.bound and backbone != method.backbone:
         return f"method '{name}' does not run on the backbone '{backbone}'. It runs on: {method.backbone}"
+    kind = BACKBONES.load(backbone)
+    if foreign := method.backbone_options().keys() - kind.Params.model_fields:
+        decided = ", ".join(sorted(foreign))
+        return f"method '{name}' decides {decided}, which the backbone '{backbone}' does not have"
     needed = overridden_hooks(method.intervention(train_tokens, d_model))
-    missing = missing_hooks(needed, BACKBONES.load(backbone).hooks)
+    missing = missing_hooks(needed, kind.hooks)
     if not missing:
         return None
     return (
@@ -139,11 +146,9 @@ def _runs_on(method: Method | str, name: str) -> tuple[str, ...]:
 def _reason(method: Method | str, task: Task | str) -> str | None:
     if isinstance(method, str) or isinstance(task, str):
         return method if isinstance(method, str) else task
-    if reason := method.unsupported(task):
+    if reason := no_task_for(method, method.backbone, task):
         return reason
     layout = BACKBONES.load(method.backbone).layout
-    if reason := _wrong_layout(layout, method.backbone, task):
-        return reason
     if not any(_has_recipe(task, preset, layout) for preset in PRESETS):
         return f"the task has no preset for backbones of layout {layout}"
     return None

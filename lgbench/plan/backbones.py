@@ -45,7 +45,7 @@ def choose(name: str, asked: Mapping[str, Any], recipe: Recipe, method: Method) 
         raise UserError(
             f"--d-state {asked['d_state']}: backbone '{name}' has no such size. It takes: {takes}"
         )
-    decided = method.backbone_options()
+    decided = {key: value for key, value in method.backbone_options().items() if key in known}
     for key in asked:
         if recipe.pretrained:
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lgbench.errors import UserError
 from lgbench.method import Method
-from lgbench.plan.applicability import refusal
+from lgbench.plan.applicability import no_task_for, refusal
 from lgbench.plan.backbones import BackboneChoice, choose
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
@@ -152,7 +152,7 @@ def _cells_of(
         if step != last and not 0 < step < last:
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
     cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in sorted({*steps, last})]
-    if pair.left_out or method.unsupported(task) is not None:
+    if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
         return cells
     why = _misfit(cells[0].training, task, method, name, pair.recipe)
     return [replace(cell, left_out=why) for cell in cells]
