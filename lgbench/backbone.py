@@ -139,6 +139,14 @@ class Backbone(nn.Module):
         same. At level 2, `step` takes it as its mixer."""
         raise NotImplementedError
 
+    @classmethod
+    def check_backend(cls, params: Any, scan_backend: str, device: torch.device) -> None:
+        """Refuse a scan back end that cannot do sizes like these, before anything is trained.
+
+        Raises:
+            ValueError: why, and which can.
+        """
+
     def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
         """What computes the mixing of tokens like these; stored in rows."""
         return "torch"

@@ -147,7 +147,13 @@ class Mamba(Backbone):
         """What computes the scan for tokens like these: "block" (fused) or a back end; stored in rows."""
         if self.fused(tokens) and not hooks & NEEDS_DELTA:
             return "block"
-        return resolve_backend("auto" if self.scan_backend == "block" else self.scan_backend, tokens.device)
+        name = "auto" if self.scan_backend == "block" else self.scan_backend
+        return resolve_backend(name, tokens.device, self.params.d_state)
+
+    @classmethod
+    def check_backend(cls, params: Params, scan_backend: str, device: torch.device) -> None:
+        """Ask the table of back ends; the fused block falls back to what `auto` picks."""
+        resolve_backend("auto" if scan_backend == "block" else scan_backend, device, params.d_state)
 
 
 def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int, batch: int) -> Tensor | None:

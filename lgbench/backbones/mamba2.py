@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -52,4 +53,9 @@ class Mamba2(Mamba):
 
     def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
         """What computes the scan; stored in rows."""
-        return resolve_ssd_backend(self.scan_backend, tokens.device)
+        return resolve_ssd_backend(self.scan_backend, tokens.device, self.params.d_state)
+
+    @classmethod
+    def check_backend(cls, params: Params, scan_backend: str, device: torch.device) -> None:
+        """Ask the table of back ends."""
+        resolve_ssd_backend(scan_backend, device, params.d_state)

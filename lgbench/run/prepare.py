@@ -106,10 +106,22 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     if not dry:
         store.check_writable()
     cells = resolve_plan()
+    _check_scans(cells, config.scan_backend, device)
     _check_contracts(cells, device)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
     return Prepared(cells, {identify(*pair): pair[1] for pair in named}, store, device, broken)
+
+
+def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device) -> None:
+    """Refuse a scan back end that cannot do the sizes of a backbone."""
+    trainings = (cell.training for cell in cells if not cell.left_out)
+    for name, params in sorted({(t.backbone, t.backbone_params) for t in trainings}):
+        kind = registry.BACKBONES.load(name)
+        try:
+            kind.check_backend(kind.Params.model_validate_json(params), scan_backend, device)
+        except ValueError as error:
+            raise UserError(f"--scan-backend {scan_backend}, backbone '{name}': {error}") from None
 
 
 def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
