@@ -85,6 +85,7 @@ def run(
     pretrained: Annotated[
         str | None, typer.Option(help="Hugging Face Mamba checkpoint to start from.")
     ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file to start from.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, in training.")] = None,
     eval_precision: Annotated[str | None, typer.Option(help="Likewise in evaluation.")] = None,
     eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,

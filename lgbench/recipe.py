@@ -17,6 +17,8 @@ class Recipe:
 
     pretrained: str = ""
     """Fingerprint of the checkpoint that training starts from; empty for a fresh model."""
+    weights: str = ""
+    """Fingerprint of the user's own weights that training starts from; empty for fresh ones."""
     d_model: int
     num_layers: int
     sizes: tuple[tuple[str, Any], ...] = ()

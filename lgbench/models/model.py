@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.method import Method
-from lgbench.models import pretrained
+from lgbench.models import own_weights, pretrained
 from lgbench.models.language import token_losses
 from lgbench.plugins.registry import BACKBONES
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
@@ -305,6 +305,8 @@ def build_model(
         )
     if recipe.pretrained:
         pretrained.kept(recipe.pretrained).install(model)
+    if recipe.weights:
+        own_weights.kept(recipe.weights).install(model)
     return model.to(task.device)
 
 

@@ -310,7 +310,7 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
     if not recipe.eval_lengths:
         raise UserError("--eval-lengths is empty; give at least one length, e.g. --eval-lengths 64,256,1024")
-    if recipe.train_steps < (0 if recipe.pretrained else 1):
+    if recipe.train_steps < (0 if recipe.pretrained or recipe.weights else 1):
         raise UserError(f"--train-steps must be at least 1, got {recipe.train_steps}")
     if recipe.lm_weight < 0:
         raise UserError(f"--lm-weight must not be negative, got {recipe.lm_weight:g}")

@@ -55,6 +55,10 @@ class RunConfig(BaseModel):
     pretrained: str | None = Field(
         None, description="Mamba checkpoint in the Hugging Face format, folder or hub name, to start from"
     )
+    weights: Path | None = Field(
+        None,
+        description="safetensors file with weights of your own to start from; 0 training steps are allowed",
+    )
     eval_at_steps: tuple[int, ...] | None = Field(
         None, description="also evaluate after these training steps"
     )

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from lgbench.errors import UserError
 from lgbench.launchers.local import Outcome, run_plan
-from lgbench.models import pretrained
+from lgbench.models import own_weights, pretrained
 from lgbench.models.hub_files import find_folder
+from lgbench.models.model import build_model
 from lgbench.ops.scan.selective_scan import BACKENDS, resolve_backend
 from lgbench.plan.cells import (
     Axes,
@@ -99,18 +100,32 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     store = Store(config.results)
     for _, task in named:
         task.prepare(device, config.data_dir)
-        if start:
+        if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
         store.check_writable()
     cells = resolve_plan()
+    tasks = {identify(*pair): pair[1] for pair in named}
+    if config.weights is not None:
+        _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
     _check_contracts(cells, device)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
-    return Prepared(cells, {identify(*pair): pair[1] for pair in named}, store, device, broken)
+    return Prepared(cells, tasks, store, device, broken)
+
+
+def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
+    """Refuse weights that do not fit, before any training: every model is built once."""
+    for cell in {cell.training.key: cell for cell in cells if not cell.left_out}.values():
+        training = cell.training
+        method = load_method(training.method, training.method_params)
+        build_model(
+            tasks[task_key(cell)], method, training.recipe, seed=training.seed,
+            backbone=training.backbone, params=json.loads(training.backbone_params),
+        )  # fmt: skip
 
 
 def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device) -> None:
@@ -172,7 +187,11 @@ def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginReq
 
 
 def _pretrained(config: RunConfig) -> dict[str, Any]:
-    """Fields of `Recipe` that a published checkpoint decides; none without one."""
+    """Fields of `Recipe` that published or own weights decide; none without any."""
+    if config.weights is not None and config.pretrained is not None:
+        raise UserError("--weights and --pretrained both say where to start; give one")
+    if config.weights is not None:
+        return {"weights": own_weights.keep(config.weights)}
     if config.pretrained is None:
         return {}
     checkpoint = pretrained.load_pretrained(config.pretrained)
