@@ -11,17 +11,9 @@ Mode = Literal["train", "score", "prefill", "decode"]
 IN_A_LAYER = frozenset({"timestep", "transition", "write", "decay", "keep"})
 """Hooks that an intervention may confine to some `layers`."""
 HOOKS = (
-    "sequence",
-    "timestep",
-    "transition",
-    "write",
-    "decay",
-    "state",
-    "keep",
-    "initial_state",
-    "final_state",
-)
-HOOKS += ("record",)
+    "sequence", "timestep", "transition", "write", "decay", "state", "keep", "initial_state", "final_state",
+    "record",
+)  # fmt: skip
 NEUTRAL = {"timestep": frozenset({"write", "decay"}), "transition": frozenset({"decay"})}
 """Hooks of Mamba, and those of any gated recurrence through which they act where there is no Δ and no A."""
 

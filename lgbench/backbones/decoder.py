@@ -62,15 +62,7 @@ class Decoder(Backbone):
         read: int | None = None,
         intervention: ScanIntervention,
     ) -> Advance:
-        """Process a piece of a sequence; `state` stays valid and may be continued again.
-
-        Args:
-            tokens: `(batch, length, d_model)`.
-            mode: see `ScanIntervention.begin`, which the caller has called.
-            state: what the previous piece returned; None at the start of a sequence.
-            mask: bool `(length,)` or `(batch, length)`; False tokens are seen by nobody.
-            read: trailing rows of `hidden` that somebody reads; None is all.
-            intervention: what the method changes.
+        """Process a piece of a sequence; arguments as in `Backbone.advance`.
 
         Raises:
             ValueError: the method changes something that a transformer does not have.

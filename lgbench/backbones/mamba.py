@@ -69,16 +69,7 @@ class Mamba(Backbone):
         read: int | None = None,
         intervention: ScanIntervention,
     ) -> Advance:
-        """Process a piece of a sequence.
-
-        Args:
-            tokens: `(batch, length, d_model)`.
-            mode: see `ScanIntervention.begin`, which the caller has called.
-            state: what the previous piece returned; None at the start of a sequence.
-            mask: bool `(length,)` or `(batch, length)`; False tokens leave every state untouched, exactly.
-            read: trailing rows of `hidden` that somebody reads; None is all. The others are not made.
-            intervention: what the method changes.
-        """
+        """Process a piece of a sequence; arguments as in `Backbone.advance`."""
         hooks = active_hooks(intervention, mode)
         if state is None:
             tokens, mask = begin_sequence(tokens, mask, intervention, mode)
@@ -135,13 +126,10 @@ class Mamba(Backbone):
     def fused(self, tokens: Tensor) -> bool:
         """Whether the fused block serves this model on this device, for methods whose hooks allow it."""
         block = self.blocks[0]
-        return (
-            self.scan_backend in ("auto", "block")
-            and block.conv is None
-            and supports(
-                tokens.shape[-1], block.d_inner, block.d_state, block.dt_rank, tokens.dtype, tokens.device
-            )
-        )
+        if self.scan_backend not in ("auto", "block") or block.conv is not None:
+            return False
+        sizes = tokens.shape[-1], block.d_inner, block.d_state, block.dt_rank
+        return supports(*sizes, tokens.dtype, tokens.device)
 
     def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
         """What computes the scan for tokens like these: "block" (fused) or a back end; stored in rows."""

@@ -62,14 +62,9 @@ class Trainer:
         self.milestones = {*milestones, self.recipe.train_steps}
         self.device = task.device
         self.model = build_model(
-            task,
-            method,
-            self.recipe,
-            seed=training.seed,
-            scan_backend=scan_backend,
-            backbone=training.backbone,
-            params=json.loads(training.backbone_params),
-        ).train()
+            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend,
+            backbone=training.backbone, params=json.loads(training.backbone_params),
+        ).train()  # fmt: skip
         self.generator = torch.Generator(self.device).manual_seed(training.seed)
         for module in self.model.modules():
             if isinstance(module, DropPath):
