@@ -18,6 +18,7 @@ from torch import Tensor
 from lgbench.ops.limits import SCAN
 
 BACKENDS = tuple(SCAN)
+AUTO_ON_CPU = ("torch",)
 AUTO_ON_CUDA = ("triton", "mamba_ssm", "torch")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -97,7 +98,7 @@ def resolve_backend(
     """
     device = torch.device(device)
     if backend == "auto":
-        able = AUTO_ON_CUDA if device.type == "cuda" else ("torch",)
+        able = AUTO_ON_CUDA if device.type == "cuda" else AUTO_ON_CPU
         able = [name for name in able if SCAN[name].why_not(d_state, dtype) is None]
         return next(name for name in able if _why_not(name, device) is None)
     if backend not in BACKENDS:
