@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from lgbench.backbones.mamba import Mamba
 from lgbench.bench import curve, stream
 from lgbench.bench.timing import captured, wall_clock
 from lgbench.intervention import ScanIntervention
-from lgbench.models.mamba import Mamba
 from lgbench.plugins.registry import METHODS
 from lgbench.run.evaluate import evaluate
 

@@ -45,6 +45,7 @@ def make_trainer(
     """A trainer outside of any plan; it saves nothing."""
     training = Training(
         task_identity="v1", method_identity="v1",
+            backbone="mamba", backbone_params="{}", backbone_identity="v1",
         task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint,
         method=type(method).__name__, method_params="{}",
         low=low, high=high, recipe=recipe, seed=seed,

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lgbench.recipe import suggest
 from lgbench.task import Batch, Metric, Recipe, Task, Tensors
 
 
@@ -24,7 +25,8 @@ class FirstToken(Task):
     def recipe(self, preset: str, layout: str) -> Recipe:
         """One size for every preset: the task is learned in seconds."""
         return Recipe(
-            d_model=32, num_layers=2, d_state=8, train_length=32, train_queries=(1, 1), train_steps=400,
+            d_model=32, num_layers=2, sizes=suggest(d_state=8),
+            train_length=32, train_queries=(1, 1), train_steps=400,
             batch_size=64, learning_rate=5e-3, warmup_steps=50, decay_from=0.5, eval_queries=1,
             eval_items=256, eval_batch=256, eval_lengths=(8, 16, 32, 64, 128, 256, 512, 1024),
         )  # fmt: skip

@@ -76,7 +76,9 @@ def run(
     num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
     d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
     d_model: Annotated[int | None, typer.Option(help="Width of the backbone.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="mamba,mamba2.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help='Backbones: mamba,mamba2 or "mamba[d_state=[8,16]]".')
+    ] = None,
     lm_weight: Annotated[
         str | None, typer.Option(help="Weights of the language-model loss, e.g. 0,0.1.")
     ] = None,
@@ -86,6 +88,7 @@ def run(
     pretrained: Annotated[
         str | None, typer.Option(help="Hugging Face Mamba checkpoint to start from.")
     ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Safetensors file to start from.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, in training.")] = None,
     eval_precision: Annotated[str | None, typer.Option(help="Likewise in evaluation.")] = None,
     eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
@@ -107,7 +110,7 @@ def run(
     ] = None,
     save_every: Annotated[float | None, typer.Option(help="Seconds between resumable states.")] = None,
     side_by_side: Annotated[int | None, typer.Option(help="Trainings that share a GPU at a time.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin.")] = None,
     force: Annotated[bool | None, typer.Option("--force/--resume", help="Run finished cells again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
 ) -> None:
@@ -175,15 +178,15 @@ def leaderboard(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks or methods; both if left out.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
-    """Tasks and methods by name, and what each is for; `methods`: also on which tasks each runs."""
+    """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs."""
     from lgbench.plugins import registry
 
-    groups = {"tasks": registry.TASKS, "methods": registry.METHODS}
+    groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
     if kind is not None and kind not in groups:
-        raise UserError(f"lgbench list knows tasks and methods, not '{kind}'")
+        raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:
         registry.add_file(path)
     for title in groups if kind is None else [kind]:
@@ -199,6 +202,30 @@ def list_plugins(
         from lgbench.plan.applicability import applicability, render
 
         typer.echo("\n" + "\n".join(render(applicability())))
+
+
+@app.command()
+def check(
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with plugins.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help='Backbones by name: gla or "gla[num_heads=8]".')
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Whether plugins keep their contracts, before anything is trained; exit status 1 if one does not."""
+    from lgbench.plugins.verdicts import check_plugins
+
+    console = _console()
+    kept = True
+    for title, verdicts in check_plugins(plugin or [], backbone or [], device):
+        console.print(f"[bold]{title}[/bold]", highlight=False)
+        for verdict in verdicts:
+            kept &= verdict.kept
+            mark = "ok  " if verdict.kept else "[red]BAD [/red]"
+            console.print(f"{mark}{verdict.check:<28}", end="")
+            console.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
+    if not kept:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -44,11 +44,12 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
 ) -> None:
     """Write rows in the current schema, and rename cells and trainings to the keys of today."""
+    from lgbench.plan.rekey import new_keys
     from lgbench.store.rekey import migrate as migrate_folder
 
     would = "would be " if dry_run else ""
     for root in _existing(results):
-        done = migrate_folder(root, describe=_facts_of_the_task, dry_run=dry_run)
+        done = migrate_folder(root, new_keys, describe=_facts_of_the_task, dry_run=dry_run)
         renamed = sum(old != new for old, new in done.written.items())
         typer.echo(
             f"{root}: {len(done.written)} files of rows {would}written, {renamed} of them under a new key, "

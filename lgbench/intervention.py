@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Generator, Tensor, nn
 
 Mode = Literal["train", "score", "prefill", "decode"]
-IN_A_LAYER = frozenset({"timestep", "transition", "keep"})
+IN_A_LAYER = frozenset({"timestep", "transition", "write", "decay", "keep"})
 """Hooks that an intervention may confine to some `layers`."""
-HOOKS = ("sequence", "timestep", "transition", "keep", "initial_state", "final_state", "record")
+HOOKS = (
+    "sequence", "timestep", "transition", "write", "decay", "state", "keep", "initial_state", "final_state",
+    "record",
+)  # fmt: skip
+NEUTRAL = {"timestep": frozenset({"write", "decay"}), "transition": frozenset({"decay"})}
+"""Hooks of Mamba, and those of any gated recurrence through which they act where there is no Δ and no A."""
 
 
 class ScanIntervention:
@@ -91,6 +96,24 @@ class ScanIntervention:
         """Change A `(d_inner, d_state)`, float32, < 0."""
         return A
 
+    def write(self, layer: int, strength: Tensor) -> Tensor:
+        """Change how strongly tokens are written into a recurrent state: `(batch, length, channels)`, ≥ 0.
+
+        A change of Δ is one of it, since Mamba writes Δ B x.
+        """
+        return self.timestep(layer, strength)
+
+    def decay(self, layer: int, log_gate: Tensor) -> Tensor:
+        """Change the logarithm of the share of the state that is kept: `(batch, length, channels)`, ≤ 0.
+
+        It is Δ·A in Mamba. What changes Δ acts on its size, what changes A on it as on an A with Δ = 1.
+        """
+        return self.transition(layer, -self.timestep(layer, -log_gate))
+
+    def state(self, layer: int, state: Any) -> Any:
+        """Change what a layer carries from one piece of a sequence to the next; not in place."""
+        return state
+
     def keep(self, layer: int, delta: Tensor, x: Tensor) -> Tensor | None:
         """Choose the tokens that this layer and all later ones process.
 
@@ -152,6 +175,22 @@ class Composed(ScanIntervention):
         """A."""
         return self._owner("transition").transition(layer, A)
 
+    def write(self, layer: int, strength: Tensor) -> Tensor:
+        """Of all parts, one after another; so is `decay`."""
+        for part in self.parts:
+            strength = part.write(layer, strength)
+        return strength
+
+    def decay(self, layer: int, log_gate: Tensor) -> Tensor:
+        """Log gate."""
+        for part in self.parts:
+            log_gate = part.decay(layer, log_gate)
+        return log_gate
+
+    def state(self, layer: int, state: Any) -> Any:
+        """State between two pieces."""
+        return self._owner("state").state(layer, state)
+
     def keep(self, layer: int, delta: Tensor, x: Tensor) -> Tensor | None:
         """Tokens."""
         return self._owner("keep").keep(layer, delta, x)
@@ -178,6 +217,24 @@ def overridden_hooks(intervention: ScanIntervention) -> frozenset[str]:
     if isinstance(intervention, Composed):
         return frozenset[str]().union(*map(overridden_hooks, intervention.parts))
     return frozenset(h for h in HOOKS if getattr(type(intervention), h) is not getattr(ScanIntervention, h))
+
+
+def parts_of(intervention: ScanIntervention) -> tuple[ScanIntervention, ...]:
+    """What an intervention is composed of, itself if it is not."""
+    if not isinstance(intervention, Composed):
+        return (intervention,)
+    return tuple(one for part in intervention.parts for one in parts_of(part))
+
+
+def missing_hooks(needed: frozenset[str], honoured: frozenset[str]) -> frozenset[str]:
+    """Those of the hooks that a method needs which a backbone does not honour, in no way.
+
+    Mamba's `timestep` and `transition` act through `write` and `decay` where a backbone has these.
+    `record` and `final_state` only watch; a method that needs them cannot do without.
+    """
+    return frozenset(
+        hook for hook in needed - honoured if not (hook in NEUTRAL and NEUTRAL[hook] <= honoured)
+    )
 
 
 def active_hooks(intervention: ScanIntervention, mode: Mode, layer: int | None = None) -> frozenset[str]:

@@ -22,7 +22,8 @@ class Method:
     """Base of every method. Vanilla is this class; a remedy overrides what it changes.
 
     Attributes:
-        backbones: models that it runs on, names of `lgbench.models.BACKBONES`; the first is the default.
+        backbone: name of the backbone that it runs on where none is asked for.
+        bound: whether it is about that backbone and runs on no other.
         version: raised when a change of the code gives other weights, fits or scores. Of built-in methods and
             of those without source; for others the source's hash stands.
         identity: what stands for its code in keys, see `Registry.identity`; a plan sets it.
@@ -44,7 +45,8 @@ class Method:
 
     version: ClassVar[int] = 1
     identity: str = ""
-    backbones: ClassVar[tuple[str, ...]] = ("mamba", "mamba2")
+    backbone: str = "mamba"
+    bound: bool = False
     eval_only: ClassVar[frozenset[str]] = frozenset()
     calibration_free: ClassVar[frozenset[str]] = frozenset()
     trains_like: ClassVar[str | None] = None
@@ -56,21 +58,16 @@ class Method:
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
 
-    @property
-    def backbone(self) -> str:
-        """The default backbone."""
-        return self.backbones[0]
-
     def backbone_options(self) -> dict[str, Any]:
-        """Keywords of the backbone's constructor that this method decides."""
+        """Parameters of the backbone that this method decides."""
         return {}
 
     def unsupported(self, task: Task) -> str | None:
         """Why this method cannot run on this task, or None. A reason becomes a `skipped` row."""
         return None
 
-    def check(self, recipe: Recipe) -> None:
-        """Refuse parameters that do not fit these sizes, before anything is trained.
+    def check(self, recipe: Recipe, backbone: str) -> None:
+        """Refuse parameters that do not fit these sizes on this backbone, before anything is trained.
 
         Raises:
             UserError: what does not fit, and what would.

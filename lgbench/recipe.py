@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+
+def suggest(**sizes: Any) -> tuple[tuple[str, Any], ...]:
+    """The `sizes` of a recipe: `suggest(d_state=16, conv_width=4)`."""
+    return tuple(sorted(sizes.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A preset, resolved: everything about size, training and evaluation that is a number."""
 
-    backbone: str = ""
-    """Name of the backbone, of `lgbench.models.BACKBONES`; filled in by the plan."""
     pretrained: str = ""
     """Fingerprint of the checkpoint that training starts from; empty for a fresh model."""
+    weights: str = ""
+    """Fingerprint of the user's own weights that training starts from; empty for fresh ones."""
     d_model: int
     num_layers: int
-    d_state: int
-    conv_width: int = 0
-    """Taps of Mamba's causal convolution; 0 leaves it out."""
-    init_std: float = 0.1
-    """Standard deviation of Mamba's in- and x-projections at initialisation."""
+    sizes: tuple[tuple[str, Any], ...] = ()
+    """Parameters that the task suggests to every backbone that has them, see `suggest`. A plan turns them
+    into parameters of the backbone, which are then what counts, and leaves this empty."""
     train_length: int
     """Largest context in training, in the task's unit of length (tokens, unless it says otherwise); a method
     may narrow or widen the range (truncated, expanded)."""
@@ -64,6 +67,10 @@ class Recipe:
     def batch_at(self, stage: int) -> int:
         """Sequences of a training step in a stage."""
         return self.batch_size * (self.stage_batches[stage] if self.stage_batches else 1)
+
+    def without_sizes(self) -> Recipe:
+        """The same recipe once its suggestions have become parameters of a backbone."""
+        return replace(self, sizes=())
 
     def training_part(self) -> Recipe:
         """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""

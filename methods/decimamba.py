@@ -103,7 +103,7 @@ class DeciMamba(Method):
         """See `Params`."""
         return self.params.protocol
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Recipe, backbone: str) -> None:
         """Refuse layers that are not there, and an L_base below what is protected."""
         params, depth, layers = self.params, recipe.num_layers, self.params.given_layers
         if layers is None and params.num_layers > depth:

@@ -23,7 +23,8 @@ class DecoderTransformer(Method):
             "rope", description="how the model is told where a token stands"
         )
 
-    backbones = ("decoder",)
+    backbone = "decoder"
+    bound = True
 
     def backbone_options(self) -> dict[str, Any]:
         """The position code."""

@@ -72,7 +72,7 @@ class LongMamba(Method):
             f"lengths of this task are {task.length_unit}; use protocol=clean"
         )
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Recipe, backbone: str) -> None:
         """Refuse lengths beyond the table; the released code takes its last entry for them."""
         if self.protocol == "as_released":
             return

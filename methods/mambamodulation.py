@@ -20,8 +20,8 @@ from lgbench.methods._scaling import ScaleIntervention, Scaling
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from lgbench.backbones.mamba2 import Mamba2
 from lgbench.errors import UserError
-from lgbench.models.mamba2 import Mamba2
 from lgbench.models.model import Model
 from lgbench.task import Recipe
 
@@ -47,17 +47,17 @@ class MambaModulation(Scaling):
 
     key = "transition_scale"
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Recipe, backbone: str) -> None:
         """Refuse to call a map as released that is not, on this backbone.
 
         Raises:
             UserError: says which it is.
         """
         params = self.params
-        released = _released(params.calibrator, is_mamba2=recipe.backbone == "mamba2")
+        released = _released(params.calibrator, is_mamba2=backbone == "mamba2")
         if self.protocol == "as_released" and params.map not in ("released", released):
             raise UserError(
-                f"mambamodulation: the released code has map={released} on {recipe.backbone} with calibrator="
+                f"mambamodulation: the released code has map={released} on {backbone} with calibrator="
                 f"{params.calibrator}, not map={params.map}; leave map out, or protocol=as_released"
             )
 

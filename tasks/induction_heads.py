@@ -22,26 +22,30 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
 MAX_QUERIES = 128
 """Of an evaluation item."""
 
 _POWERS = tuple(2**k for k in range(6, 21))
-_COMMON = dict(num_layers=2, conv_width=4, train_queries=(1, 1), eval_queries=1)
+_COMMON = dict(num_layers=2, train_queries=(1, 1), eval_queries=1)
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_COMMON, d_model=32, d_state=8, train_length=64, train_steps=600, batch_size=32,
+        **_COMMON, d_model=32, sizes=suggest(d_state=8, conv_width=4),
+        train_length=64, train_steps=600, batch_size=32,
         learning_rate=4e-3, warmup_steps=50, decay_from=0.5,
         eval_lengths=_POWERS[:7], eval_items=100, eval_batch=100,
     ),
     "small": Recipe(
-        **_COMMON, d_model=64, d_state=16, train_length=256, train_steps=5000, batch_size=64,
+        **_COMMON, d_model=64, sizes=suggest(d_state=16, conv_width=4),
+        train_length=256, train_steps=5000, batch_size=64,
         learning_rate=1e-3, warmup_steps=200, decay_from=0.5,
         eval_lengths=_POWERS, eval_items=100, eval_batch=100,
     ),
     "paper": Recipe(
-        **_COMMON, d_model=64, d_state=16, init_std=0.02, train_length=256, train_steps=204_800,
+        **_COMMON, d_model=64, sizes=suggest(d_state=16, conv_width=4, init_std=0.02),
+        train_length=256, train_steps=204_800,
         batch_size=8, learning_rate=1e-3, eval_lengths=_POWERS, eval_items=100, eval_batch=100,
     ),
 }  # fmt: skip

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
 MAX_QUERIES = 128
@@ -29,14 +30,16 @@ def _doubling(low: int, high: int) -> tuple[int, ...]:
     return tuple(low << k for k in range((high // low).bit_length()))
 
 
-_COMMON = dict(num_layers=2, init_std=0.3, train_queries=(1, 1), eval_queries=1)
+_COMMON = dict(num_layers=2, train_queries=(1, 1), eval_queries=1)
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_COMMON, d_model=32, d_state=8, train_length=32, train_steps=800, batch_size=64, learning_rate=5e-3,
+        **_COMMON, d_model=32, sizes=suggest(d_state=8, init_std=0.3),
+        train_length=32, train_steps=800, batch_size=64, learning_rate=5e-3,
         warmup_steps=50, decay_from=0.5, eval_lengths=_doubling(4, 2048), eval_items=256, eval_batch=256,
     ),
     "small": Recipe(
-        **_COMMON, d_model=64, d_state=16, train_length=256, train_steps=4000, batch_size=128,
+        **_COMMON, d_model=64, sizes=suggest(d_state=16, init_std=0.3),
+        train_length=256, train_steps=4000, batch_size=128,
         learning_rate=3e-3, warmup_steps=200, decay_from=0.5, stages=((32,), (64,), (128,), (256,)),
         eval_lengths=_doubling(4, 16384), eval_items=512, eval_batch=128,
     ),

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
 MAX_QUERIES = 128  # of an evaluation item
@@ -32,14 +33,16 @@ def _doubling(low: int, high: int) -> tuple[int, ...]:
     return tuple(low << k for k in range((high // low).bit_length()))
 
 
-_COMMON = dict(conv_width=4, num_layers=2, d_state=16, decay_from=0.5, eval_items=256)
+_COMMON = dict(num_layers=2, decay_from=0.5, eval_items=256)
 SIZES: dict[str, dict] = {
     "smoke": dict(
-        **_COMMON, d_model=48, init_std=0.2, train_steps=1000, batch_size=64, learning_rate=5e-3,
+        **_COMMON, d_model=48, sizes=suggest(d_state=16, conv_width=4, init_std=0.2),
+        train_steps=1000, batch_size=64, learning_rate=5e-3,
         warmup_steps=50, eval_batch=256,
     ),
     "small": dict(
-        **_COMMON, d_model=128, train_steps=6000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
+        **_COMMON, d_model=128, sizes=suggest(d_state=16, conv_width=4),
+        train_steps=6000, batch_size=128, learning_rate=2e-3, warmup_steps=200,
         eval_batch=128,
     ),
 }  # fmt: skip

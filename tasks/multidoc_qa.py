@@ -39,6 +39,7 @@ from lgbench.tasks._documents.squad_score import exact_match, f1, normalise
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from lgbench.recipe import suggest
 from lgbench.task import Batch, Layout, Metric, Recipe
 
 NUM_CONSTANTS = 20
@@ -51,22 +52,25 @@ _STAGES = (
     (11, 200, 0), (11, 300, 0), (11, 300, 1),
 )  # fmt: skip
 _BATCHES = (4, 4, 4, 4, 4, 4, 2, 2, 1, 1, 1)
-_ONE = dict(train_queries=(1, 1), eval_queries=1, conv_width=4, init_std=0.03,
+_ONE = dict(train_queries=(1, 1), eval_queries=1,
             stage_accuracy=0.6, revisit=0.2)  # fmt: skip
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **_ONE, d_model=64, num_layers=2, d_state=8, train_length=4, train_steps=150, batch_size=8,
+        **_ONE, d_model=64, num_layers=2, sizes=suggest(d_state=8, conv_width=4, init_std=0.03),
+        train_length=4, train_steps=150, batch_size=8,
         learning_rate=4e-3, warmup_steps=30, decay_from=0.7, stages=((2, 12, 0), (4, 24, 0), (4, 24, 1)),
         eval_lengths=(2, 4, 8), eval_items=40, eval_batch=20,
     ),
     "small": Recipe(
-        **_ONE, d_model=384, num_layers=6, d_state=16, train_length=11, train_steps=6000,
+        **_ONE, d_model=384, num_layers=6, sizes=suggest(d_state=16, conv_width=4, init_std=0.03),
+        train_length=11, train_steps=6000,
         batch_size=32, learning_rate=8e-4, warmup_steps=200, decay_from=0.7, lm_weight=0.1, stages=_STAGES,
         stage_batches=_BATCHES, precision="bfloat16",
         eval_lengths=(2, 5, 11, 20, 40, 80, 160), eval_items=400, eval_batch=16,
     ),
     "paper": Recipe(
-        **_ONE, d_model=768, num_layers=24, d_state=16, train_length=11, train_steps=1400, batch_size=64,
+        **_ONE, d_model=768, num_layers=24, sizes=suggest(d_state=16, conv_width=4, init_std=0.03),
+        train_length=11, train_steps=1400, batch_size=64,
         learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
         eval_lengths=(11, *range(20, 301, 20)), eval_items=400, eval_batch=8,
     ),

@@ -38,7 +38,7 @@ def _no_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _same_plugins() -> Iterator[None]:
     """Plugin files that a test registers are forgotten after it."""
-    registries = (registry.TASKS, registry.METHODS)
+    registries = (registry.TASKS, registry.METHODS, registry.BACKBONES)
     before = [(dict(r._found), dict(r._failed)) for r in registries]
     yield
     for plugins, (found, failed) in zip(registries, before, strict=True):
@@ -97,6 +97,10 @@ def toy_cells(toy_task: Any) -> Callable[..., list]:
 
     def make(*methods: str, seeds: Any = (0,), **numbers: Any) -> list:
         axes = {name: numbers.pop(name) for name in Axes.__slots__ if name in numbers}
+        if "backbone" in axes:
+            axes["backbone"] = [
+                one for text in axes["backbone"] for r in parse_plugins(text) for one in expand(r)
+            ]
         return resolve_cells(
             [("toy_average", toy_task)],
             [one for text in methods for request in parse_plugins(text) for one in expand(request)],

@@ -302,17 +302,18 @@ def test_a_fit_that_needs_longer_books_than_there_are_is_refused_before_any_trai
         for k in range(2):
             text = f"{side} {k} " + "words of a book " * 200
             (tmp_path / "books" / side / f"{k}.txt").write_text(text[:size])
-    methods = "mambaextend[items=2,steps=1],vanilla,prepended"
-    result = lgbench(
-        "run", "--task", "perplexity", "--data", "books", "--preset", "smoke", "--device", "cpu",
-        "--train-length", 64, "--eval-lengths", "64,1024", "--train-steps", 1, "--method", methods,
-    )  # fmt: skip
+    method = "mambaextend[items=2,steps=1]"
+    asked = ["run", "--task", "perplexity", "--data", "books", "--preset", "smoke", "--device", "cpu",
+             "--train-length", 64, "--eval-lengths", "64,1024", "--train-steps", 1, "--method"]  # fmt: skip
+    result = lgbench(*asked, method)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "training" not in result.stdout
     assert result.stderr.startswith(
         "lgbench: method 'mambaextend' would be fitted on training contexts of 1,024 tokens for its "
         "evaluation at 1,024; the longest that can be drawn has 299 ("
     )
     assert written("runs") == []
+    result = lgbench(*asked, f"{method},vanilla", "--dry-run")
+    assert result.exit_code == 0 and "Left out: method 'mambaextend' would be fitted" in result.stdout
 
 
 def test_two_plugins_of_one_name_are_an_error_that_names_both(toy, tmp_path):
@@ -448,7 +449,7 @@ def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path)
     wrong = lgbench("list", "models")
     assert (
         wrong.exit_code == 2
-        and wrong.stderr == "lgbench: lgbench list knows tasks and methods, not 'models'\n"
+        and wrong.stderr == "lgbench: lgbench list knows tasks, methods, backbones, not 'models'\n"
     )
 
 
@@ -458,7 +459,7 @@ def test_list_methods_shows_on_which_tasks_each_runs(lgbench):
     assert "omniglot" in head.split() and head.split()[-1] == "backbones"
     vanilla = next(line for line in lines if line.startswith("vanilla "))
     assert vanilla.split()[head.split().index("omniglot")] == "yes"
-    assert "backbones" not in lgbench("list").stdout
+    assert "yes" not in lgbench("list").stdout
 
 
 def test_data_list_shows_every_file_and_whether_it_is_here(lgbench):

@@ -9,12 +9,13 @@ import pytest
 import torch
 from pydantic import BaseModel
 
+from lgbench.backbone import Backbone
 from lgbench.intervention import HOOKS
 from lgbench.method import Method, ScanIntervention
-from lgbench.models import BACKBONES, backbone_class
 from lgbench.models.model import build_model
+from lgbench.plan.applicability import no_task_for
 from lgbench.plan.params import describe_params, label, params_json, parse_plugins, resolve
-from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.task import Recipe, Task
 
 LAYOUTS = ("causal", "encoder_decoder")
@@ -68,29 +69,32 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+@pytest.mark.parametrize("plugins", [TASKS, METHODS, BACKBONES], ids=["tasks", "methods", "backbones"])
 def test_each_plugin_loads_and_describes_itself_in_a_sentence(plugins):
     assert plugins.names()
     for name in plugins.names():
         assert plugins.problem(name) is None
         plugin = plugins.load(name)
-        assert issubclass(plugin, Task if plugins is TASKS else Method) and plugin.__doc__
+        assert (
+            issubclass(plugin, {"task": Task, "method": Method, "backbone": Backbone}[plugins.kind])
+            and plugin.__doc__
+        )
         assert re.fullmatch(r"[A-Z].{20,}[.?!]", plugins.summary(name)), plugins.summary(name)
 
 
-@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+@pytest.mark.parametrize("plugins", [TASKS, METHODS, BACKBONES], ids=["tasks", "methods", "backbones"])
 def test_each_plugin_names_its_source(plugins):
     for name in plugins.names():
         assert "Source:" in Path(plugins.place(name)).read_text(), name
 
 
-@pytest.mark.parametrize("plugins", [TASKS, METHODS], ids=["tasks", "methods"])
+@pytest.mark.parametrize("plugins", [TASKS, METHODS, BACKBONES], ids=["tasks", "methods", "backbones"])
 def test_each_parameter_has_a_default_and_a_description_and_survives_being_written_down(plugins):
     for name in plugins.names():
         plugin = plugins.load(name)
         assert issubclass(plugin.Params, BaseModel)
         assert plugin.Params.model_config["frozen"] and plugin.Params.model_config["extra"] == "forbid"
-        assert plugin.eval_only <= set(plugin.Params.model_fields)
+        assert plugins is BACKBONES or plugin.eval_only <= set(plugin.Params.model_fields)
         for info in describe_params(plugin):
             assert info.default and len(info.description) > 10, (name, info.name)
         params = plugin.Params()
@@ -130,7 +134,9 @@ def check_recipe(recipe, layout):
 
 
 def _layers_multiple(layout):
-    return max(backbone_class(n).layers_multiple_of for n in BACKBONES if backbone_class(n).layout == layout)
+    return max(
+        BACKBONES.load(n).layers_multiple_of for n in BACKBONES.names() if BACKBONES.load(n).layout == layout
+    )
 
 
 @every_task
@@ -146,7 +152,7 @@ def test_samples_of_two_lengths_go_through_a_model_and_all_its_parameters_get_gr
     name, layout, length, num_queries
 ):
     task = prepared(name)
-    if layout == "encoder_decoder" and METHODS.load("transformer")().unsupported(task):
+    if layout == "encoder_decoder" and no_task_for(METHODS.load("transformer")(), "encoder_decoder", task):
         pytest.skip("no method runs this task in two parts")
     length = allowed(task, length)
     batch = task.sample(2, length, num_queries, torch.Generator().manual_seed(0))
@@ -252,7 +258,7 @@ def test_the_best_constant_predictor_scores_chance(name):
 @every_method
 def test_every_method_has_a_known_backbone_and_a_training_range_around_the_training_length(name):
     method = METHODS.load(name)()
-    assert method.backbone in BACKBONES
+    assert method.backbone in BACKBONES.names()
     for train_length in (1, 2, 1024):
         low, high = method.train_lengths(train_length)
         assert 1 <= low <= high and isinstance(low, int) and isinstance(high, int)
@@ -276,11 +282,11 @@ def test_every_method_gives_a_fresh_intervention_whose_hooks_exist(name):
 @pytest.mark.parametrize("task_name", TASKS.names())
 def test_every_method_runs_on_every_task_or_says_why_not(name, task_name):
     task, method = prepared(task_name), METHODS.load(name)()
-    reason = method.unsupported(task)
+    reason = no_task_for(method, method.backbone, task)
     if reason is not None:
         assert isinstance(reason, str) and len(reason) > 10
         return
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     model = build_model(task, method, tiny(task, layout), seed=0)
     batch = task.sample(2, allowed(task, 9), 4, torch.Generator().manual_seed(0))
     for mode in ("train", "score"):
@@ -296,7 +302,7 @@ def test_every_method_runs_on_every_task_or_says_why_not(name, task_name):
 def test_what_a_method_promises_about_prefixes_holds(name, task_name):
     """One pass over the longest context must answer like separate passes where `prefix_exact` says so."""
     task, method = prepared(task_name), METHODS.load(name)()
-    if method.unsupported(task) or not method.prefix_exact or not task.nested:
+    if no_task_for(method, method.backbone, task) or not method.prefix_exact or not task.nested:
         pytest.skip("this method or task does not promise that prefixes are exact")
     model = build_model(task, method, tiny(task, "causal"), seed=0).eval()
     items = task.eval_set(NUM_ITEMS, 0)

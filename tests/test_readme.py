@@ -14,12 +14,13 @@ from lgbench.plugins import registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MODELS = (ROOT / "docs" / "models.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_printed_whole(path: Path):
-    assert f"```python\n{path.read_text()}```" in README
+    assert f"```python\n{path.read_text()}```" in README + MODELS
 
 
 def test_schema_table_is_that_of_the_store():
@@ -29,7 +30,11 @@ def test_schema_table_is_that_of_the_store():
 
 
 def test_every_built_in_plugin_is_listed():
-    missing = [n for n in registry.METHODS.names() + registry.TASKS.names() if f"| `{n}` |" not in README]
+    missing = [
+        n
+        for n in [*registry.METHODS.names(), *registry.TASKS.names(), *registry.BACKBONES.names()]
+        if f"| `{n}` |" not in README
+    ]
     assert missing == []
 
 
@@ -46,8 +51,11 @@ def test_the_two_commands_are_targets_of_the_makefile():
 
 def test_every_option_that_it_shows_exists():
     shown = set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", README))
-    texts = [CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=200).output
-             for command in ("run", "report", "leaderboard", "data list", "list", "show")]  # fmt: skip
+    commands = ("run", "report", "leaderboard", "data list", "list", "show", "check")
+    texts = [
+        CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=200).output
+        for command in commands
+    ]
     assert shown and [option for option in shown if not any(option in text for text in texts)] == []
 
 

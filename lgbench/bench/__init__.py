@@ -20,7 +20,7 @@ from lgbench.bench.tables import measure_table, unmeasured_lines
 from lgbench.bench.timing import copy_samples
 from lgbench.errors import UserError
 from lgbench.report.style import save
-from lgbench.run.prepare import choose_device
+from lgbench.run.device import choose_device
 from lgbench.store import Store
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -80,7 +80,7 @@ def compare(case: Case, backend: str, setting: Setting) -> dict[str, Row]:
             length=case.lengths[-1],
             d_model=recipe.d_model,
             d_inner=2 * recipe.d_model,
-            d_state=recipe.d_state,
+            d_state=model.backbone.params.d_state,
             num_layers=recipe.num_layers,
             dtype="float32",
             note=f"back end {backend}; separate passes process {_work(case):.2f} times the tokens",

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lgbench.models.mamba import Mamba, MambaBlock
+from lgbench.backbones.mamba import Mamba
+from lgbench.models.mamba import MambaBlock
 from lgbench.ops.scan.selective_scan import selective_scan
 
 

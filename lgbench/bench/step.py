@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from lgbench.backbones.mamba import Mamba
 from lgbench.bench.rows import Row, failure, row, timed, traffic
 from lgbench.bench.setting import Setting, own_why_not
 from lgbench.bench.timing import Call, interleave, synchronise, wall_clock
@@ -65,6 +66,7 @@ def make_trainer(
         task="omniglot", task_params=changed_params(task.params), task_identity=task.identity,
         data_fingerprint=task.data_fingerprint,
         method="vanilla", method_params=changed_params(method.params), method_identity=method.identity,
+        backbone="mamba", backbone_params="{}", backbone_identity="",
         low=context, high=context, recipe=replace(recipe, train_steps=10**9), seed=seed,
     )  # fmt: skip
     return Trainer(training, task, method, Path(os.devnull), (), backend)
@@ -113,7 +115,7 @@ def _about(name: str, seeds: int, recipe: Recipe, device: torch.device) -> Row:
         "length": context + queries,
         "d_model": recipe.d_model,
         "d_inner": 2 * recipe.d_model,
-        "d_state": recipe.d_state,
+        "d_state": Mamba.Params().d_state,
         "num_layers": recipe.num_layers,
         "dtype": "float32",
         "num_seeds": seeds,

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lgbench.backbones.mamba import Mamba
 from lgbench.bench import float64
 from lgbench.bench.rows import Row, checked, failure, row, timed
 from lgbench.bench.scan import relative_error
 from lgbench.bench.setting import Setting, own_why_not
 from lgbench.bench.timing import interleave, synchronise, wall_clock
 from lgbench.intervention import ScanIntervention
-from lgbench.models.mamba import Mamba
 
 ABLE = ("triton", "mamba_ssm", "torch")
 LAST = 100

@@ -18,6 +18,7 @@ from itertools import groupby
 import torch
 
 from lgbench.errors import CannotWrite, UserError
+from lgbench.plan.applicability import no_task_for
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
 from lgbench.run import checkpoint
 from lgbench.run.measure import Items, failure_path, run_cell, unmeasured_row
@@ -108,8 +109,10 @@ def _runnable(
     """Cells by training; those whose method does not apply get their `skipped` row here."""
     by_training: dict[Training, list[Cell]] = {}
     for cell in cells:
-        reason = load_method(cell.method, cell.method_params).unsupported(task)
-        if reason is None:
+        reason = cell.left_out or no_task_for(
+            load_method(cell.method, cell.method_params), cell.training.backbone, task
+        )
+        if not reason:
             by_training.setdefault(cell.training, []).append(cell)
         else:
             store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, "skipped", reason)])

@@ -1,4 +1,4 @@
-"""Decoder-only transformer: reads a sequence in pieces into a cache of keys and values; four position codes.
+"""Layers of the decoder-only transformer: attention with a cache of keys and values, four position codes.
 
     r ← r + W_o attention(RMSNorm(r));  r ← r + W_2 (SiLU(W_1 u) ∘ W_3 u),  u = RMSNorm(r)
 
@@ -11,17 +11,15 @@ that write into the residual stream scaled by 1/√(2 · layers).
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 
-from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.models.kv_cache import KeyValues, LayerCache
-from lgbench.models.mamba import Advance
-from lgbench.models.positions import alibi_slopes, rope_angles, rotate, sinusoid
+from lgbench.models.positions import rotate
 
 Position = Literal["rope", "alibi", "nope", "sinusoidal"]
 
@@ -30,146 +28,6 @@ QUERY_SLICE = 512
 
 BIAS_ELEMENTS = 2**26
 """Elements of a bias that exist at a time, at most; long caches get thinner slices."""
-
-
-class Decoder(nn.Module):
-    """Causal transformer backbone.
-
-    Args:
-        d_model: width of the residual stream.
-        num_layers: number of blocks.
-        num_heads: attention heads; None is one for every 64 of d_model, or fewer where that does not divide.
-        position: how a token's place enters: rotations of queries and keys, a bias linear in the distance,
-            nothing, or waves added to the input (which is multiplied by √d_model, as in Vaswani et al.).
-
-    Raises:
-        ValueError: the sizes do not fit together, or the position code is unknown.
-    """
-
-    layout: ClassVar[str] = "causal"
-    layers_multiple_of: ClassVar[int] = 1
-
-    def __init__(
-        self, *, d_model: int, num_layers: int, num_heads: int | None = None, position: Position = "rope"
-    ) -> None:
-        super().__init__()
-        if position not in get_args(Position):
-            raise ValueError(f"position is one of {', '.join(get_args(Position))}, got '{position}'")
-        num_heads = num_heads or _default_heads(d_model)
-        if d_model % num_heads or d_model // num_heads % 2:
-            raise ValueError(
-                f"{num_heads} heads do not split d_model {d_model} into equal parts of an even width"
-            )
-        self.head, self.position = d_model // num_heads, position
-        self.blocks = nn.ModuleList(DecoderBlock(d_model, num_heads, num_layers) for _ in range(num_layers))
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
-        slopes = alibi_slopes(num_heads) if position == "alibi" else None
-        self.register_buffer("slopes", slopes, persistent=False)
-        self.processed: tuple[int, ...] = ()
-        """Tokens that each layer processed in the last piece."""
-
-    def advance(
-        self,
-        tokens: Tensor,
-        *,
-        mode: Mode,
-        state: list[LayerCache] | None = None,
-        mask: Tensor | None = None,
-        read: int | None = None,
-        intervention: ScanIntervention,
-    ) -> Advance:
-        """Process a piece of a sequence; `state` stays valid and may be continued again.
-
-        Args:
-            tokens: `(batch, length, d_model)`.
-            mode: see `ScanIntervention.begin`, which the caller has called.
-            state: what the previous piece returned; None at the start of a sequence.
-            mask: bool `(length,)` or `(batch, length)`; False tokens are seen by nobody.
-            read: trailing rows of `hidden` that somebody reads; None is all.
-            intervention: what the method changes; of its hooks only `sequence` exists here.
-
-        Raises:
-            ValueError: the method changes something that a transformer does not have.
-        """
-        return self._advance(tokens, mode, state, mask, read, intervention, keep=True)
-
-    def answer(
-        self,
-        context: Tensor,
-        queries: Tensor,
-        *,
-        mode: Mode,
-        context_mask: Tensor | None = None,
-        query_mask: Tensor | None = None,
-        intervention: ScanIntervention,
-    ) -> Tensor:
-        """Hidden states of the queries `(batch, num_queries, d_model)` after the context, in one piece.
-
-        Queries are causal, so masked ones (at the end) need no care.
-        """
-        tokens = torch.cat([context, queries], dim=1)
-        mask = None if context_mask is None else F.pad(context_mask, (0, queries.shape[1]), value=True)
-        return self._advance(tokens, mode, None, mask, queries.shape[1], intervention, keep=False).hidden
-
-    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
-        """What computes the attention; stored in rows."""
-        return "sdpa"
-
-    def _advance(
-        self,
-        tokens: Tensor,
-        mode: Mode,
-        state: list[LayerCache] | None,
-        mask: Tensor | None,
-        read: int | None,
-        intervention: ScanIntervention,
-        keep: bool,
-    ) -> Advance:
-        hooks = active_hooks(intervention, mode)
-        if hooks - {"sequence"}:
-            raise ValueError(f"a decoder has no {', '.join(sorted(hooks - {'sequence'}))} to change")
-        if state is None and "sequence" in hooks:
-            added = -tokens.shape[1]
-            tokens = intervention.sequence(tokens)
-            added += tokens.shape[1]
-            mask = mask if mask is None else F.pad(mask, (added, 0), value=True)
-        batch, length, d_model = tokens.shape
-        place = None
-        if mask is not None:
-            place = _real_first(mask.expand(batch, -1))
-            tokens = torch.empty_like(tokens).scatter(1, _wide(place, d_model), tokens)
-        view = self._view(state[0] if state else None, length, tokens.device)
-        if self.position == "sinusoidal":
-            tokens = math.sqrt(d_model) * tokens + sinusoid(view.positions, d_model).to(tokens.dtype)
-        caches = []
-        for layer, block in enumerate(self.blocks):
-            tokens, past = block(tokens, state[layer].past if state else None, view, keep)
-            caches.append(past)
-        self.processed = (length,) * len(self.blocks)
-        if place is not None:
-            tokens = tokens.gather(1, _wide(place, d_model))
-        positions = torch.arange(length, device=tokens.device).expand(batch, -1)
-        first = 0 if read is None else length - read
-        real, count = _account(state[0] if state else None, mask, batch, length, tokens.device)
-        return Advance(
-            self.norm(tokens[:, first:]),
-            positions[:, first:],
-            [LayerCache(past, real, count) for past in caches] if keep else [],
-        )
-
-    def _view(self, before: LayerCache | None, length: int, device: torch.device) -> View:
-        """What all layers need to know about this piece and what came before it."""
-        count = before.count if before else 0
-        positions = count + torch.arange(length, device=device)[None]
-        real = before.real if before else None
-        key_positions = angles = None
-        if self.slopes is not None and real is None:
-            key_positions = torch.arange(count + length, device=device)[None]
-        elif self.slopes is not None:
-            key_positions = torch.cat([real.cumsum(dim=1) - 1, positions], dim=1)
-        if self.position == "rope":
-            angles = tuple(a[:, None] for a in rope_angles(positions, self.head))
-        return View(positions, key_positions, real, angles, self.slopes)
 
 
 class View(NamedTuple):
@@ -286,21 +144,12 @@ def _bias(view: View, past: int, start: int, stop: int, dtype: torch.dtype, devi
     return bias.masked_fill(~visible, -math.inf).to(dtype)
 
 
-def _default_heads(d_model: int) -> int:
+def default_heads(d_model: int) -> int:
     """At most one head for every 64, such that heads have an even width."""
     return next((n for n in range(max(1, d_model // 64), 0, -1) if d_model % (2 * n) == 0), 1)
 
 
-def _real_first(mask: Tensor) -> Tensor:
-    """Places int64 `(batch, length)` that put real tokens first, in their order, and masked ones last.
-
-    Then no real token sees a masked one of its piece, and plain causal attention is exact.
-    """
-    rank = mask.cumsum(dim=1)
-    return torch.where(mask, rank - 1, rank[:, -1:] + (~mask).cumsum(dim=1) - 1)
-
-
-def _account(
+def account(
     before: LayerCache | None, mask: Tensor | None, batch: int, length: int, device: torch.device
 ) -> tuple[Tensor | None, int | Tensor]:
     """Which cached tokens are real, and how many, after this piece."""
@@ -314,5 +163,5 @@ def _account(
     return torch.cat([real, torch.arange(length, device=device) < total], dim=1), count + total
 
 
-def _wide(index: Tensor, width: int) -> Tensor:
+def wide(index: Tensor, width: int) -> Tensor:
     return index.unsqueeze(-1).expand(-1, -1, width)

@@ -51,6 +51,11 @@ class KeyValues:
         """`(batch, heads, length, head)`."""
         return self._values[:, :, : self.length]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tokens of this state, room for more not counted."""
+        return self.keys.nbytes + self.values.nbytes
+
     def extended(self, keys: Tensor, values: Tensor) -> KeyValues:
         """This state followed by `(batch, heads, new, head)`; this state itself does not change.
 

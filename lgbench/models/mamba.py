@@ -1,5 +1,4 @@
-"""Mamba: a stack of selective-scan blocks that takes a state in, gives one out, and lets a method change the
-scan.
+"""The selective-scan block of Mamba: takes a state in, gives one out, and lets a method change the scan.
 
     u = RMSNorm(r);  [a; z] = W_in u;  s = SiLU(conv(a));  [τ; B; C] = W_x s;  Δ = softplus(W_dt τ + b_dt)
     y = scan(Δ, A, B, C, s) + D∘s;  r ← r + W_out (y ∘ SiLU(z))
@@ -11,17 +10,17 @@ reconstruction paper (Rathjens et al.), whose initialisation is the default here
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.intervention import Mode, ScanIntervention, active_hooks
-from lgbench.ops.block.mamba_block import mamba_block, supports
+from lgbench.intervention import ScanIntervention
+from lgbench.ops.block.mamba_block import mamba_block
 from lgbench.ops.causal_conv import causal_conv
 from lgbench.ops.rms_norm import rms_norm
-from lgbench.ops.scan.selective_scan import resolve_backend, selective_scan
+from lgbench.ops.scan.selective_scan import selective_scan
 
 NEEDS_DELTA = frozenset({"timestep", "keep", "record"})
 """Hooks for which the fused block has no room; A is changed before it."""
@@ -34,151 +33,6 @@ class LayerState(NamedTuple):
     """`(batch, d_inner, d_state)` float32."""
     conv: Tensor | None
     """Last inputs of the convolution, `(batch, conv_width - 1, d_inner)`; None without one."""
-
-
-class Advance(NamedTuple):
-    """What a causal backbone returns for a piece of a sequence."""
-
-    hidden: Tensor
-    """`(batch, kept, d_model)`; kept = length unless a method drops tokens or fewer are read."""
-    positions: Tensor
-    """`(batch, kept)` int64, where the rows of `hidden` stood in this piece (after `sequence`)."""
-    state: list[LayerState]
-
-
-class Mamba(nn.Module):
-    """Mamba backbone with the `ScanIntervention` seam.
-
-    Args:
-        d_model: width of the residual stream.
-        num_layers: number of blocks.
-        d_state: state size N of each channel.
-        expand: d_inner / d_model.
-        dt_rank: rank of the projection to Δ; None is ceil(d_model / 16).
-        conv_width: taps of the causal depthwise convolution; 0 leaves it out.
-        init_std: standard deviation of W_in and W_x at initialisation.
-        norm_eps: ε of all RMSNorms.
-        scan_backend: of the scan, see `lgbench.ops.scan.selective_scan`; "auto" also admits the
-            fused block where it fits and no hook needs what it keeps on chip.
-    """
-
-    layout: ClassVar[str] = "causal"
-    layers_multiple_of: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        num_layers: int,
-        d_state: int,
-        expand: int = 2,
-        dt_rank: int | None = None,
-        conv_width: int = 0,
-        init_std: float = 0.1,
-        norm_eps: float = 1e-5,
-        scan_backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        dt_rank = dt_rank or math.ceil(d_model / 16)
-        self.blocks = nn.ModuleList(
-            MambaBlock(d_model, expand * d_model, d_state, dt_rank, conv_width, init_std, norm_eps)
-            for _ in range(num_layers)
-        )
-        self.norm = nn.RMSNorm(d_model, eps=norm_eps)
-        self.scan_backend = scan_backend
-        self.processed: tuple[int, ...] = ()
-        """Tokens that each layer processed in the last piece; they differ where a method drops some."""
-
-    def advance(
-        self,
-        tokens: Tensor,
-        *,
-        mode: Mode,
-        state: list[LayerState] | None = None,
-        mask: Tensor | None = None,
-        read: int | None = None,
-        intervention: ScanIntervention,
-    ) -> Advance:
-        """Process a piece of a sequence.
-
-        Args:
-            tokens: `(batch, length, d_model)`.
-            mode: see `ScanIntervention.begin`, which the caller has called.
-            state: what the previous piece returned; None at the start of a sequence.
-            mask: bool `(length,)` or `(batch, length)`; False tokens leave every state untouched, exactly.
-            read: trailing rows of `hidden` that somebody reads; None is all. The others are not made.
-            intervention: what the method changes.
-        """
-        hooks = active_hooks(intervention, mode)
-        if state is None and "sequence" in hooks:
-            added = -tokens.shape[1]
-            tokens = intervention.sequence(tokens)
-            added += tokens.shape[1]
-            mask = mask if mask is None else F.pad(mask, (added, 0), value=True)
-        positions, states, processed = None, [], []
-        for layer, block in enumerate(self.blocks):
-            start = state[layer] if state is not None else None
-            if start is None:
-                start = LayerState(_start(intervention, hooks, layer, len(tokens)), None)
-            here = active_hooks(intervention, mode, layer)
-            if self.fused(tokens) and not here & NEEDS_DELTA:
-                kept, A_log = None, block.A_log
-                if "transition" in here:
-                    A_log = (-intervention.transition(layer, -A_log.float().exp())).log()
-                tokens, end = block.fused(tokens, start.scan, mask, A_log)
-                states.append(LayerState(end, None))
-            else:
-                tokens, kept, end = block(tokens, start, mask, layer, here, intervention, self.scan_backend)
-                states.append(end)
-            processed.append(tokens.shape[1])
-            if "final_state" in hooks:
-                intervention.final_state(layer, states[-1].scan)
-            if kept is not None:
-                positions = kept if positions is None else positions.gather(1, kept)
-                mask = mask if mask is None else mask.expand(kept.shape[0], -1).gather(1, kept)
-        self.processed = tuple(processed)
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
-        first = 0 if read is None else tokens.shape[1] - read
-        hidden = rms_norm(tokens[:, first:], self.norm.weight, self.norm.eps)
-        return Advance(hidden, positions[:, first:], states)
-
-    def answer(
-        self,
-        context: Tensor,
-        queries: Tensor,
-        *,
-        mode: Mode,
-        context_mask: Tensor | None = None,
-        query_mask: Tensor | None = None,
-        intervention: ScanIntervention,
-    ) -> Tensor:
-        """Hidden states of the queries `(batch, num_queries, d_model)` after the context, in one piece.
-
-        Queries are causal, so masked ones (at the end) need no care.
-        """
-        tokens = torch.cat([context, queries], dim=1)
-        mask = None if context_mask is None else F.pad(context_mask, (0, queries.shape[1]), value=True)
-        return self.advance(
-            tokens, mode=mode, mask=mask, read=queries.shape[1], intervention=intervention
-        ).hidden
-
-    def fused(self, tokens: Tensor) -> bool:
-        """Whether the fused block serves this model on this device, for methods whose hooks allow it."""
-        block = self.blocks[0]
-        return (
-            self.scan_backend in ("auto", "block")
-            and block.conv is None
-            and supports(
-                tokens.shape[-1], block.d_inner, block.d_state, block.dt_rank, tokens.dtype, tokens.device
-            )
-        )
-
-    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
-        """What computes the scan for tokens like these: "block" (fused) or a back end; stored in rows."""
-        if self.fused(tokens) and not hooks & NEEDS_DELTA:
-            return "block"
-        return resolve_backend("auto" if self.scan_backend == "block" else self.scan_backend, tokens.device)
 
 
 class MambaBlock(nn.Module):
@@ -289,11 +143,6 @@ def drop_masked(delta: Tensor, mask: Tensor | None, hooks: frozenset[str]) -> Te
     if mask is None or not hooks & {"keep", "record"}:
         return delta
     return delta.masked_fill(~mask.expand(delta.shape[:2]).unsqueeze(-1), 0.0)
-
-
-def _start(intervention: ScanIntervention, hooks: frozenset[str], layer: int, batch: int) -> Tensor | None:
-    start = intervention.initial_state(layer) if "initial_state" in hooks else None
-    return None if start is None else start[:batch]
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:

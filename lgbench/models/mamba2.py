@@ -1,4 +1,4 @@
-"""Mamba-2: blocks with one decay a head, a scan that is mostly matrix products, and the seam of `Mamba`.
+"""The block of Mamba-2: one decay a head, a scan that is mostly matrix products, and the seam of `Mamba`.
 
     [z; a; τ] = W_in RMSNorm(r);  [x; B; C] = SiLU(conv(a));  Δ = softplus(τ + b_dt)     Δ: a number a head
     y = ssd(Δ, A, B, C, x) + D x;  r ← r + W_out RMSNorm(y ∘ SiLU(z))
@@ -17,56 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lgbench.intervention import ScanIntervention
-from lgbench.models.mamba import LayerState, Mamba, convolve, drop_masked, gather
-from lgbench.ops.ssd.ssd import resolve_ssd_backend, ssd
-
-
-class Mamba2(Mamba):
-    """Mamba-2 backbone: `Mamba` with other blocks.
-
-    Args:
-        d_model: width of the residual stream.
-        num_layers: number of blocks.
-        d_state: state size N of each element of a head.
-        expand: d_inner / d_model.
-        head_dim: width of a head; None is the largest power of two up to 64 that makes at least four heads.
-        conv_width: taps of the causal depthwise convolution of x, B and C; 0 leaves it out.
-        scan_backend: implementation of the scan, see `lgbench.ops.ssd.ssd`.
-
-    Raises:
-        ValueError: heads of this width do not make up d_inner.
-    """
-
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        num_layers: int,
-        d_state: int,
-        expand: int = 2,
-        head_dim: int | None = None,
-        conv_width: int = 0,
-        scan_backend: str = "auto",
-    ) -> None:
-        nn.Module.__init__(self)
-        d_inner = expand * d_model
-        head_dim = head_dim or math.gcd(64, max(1, d_inner // 4))
-        if d_inner % head_dim:
-            raise ValueError(f"head_dim must divide d_inner={d_inner}, got {head_dim}")
-        self.blocks = nn.ModuleList(
-            Mamba2Block(d_model, d_inner, d_state, head_dim, conv_width) for _ in range(num_layers)
-        )
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
-        self.scan_backend = scan_backend
-        self.processed: tuple[int, ...] = ()
-
-    def fused(self, tokens: Tensor) -> bool:
-        """There is no fused block for it."""
-        return False
-
-    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
-        """What computes the scan; stored in rows."""
-        return resolve_ssd_backend(self.scan_backend, tokens.device)
+from lgbench.models.mamba import LayerState, convolve, drop_masked, gather
+from lgbench.ops.ssd.ssd import ssd
 
 
 class Mamba2Block(nn.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 
 from lgbench.intervention import Mode, ScanIntervention, active_hooks
 from lgbench.method import Method
-from lgbench.models import backbone_class, pretrained, sizes_of
+from lgbench.models import own_weights, pretrained
 from lgbench.models.language import token_losses
+from lgbench.plugins.registry import BACKBONES
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
 
 
@@ -31,7 +33,7 @@ class Model(nn.Module):
 
     Attributes:
         interface: see `Task.interface`.
-        backbone: see `lgbench.models`.
+        backbone: see `lgbench.backbone`.
         intervention: what the method changes; not a module, its trained parameters are `trained`.
         trained: the method's own trained parameters, or None.
     """
@@ -268,33 +270,43 @@ def next_tokens(tokens: Tensor, mask: Tensor | None, num_targets: int) -> Tensor
 
 
 def build_model(
-    task: Task, method: Method, recipe: Recipe, *, seed: int, scan_backend: str = "auto"
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    *,
+    seed: int,
+    scan_backend: str = "auto",
+    backbone: str = "",
+    params: Mapping[str, Any] | None = None,
 ) -> Model:
     """An untrained model on the task's device, or a published one where the recipe names its checkpoint.
 
     The same weights for a seed on every device.
+
+    Args:
+        task: prepared.
+        method: decides what happens in the scan.
+        recipe: numbers of the training.
+        seed: of the initial weights.
+        scan_backend: see `lgbench.backbone.Backbone`.
+        backbone: its name; the method's own if empty.
+        params: parameters of the backbone that differ from its defaults; None takes what recipe and method
+            suggest.
     """
-    name = recipe.backbone or method.backbone
-    backbone = backbone_class(name)
-    sizes = {
-        "d_model": recipe.d_model,
-        "num_layers": recipe.num_layers,
-        "d_state": recipe.d_state,
-        "conv_width": recipe.conv_width,
-        "init_std": recipe.init_std,
-        "scan_backend": scan_backend,
-    }
-    start = pretrained.kept(recipe.pretrained) if recipe.pretrained else None
-    options = {size: value for size, value in sizes.items() if size in sizes_of(name)}
-    options |= method.backbone_options() | (start.sizes.backbone_options() if start else {})
+    kind = BACKBONES.load(backbone or method.backbone)
+    if params is None:
+        known = kind.Params.model_fields
+        params = {name: value for name, value in recipe.sizes if name in known} | method.backbone_options()
     with _seeded(seed):
         model = Model(
-            task.interface(recipe.d_model, backbone.layout),
-            backbone(**options),
+            task.interface(recipe.d_model, kind.layout),
+            kind(d_model=recipe.d_model, num_layers=recipe.num_layers, scan_backend=scan_backend, **params),
             method.intervention(task.context_tokens(recipe.train_length), recipe.d_model),
         )
-    if start is not None:
-        start.install(model)
+    if recipe.pretrained:
+        pretrained.kept(recipe.pretrained).install(model)
+    if recipe.weights:
+        own_weights.kept(recipe.weights).install(model)
     return model.to(task.device)
 
 

@@ -52,8 +52,12 @@ class MambaSizes:
     vocabulary: int
 
     def backbone_options(self) -> dict[str, Any]:
-        """Keywords of `lgbench.models.mamba.Mamba`."""
-        return {name: value for name, value in asdict(self).items() if name != "vocabulary"}
+        """Parameters of the backbone `mamba`."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("d_model", "num_layers", "vocabulary")
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.models.mamba import Mamba
 from lgbench.models.model import Model
 from lgbench.ops import stacked
 from lgbench.ops.block.stacked import ALIGNED, IN_A_ROW, Sizes, chunk_of, stacked_blocks
@@ -31,7 +30,7 @@ def stacks(model: Model) -> bool:
     weights, which it says by `stackable`.
     """
     backbone = model.backbone
-    plain = type(backbone) is Mamba and backbone.blocks[0].conv is None
+    plain = getattr(backbone, "stackable", False) and backbone.blocks[0].conv is None
     return (
         plain and backbone.scan_backend in ("auto", "block") and getattr(model.interface, "stackable", False)
     )

@@ -1,73 +1,15 @@
-"""Encoder-decoder transformer: the length-robust baseline of the image reconstruction paper.
+"""Layers of the encoder-decoder transformer, the length-robust baseline of the image reconstruction paper.
 
-The encoder reads the context; the decoder lets the queries see one another (unmasked) and the encoder's
-output. Pre-norm blocks with layer scale (initially 1e-4) and stochastic depth (0.05). No norm at either end.
+Pre-norm blocks with layer scale (initially 1e-4) and stochastic depth (0.05). No norm at either end.
 Source: Rathjens et al. and their public code; layer scale: Touvron et al., arXiv:2103.17239; stochastic
 depth: Huang et al., arXiv:1603.09382.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lgbench.intervention import Mode, ScanIntervention
-
-
-class EncoderDecoder(nn.Module):
-    """Transformer whose blocks are split half and half between encoder and decoder.
-
-    Args:
-        d_model: width.
-        num_layers: blocks in total, even.
-        num_heads: attention heads; must divide d_model.
-        drop_path: probability that a training sample skips a residual branch.
-
-    Raises:
-        ValueError: num_layers is odd.
-    """
-
-    layout: ClassVar[str] = "encoder_decoder"
-    layers_multiple_of: ClassVar[int] = 2
-
-    def __init__(self, *, d_model: int, num_layers: int, num_heads: int = 8, drop_path: float = 0.05) -> None:
-        super().__init__()
-        if num_layers % 2:
-            raise ValueError(f"num_layers must be even (half encoder, half decoder), got {num_layers}")
-        self.drop_path = DropPath(drop_path)
-        self.encoder = nn.ModuleList(
-            EncoderBlock(d_model, num_heads, self.drop_path) for _ in range(num_layers // 2)
-        )
-        self.decoder = nn.ModuleList(
-            DecoderBlock(d_model, num_heads, self.drop_path) for _ in range(num_layers // 2)
-        )
-
-    def answer(
-        self,
-        context: Tensor,
-        queries: Tensor,
-        *,
-        mode: Mode,
-        context_mask: Tensor | None = None,
-        query_mask: Tensor | None = None,
-        intervention: ScanIntervention,
-    ) -> Tensor:
-        """Hidden states `(batch, num_queries, d_model)`; masked tokens are seen by nobody.
-
-        Queries see one another, so answers with different numbers of queries cannot share a pass.
-        """
-        for block in self.encoder:
-            context = block(context, context_mask)
-        for block in self.decoder:
-            queries = block(queries, context, query_mask, context_mask)
-        return queries
-
-    def backend_name(self, tokens: Tensor, hooks: frozenset[str]) -> str:
-        """What computes the attention; stored in rows."""
-        return "sdpa"
 
 
 class DropPath(nn.Module):

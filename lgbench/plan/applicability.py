@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lgbench.errors import UserError
+from lgbench.intervention import missing_hooks, overridden_hooks
 from lgbench.method import Method
-from lgbench.models import backbone_class
-from lgbench.plugins.registry import METHODS, TASKS, Registry
-from lgbench.task import Layout, Task
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
+from lgbench.task import Layout, Recipe, Task
 
 PRESETS = ("smoke", "small", "paper")
 
@@ -47,7 +47,7 @@ def applicability(tasks: Registry = TASKS, methods: Registry = METHODS) -> Appli
     return Applicability(
         tasks=list(made_tasks),
         methods=list(made_methods),
-        backbones={name: () if isinstance(m, str) else m.backbones for name, m in made_methods.items()},
+        backbones={name: _runs_on(method, name) for name, method in made_methods.items()},
         reasons={
             (name, task): _reason(method, made_tasks[task])
             for name, method in made_methods.items()
@@ -87,12 +87,68 @@ def _instances(registry: Registry) -> dict[str, Task | Method | str]:
     return made
 
 
+def refusal(method: Method, name: str, backbone: str, recipe: Recipe, task: Task) -> str | None:
+    """Why a method does not run on a backbone with this recipe and task, or None.
+
+    Args:
+        method: with its parameters.
+        name: of the method.
+        backbone: name of the backbone.
+        recipe: numbers of the training.
+        task: need not be prepared.
+    """
+    if recipe.pretrained and backbone != "mamba":
+        return f"--pretrained: holds a Mamba, and method '{name}' would run on the backbone {backbone}"
+    return _unfit(method, name, backbone, task.context_tokens(recipe.train_length), recipe.d_model)
+
+
+def no_task_for(method: Method, backbone: str, task: Task) -> str | None:
+    """Why a task is none for this method on this backbone, whatever their parameters, or None."""
+    return _wrong_layout(BACKBONES.load(backbone).layout, backbone, task) or method.unsupported(task)
+
+
+def _unfit(method: Method, name: str, backbone: str, train_tokens: int, d_model: int) -> str | None:
+    """What a method needs and a backbone does not have: derived from the hooks of both."""
+    if method.bound and backbone != method.backbone:
+        return f"method '{name}' does not run on the backbone '{backbone}'. It runs on: {method.backbone}"
+    kind = BACKBONES.load(backbone)
+    if foreign := method.backbone_options().keys() - kind.Params.model_fields:
+        decided = ", ".join(sorted(foreign))
+        return f"method '{name}' decides {decided}, which the backbone '{backbone}' does not have"
+    needed = overridden_hooks(method.intervention(train_tokens, d_model))
+    missing = missing_hooks(needed, kind.hooks)
+    if not missing:
+        return None
+    return (
+        f"method '{name}' does not run on the backbone '{backbone}', which has no hook "
+        f"{', '.join(sorted(missing))} to change"
+    )
+
+
+def _wrong_layout(layout: Layout, backbone: str, task: Task) -> str | None:
+    """Where queries are generated, one must not see the next."""
+    if layout == "causal" or not (task.generates or task.lm_metric is not None):
+        return None
+    return (
+        f"the queries of the backbone {backbone} see one another, which are tokens of the answer here; "
+        "see decoder_transformer"
+    )
+
+
+def _runs_on(method: Method | str, name: str) -> tuple[str, ...]:
+    """Backbones, the default first; none of a method that cannot be imported."""
+    if isinstance(method, str):
+        return ()
+    fitting = [b for b in BACKBONES.names() if _unfit(method, name, b, 1024, 16) is None]
+    return tuple(sorted(fitting, key=lambda b: b != method.backbone))
+
+
 def _reason(method: Method | str, task: Task | str) -> str | None:
     if isinstance(method, str) or isinstance(task, str):
         return method if isinstance(method, str) else task
-    if reason := method.unsupported(task):
+    if reason := no_task_for(method, method.backbone, task):
         return reason
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     if not any(_has_recipe(task, preset, layout) for preset in PRESETS):
         return f"the task has no preset for backbones of layout {layout}"
     return None

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lgbench.errors import UserError
 from lgbench.method import Method
-from lgbench.models import backbone_class
+from lgbench.plan.applicability import no_task_for, refusal
+from lgbench.plan.backbones import BackboneChoice, choose
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
-from lgbench.plugins.registry import METHODS, TASKS
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
 
@@ -22,7 +23,7 @@ from lgbench.task import Recipe, Task
 class Training:
     """Everything that decides trained weights. Methods that train alike have equal ones.
 
-    `task_params` and `method_params` are canonical JSON of the parameters that differ from their defaults;
+    `task_params`, `method_params` and `backbone_params` are canonical JSON of what differs from its default;
     identities stand for the code of the plugins, see `Registry.identity`.
     """
 
@@ -33,6 +34,9 @@ class Training:
     method: str
     method_params: str
     method_identity: str
+    backbone: str
+    backbone_params: str
+    backbone_identity: str
     low: int
     """Smallest and largest context in training, tokens, inclusive."""
     high: int
@@ -62,6 +66,10 @@ class Cell:
     """Optimiser steps after which it is evaluated; at most the training's."""
     calibration_format: int = 0
     """How calibration items are drawn; 0 where nothing is fitted."""
+    backbone_label: str = ""
+    """The backbone, with what was asked of it and has no column of its own; in no key."""
+    left_out: str = ""
+    """Why this combination cannot be run, which makes a `skipped` row; in no key."""
 
     @property
     def key(self) -> str:
@@ -82,8 +90,8 @@ class Axes:
     train_steps: Sequence[int] | None = None
     num_layers: Sequence[int] | None = None
     d_state: Sequence[int] | None = None
-    backbone: Sequence[str] | None = None
-    """Where a method runs on several; each method must run on all that are named."""
+    backbone: Sequence[PluginRequest] | None = None
+    """What does not apply to one is left out."""
     lm_weight: Sequence[float] | None = None
     eval_at_steps: Sequence[int] | None = None
     """Evaluate these checkpoints along each training, and its end."""
@@ -113,41 +121,75 @@ def resolve_cells(
     """
     if axes.train_length is not None and any(a >= b for a, b in pairwise(axes.train_length)):
         raise UserError(f"--train-length must be increasing, got {','.join(map(str, axes.train_length))}")
-    cells = []
-    for (task_name, task), method_request in product(tasks, methods):
-        method_class = METHODS.load(method_request.name)
-        method = method_class(resolve(method_class, method_request.params, "method", method_request.name))
-        method.identity = METHODS.identity(method_request.name)
-        for recipe, seed in _recipes(task, method, method_request.name, seeds, preset, axes, overrides):
-            _check(recipe)
-            _check_fits(recipe, task, method_request.name)
-            task.check(recipe)
-            method.check(recipe)
-            training = _training(task_name, task, method_request.name, method, recipe, seed)
-            if method.unsupported(task) is None:
-                _check_calibration(method, method_request.name, recipe, task)
-                _check_range(training, task)
-            for step in sorted({*(axes.eval_at_steps or ()), recipe.train_steps}):
-                if step != recipe.train_steps and not 0 < step < recipe.train_steps:
-                    raise UserError(
-                        f"--eval-at-steps {step} is outside the training of {recipe.train_steps} steps"
-                    )
-                cells.append(
-                    Cell(
-                        task=task_name,
-                        task_params=changed_params(task.params, task.data_params),
-                        method=method_request.name,
-                        method_params=changed_params(method.params),
-                        method_identity=method.identity,
-                        label=label(method_request.name, method.params),
-                        training=training,
-                        recipe=recipe,
-                        preset=preset,
-                        step=step,
-                        calibration_format=CALIBRATION_FORMAT if _fits(method, recipe) else 0,
-                    )
-                )
-    return list({cell.key: cell for cell in cells}.values())
+    cells: list[Cell] = []
+    for (task_name, task), request in product(tasks, methods):
+        method_class = METHODS.load(request.name)
+        method = method_class(resolve(method_class, request.params, "method", request.name))
+        method.identity = METHODS.identity(request.name)
+        for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
+            cells += _cells_of(task_name, task, request.name, method, pair, preset, axes.eval_at_steps or ())
+    cells = list({cell.key: cell for cell in cells}.values())
+    if cells and all(cell.left_out for cell in cells):
+        raise UserError(cells[0].left_out)
+    return cells
+
+
+class Pair(NamedTuple):
+    """A method on a backbone with one recipe and one seed."""
+
+    backbone: BackboneChoice
+    recipe: Recipe
+    seed: int
+    left_out: str
+
+
+def _cells_of(
+    task_name: str, task: Task, name: str, method: Method, pair: Pair, preset: str, steps: Sequence[int]
+) -> list[Cell]:
+    """One cell for each step after which a training is evaluated."""
+    last = pair.recipe.train_steps
+    for step in steps:
+        if step != last and not 0 < step < last:
+            raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
+    cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in sorted({*steps, last})]
+    if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
+        return cells
+    why = _misfit(cells[0].training, task, method, name, pair.recipe)
+    return [replace(cell, left_out=why) for cell in cells]
+
+
+def cell_of(
+    task_name: str, task: Task, name: str, method: Method, pair: Pair, preset: str, step: int
+) -> Cell:
+    """The cell of a method with its parameters on a task whose data are known."""
+    recipe = pair.recipe
+    training = _training(task_name, task, name, method, recipe, pair.seed, pair.backbone)
+    return Cell(
+        task=task_name,
+        task_params=changed_params(task.params, task.data_params),
+        method=name,
+        method_params=changed_params(method.params),
+        method_identity=method.identity,
+        label=label(name, method.params),
+        training=training,
+        recipe=recipe,
+        preset=preset,
+        step=step,
+        calibration_format=CALIBRATION_FORMAT if _fits(method, recipe) else 0,
+        backbone_label=pair.backbone.label,
+        left_out=pair.left_out,
+    )
+
+
+def _misfit(training: Training, task: Task, method: Method, name: str, recipe: Recipe) -> str:
+    """Why parameters do not fit the lengths of this recipe; empty if they do."""
+    try:
+        method.check(recipe, training.backbone)
+        _check_calibration(method, name, recipe, task)
+        _check_range(training, task)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _fits(method: Method, recipe: Recipe) -> bool:
@@ -155,7 +197,7 @@ def _fits(method: Method, recipe: Recipe) -> bool:
     return any(at is not None for plan in fitted_lengths(method, recipe).values() for at in plan)
 
 
-def _recipes(
+def _pairs(
     task: Task,
     method: Method,
     name: str,
@@ -163,29 +205,30 @@ def _recipes(
     preset: str,
     axes: Axes,
     overrides: Mapping[str, Any],
-) -> Iterator[tuple[Recipe, int]]:
-    """Recipes and seeds of a method on a task, over all axes."""
-    for backbone in axes.backbone or [method.backbone]:
-        if backbone not in method.backbones:
-            raise UserError(
-                f"method '{name}' does not run on the backbone '{backbone}'. "
-                f"It runs on: {', '.join(method.backbones)}"
-            )
-        kind = backbone_class(backbone)
+) -> Iterator[Pair]:
+    """A method on all backbones that are asked for, with its recipes and seeds over all axes."""
+    for request in axes.backbone or [PluginRequest(method.backbone, {})]:
+        kind = BACKBONES.load(request.name)
         try:
-            base = replace(task.recipe(preset, kind.layout), backbone=backbone, **overrides)
+            base = replace(task.recipe(preset, kind.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
-        numbers = ("train_length", "train_steps", "num_layers", "d_state", "lm_weight")
+        numbers = ("train_length", "train_steps", "num_layers", "lm_weight")
         grid = product(*(getattr(axes, number) or [getattr(base, number)] for number in numbers), seeds)
-        for *values, seed in grid:
+        for (*values, seed), d_state in product(list(grid), axes.d_state or [None]):
             recipe = replace(base, **dict(zip(numbers, values, strict=True)))
+            _check(recipe)
+            _check_fits(recipe, task)
             if recipe.num_layers % kind.layers_multiple_of:
                 raise UserError(
                     f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
-                    f"backbone {backbone}, got {recipe.num_layers}"
+                    f"backbone {request.name}, got {recipe.num_layers}"
                 )
-            yield recipe, seed
+            task.check(recipe)
+            asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
+            choice = choose(request.name, asked, recipe, method)
+            why = refusal(method, name, choice.name, recipe, task) or ""
+            yield Pair(choice, recipe.without_sizes(), seed, why)
 
 
 def load_task(request: PluginRequest) -> Task:
@@ -223,7 +266,15 @@ def checkpoint_folder(root: Path, training: Training) -> Path:
     return Path(root) / "checkpoints" / training.key
 
 
-def _training(task_name: str, task: Task, name: str, method: Method, recipe: Recipe, seed: int) -> Training:
+def _training(
+    task_name: str,
+    task: Task,
+    name: str,
+    method: Method,
+    recipe: Recipe,
+    seed: int,
+    backbone: BackboneChoice,
+) -> Training:
     parts = method.parts(name)
     own = [(n, part) for n, part in parts if part.trains_like is None]
     if own:
@@ -241,6 +292,9 @@ def _training(task_name: str, task: Task, name: str, method: Method, recipe: Rec
         method=name,
         method_params=changed_params(params, method.eval_only),
         method_identity=METHODS.identity(name),
+        backbone=backbone.name,
+        backbone_params=backbone.params,
+        backbone_identity=BACKBONES.identity(backbone.name),
         low=max(low, task.min_length),
         high=high,
         recipe=recipe.training_part(),
@@ -256,14 +310,13 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
     if not recipe.eval_lengths:
         raise UserError("--eval-lengths is empty; give at least one length, e.g. --eval-lengths 64,256,1024")
-    if recipe.train_steps < (0 if recipe.pretrained else 1):
+    if recipe.train_steps < (0 if recipe.pretrained or recipe.weights else 1):
         raise UserError(f"--train-steps must be at least 1, got {recipe.train_steps}")
     if recipe.lm_weight < 0:
         raise UserError(f"--lm-weight must not be negative, got {recipe.lm_weight:g}")
     for name in (
         "train_length",
         "num_layers",
-        "d_state",
         "batch_size",
         "eval_items",
         "eval_queries",
@@ -282,17 +335,13 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
 
 
-def _check_fits(recipe: Recipe, task: Task, method: str) -> None:
+def _check_fits(recipe: Recipe, task: Task) -> None:
     """Refuse what only some tasks and backbones have."""
     has_tokens = task.generates or task.lm_metric is not None
     if recipe.lm_weight and not has_tokens:
-        raise UserError(f"--lm-weight {recipe.lm_weight:g}: this task has no tokens to foretell")
+        raise UserError(f"--lm-weight {recipe.lm_weight:g}: this task has no tokens to predict")
     if recipe.pretrained and not has_tokens:
         raise UserError("--pretrained: is a language model, and one of the tasks has no tokens")
-    if recipe.pretrained and recipe.backbone != "mamba":
-        raise UserError(
-            f"--pretrained: holds a Mamba, and method '{method}' would run on the backbone {recipe.backbone}"
-        )
 
 
 def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,9 @@ class RunConfig(BaseModel):
     train_steps: tuple[int, ...] | None = Field(None, description="training steps, a grid axis")
     num_layers: tuple[int, ...] | None = Field(None, description="depths, a grid axis")
     d_state: tuple[int, ...] | None = Field(None, description="state sizes, a grid axis")
-    backbone: tuple[str, ...] | None = Field(None, description="mamba or mamba2, a grid axis")
+    backbone: tuple[str, ...] | None = Field(
+        None, description='mamba, mamba2 or "decoder[position=alibi]", a grid axis'
+    )
     lm_weight: tuple[float, ...] | None = Field(
         None, description="weight of the language-model loss beside the answer's, a grid axis"
     )
@@ -52,6 +54,10 @@ class RunConfig(BaseModel):
     )
     pretrained: str | None = Field(
         None, description="Mamba checkpoint in the Hugging Face format, folder or hub name, to start from"
+    )
+    weights: Path | None = Field(
+        None,
+        description="safetensors file with weights of your own to start from; 0 training steps are allowed",
     )
     eval_at_steps: tuple[int, ...] | None = Field(
         None, description="also evaluate after these training steps"
@@ -82,7 +88,7 @@ class RunConfig(BaseModel):
         kind = str(cls.model_fields[info.field_name].annotation)
         if not kind.startswith("tuple") or value is None:
             return value
-        if info.field_name in ("task", "method"):
+        if info.field_name in ("task", "method", "backbone"):
             return _plugin_texts(value)
         if isinstance(value, str) and info.field_name not in ("param", "plugin"):
             return [part.strip() for part in value.split(",")]
@@ -128,9 +134,13 @@ class RunConfig(BaseModel):
             found["train_queries"] = (self.train_queries[0], self.train_queries[-1])
         return found
 
-    def axes(self) -> dict[str, Sequence[int] | None]:
+    def axes(self) -> dict[str, Any]:
         """Fields of `plan.Axes`."""
-        return {name: getattr(self, name) for name in AXES_FIELDS}
+        found = {name: getattr(self, name) for name in AXES_FIELDS}
+        if self.backbone is not None:
+            asked = [request for text in self.backbone for request in parse_plugins(text)]
+            found["backbone"] = [one for request in asked for one in expand(request)]
+        return found
 
 
 def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,13 @@ def cell_key(cell: Cell) -> str:
         "formats": [EVALUATION_FORMAT, cell.calibration_format],
     }
     return _hash({"training": _training(cell.training), "evaluation": evaluation})
+
+
+def new_keys(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Cell key and training key that an old row has today; see `lgbench.plan.rekey`, which loads plugins."""
+    from lgbench.plan import rekey
+
+    return rekey.new_keys(row)
 
 
 def changed_params(params: BaseModel, without: frozenset[str] = frozenset()) -> str:
@@ -77,6 +85,7 @@ def _training(training: Training) -> dict[str, Any]:
         "task": [training.task, json.loads(training.task_params), training.task_identity],
         "data": training.data_fingerprint,
         "method": [training.method, json.loads(training.method_params), training.method_identity],
+        "backbone": [training.backbone, json.loads(training.backbone_params), training.backbone_identity],
         "lengths": [training.low, training.high],
         "recipe": changed_fields(training.recipe),
         "seed": training.seed,

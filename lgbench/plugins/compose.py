@@ -64,9 +64,8 @@ class _Combined(Method):
             own = {key: getattr(self.params, f"{name}.{key}") for key in part.Params.model_fields}
             self._parts.append((name, part(part.Params.model_validate(own))))
         methods = [part for _, part in self._parts]
-        self.backbones = tuple(
-            b for b in methods[0].backbones if all(b in part.backbones for part in methods)
-        )
+        self.bound = any(part.bound for part in methods)
+        self.backbone = next((part.backbone for part in methods if part.bound), methods[0].backbone)
         self.prefix_exact = all(part.prefix_exact for part in methods)
         self.needs_length = any(part.needs_length for part in methods)
         released = any(part.protocol == "as_released" for part in methods)
@@ -77,11 +76,15 @@ class _Combined(Method):
         """What it is made of."""
         return self._parts
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: Recipe, backbone: str) -> None:
         """Refuse what a part refuses, and parts that stand in each other's way."""
         for _, part in self._parts:
-            part.check(recipe)
+            part.check(recipe, backbone)
         self.intervention(recipe.train_length, recipe.d_model)
+
+    def backbone_options(self) -> dict[str, Any]:
+        """What the parts decide."""
+        return {name: value for _, part in self._parts for name, value in part.backbone_options().items()}
 
     def unsupported(self, task: Task) -> str | None:
         """The first reason of a part."""
@@ -130,7 +133,7 @@ class _Combined(Method):
     def _check_training(self) -> None:
         first_name, first = self._parts[0]
         for name, part in self._parts:
-            if not {*part.backbones} & {*first.backbones}:
+            if (part.bound or first.bound) and part.backbone != first.backbone:
                 self._refuse(f"{first_name} runs on the backbone {first.backbone}, {name} on {part.backbone}")
         own = [name for name, part in self._parts if part.trains_like is None]
         if len(own) > 1:

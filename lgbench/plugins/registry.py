@@ -22,7 +22,7 @@ class Registry:
     """The plugins of one kind. Whatever takes a name accepts hyphens for underscores.
 
     Args:
-        kind: "task" or "method"; decides the contract and the entry-point group, `lgbench.{kind}s`.
+        kind: "task", "method" or "backbone"; decides the contract and the entry points, `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
 
@@ -116,6 +116,10 @@ class Registry:
             self._identities[name] = self._sources()[name].identity(declared)
         return self._identities[name]
 
+    def built_in(self, name: str) -> bool:
+        """Whether a plugin is lgbench's own."""
+        return self._sources()[self.canonical(name)].built_in
+
     def add_file(self, path: Path) -> None:
         """Register a file under its own name without a look at what is in it (`add_file` below has one)."""
         path = path.resolve()
@@ -162,15 +166,16 @@ class Registry:
 
 TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
+BACKBONES = Registry("backbone", "lgbench.backbones")
 BASELINE = "vanilla"
 """Name of the method that others are compared with, and that runs where none is named."""
 
 
-def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS)) -> None:
-    """Register a file given with `--plugin` where it belongs; it may define a task, a method, or both.
+def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES)) -> None:
+    """Register a file given with `--plugin` where it belongs; it may define plugins of several kinds.
 
     Raises:
-        UserError: it is not a readable Python file, defines neither, or its name is taken.
+        UserError: it is not a readable Python file, defines no plugin, or its name is taken.
     """
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"no plugin file '{path}': expected the path of a Python file, NAME.py")
@@ -181,7 +186,9 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS)) -> N
     kinds = kinds_defined(path)
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
-        raise UserError(f"plugin file '{path}' defines no public subclass of lgbench's Task or Method")
+        raise UserError(
+            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method or Backbone"
+        )
     for registry in homes:
         registry.add_file(path)
 

@@ -14,6 +14,9 @@ from types import ModuleType
 from lgbench.errors import UserError
 from lgbench.plugins.identity import Home, source_identity
 
+KINDS = ("task", "method", "backbone")
+"""Of plugins that a file may define."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSource:
@@ -122,10 +125,10 @@ class PluginSource:
 
 
 def kinds_defined(path: Path) -> set[str]:
-    """Which of "task" and "method" a plugin file defines, by the base classes in its syntax tree.
+    """Which of `KINDS` a plugin file defines, by the base classes in its syntax tree.
 
-    A base counts if it is called `Task` or `Method`, comes from `lgbench.tasks` or `lgbench.methods`, or is a
-    class of the same file that counts.
+    A base counts if it is called `Task`, `Method` or `Backbone`, comes from `lgbench.tasks` and so on, or is
+    a class of the same file that counts.
 
     Raises:
         UserError: the file cannot be read as Python.
@@ -154,7 +157,7 @@ def _kinds_of(base: str, origins: dict[str, str]) -> set[str]:
     full = origins.get(head, head) + dot + rest
     return {
         kind
-        for kind in ("task", "method")
+        for kind in KINDS
         if full.rpartition(".")[2] == kind.title() or full.startswith(f"lgbench.{kind}s.")
     }
 

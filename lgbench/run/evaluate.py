@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lgbench.backbone import state_bytes
 from lgbench.intervention import overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
@@ -54,6 +55,8 @@ class Measurement:
     warm_tokens_per_s: float | None
     """Without the first batch of items, which compiles kernels; None where there was one batch only."""
     peak_bytes: int
+    state_bytes: int | None = None
+    """What is carried along one sequence after the context, before the queries; None where nothing is."""
 
 
 @torch.no_grad()
@@ -119,6 +122,7 @@ class _Evaluation:
         task, items, num_queries = self.task, self.items, self.recipe.eval_queries
         scores: dict[int, list[dict[str, Tensor]]] = {length: [] for length in grid}
         losses: list[list[Tensor]] = []
+        carried: dict[int, int] = {}
         clock, last = Clock(task.device), items.num_tokens(grid[-1])
         first = 0 if shared else self._window(grid[-1])[0]
         count = items.num_items_at(grid[-1])
@@ -129,6 +133,7 @@ class _Evaluation:
                 state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length)
                 summed.append(loss)
                 start = stop
+                carried[length] = state_bytes(state) // (chosen.stop - chosen.start)
                 scores[length].append(self._scores_from(state, chosen, length))
             losses.append(summed)
             clock.lap(chosen.stop / count)
@@ -141,7 +146,7 @@ class _Evaluation:
         ]
         if task.lm_metric is not None and first == 0:
             found += self._token_losses(grid, losses, shared_prefix=shared, kept_tokens=kept, **taken)
-        return found
+        return [replace(m, state_bytes=carried[m.eval_length]) for m in found]
 
     def whole(self, length: int) -> list[Measurement]:
         """Context and queries in one piece, at one length."""

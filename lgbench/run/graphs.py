@@ -38,8 +38,9 @@ class Stepper(Protocol):
 
 
 def stepper_of(trainer: Trainer) -> Stepper:
-    """What steps a training that is in no stack: captured graphs on a GPU, where its method allows them."""
-    if trainer.stream is None or trainer.method.train_eagerly:
+    """What steps a training by itself: captured graphs on a GPU, where backbone and method allow them."""
+    capturable = trainer.model.backbone.capturable and not trainer.method.train_eagerly
+    if trainer.stream is None or not capturable:
         return Eager(trainer)
     return SampledGraphs(trainer) if trainer.task.exchangeable else BatchGraphs(trainer)
 

@@ -15,10 +15,10 @@ import torch
 import lgbench
 from lgbench.data.fingerprint import digest
 from lgbench.method import Method
-from lgbench.models import sizes_of
 from lgbench.models.model import Model, build_model
-from lgbench.plan.cells import Cell, checkpoint_folder, load_method
+from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method
 from lgbench.plan.params import params_json
+from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Measurement, evaluate
@@ -48,7 +48,9 @@ class Items:
         self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
         if longest is not None:
             self.items.reach(longest)
-        self.fingerprint = digest(self.items.fingerprint, task.identity)
+        self.fingerprint = self.items.fingerprint
+        if task.identity not in ("", "v1"):  # the first version of a built-in task goes by its items alone
+            self.fingerprint = digest(self.fingerprint, task.identity)
         self._references: dict[tuple[int, str], dict[str, float]] = {}
 
     def references(self, num_queries: int, metric: Metric) -> dict[str, float]:
@@ -78,7 +80,10 @@ def run_cell(
     if loaded is None:
         raise FileNotFoundError(f"no readable weights at {path}")
     weights, facts = loaded
-    model = build_model(task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend)
+    model = build_model(
+        task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend,
+        backbone=cell.training.backbone, params=json.loads(cell.training.backbone_params),
+    )  # fmt: skip
     model.load_state_dict(weights)
     fits = fit_lengths(
         model, task, method, cell.recipe,
@@ -131,13 +136,13 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
-    recipe, training, numbers = cell.recipe, cell.training, asdict(cell.recipe)
+    recipe, training = cell.recipe, cell.training
     return dict.fromkeys(SCHEMA.names) | {
         "cell": cell.key,
         "training": training.key,
         "task": cell.task,
         "task_params": as_texts(json.loads(params_json(task.params, task.data_params))),
-        "task_identity": task.identity,
+        "task_identity": training.task_identity,
         "data_source": task.data_source,
         "data_fingerprint": task.data_fingerprint,
         "notice": task.notice,
@@ -145,13 +150,15 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "method_params": as_texts(json.loads(params_json(method.params))),
         "method_identity": cell.method_identity,
         "label": cell.label,
-        "backbone": recipe.backbone,
-        "backbone_params": as_texts({n: v for n, v in numbers.items() if n in _own_sizes(recipe.backbone)}),
+        "backbone": cell.backbone_label,
+        "backbone_params": as_texts(_backbone_params(training)),
+        "backbone_identity": training.backbone_identity,
+        "calibration_format": cell.calibration_format,
         "preset": cell.preset,
-        "recipe": as_texts(numbers),
+        "recipe": as_texts(asdict(recipe)),
         "d_model": recipe.d_model,
         "num_layers": recipe.num_layers,
-        "d_state": recipe.d_state if "d_state" in sizes_of(recipe.backbone) else 0,
+        "d_state": _backbone_params(training).get("d_state", 0),
         "seed": cell.seed,
         "train_length": recipe.train_length,
         "train_low": stage_lengths(training, 0)[0],
@@ -174,9 +181,10 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     }
 
 
-def _own_sizes(backbone: str) -> frozenset[str]:
-    """Sizes that only some backbones take, of those that this one takes."""
-    return sizes_of(backbone) & {"d_state", "conv_width", "init_std"}
+def _backbone_params(training: Training) -> dict[str, Any]:
+    """All parameters of the backbone."""
+    params = BACKBONES.load(training.backbone).Params.model_validate_json(training.backbone_params)
+    return params.model_dump(mode="json")
 
 
 def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
@@ -235,6 +243,7 @@ def _measured(m: Measurement) -> Row:
         "item_texts": words,
         "item_clusters": list(m.clusters) or None,
         "eval_draw": 0,
+        "state_bytes": m.state_bytes,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,
         "scan_backend": m.scan_backend,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +14,9 @@ from rich.table import Table
 
 from lgbench.errors import UserError
 from lgbench.launchers.local import Outcome, run_plan
-from lgbench.models import pretrained
+from lgbench.models import own_weights, pretrained
 from lgbench.models.hub_files import find_folder
+from lgbench.models.model import build_model
 from lgbench.ops.scan.selective_scan import BACKENDS, resolve_backend
 from lgbench.plan.cells import (
     Axes,
@@ -28,8 +31,12 @@ from lgbench.plan.cells import (
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
 from lgbench.plan.params import PluginRequest, resolve
+from lgbench.plan.text import write_value
 from lgbench.plugins import registry
+from lgbench.plugins.contract import check_backbone
+from lgbench.recipe import suggest
 from lgbench.run import checkpoint
+from lgbench.run.device import choose_device
 from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer
 from lgbench.store import Store
@@ -93,13 +100,58 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     store = Store(config.results)
     for _, task in named:
         task.prepare(device, config.data_dir)
-        if start:
+        if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
         store.check_writable()
-    return Prepared(resolve_plan(), {identify(*pair): pair[1] for pair in named}, store, device, broken)
+    cells = resolve_plan()
+    tasks = {identify(*pair): pair[1] for pair in named}
+    if config.weights is not None:
+        _check_weights(cells, tasks)
+    _check_scans(cells, config.scan_backend, device)
+    _check_contracts(cells, device)
+    for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
+        console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
+    return Prepared(cells, tasks, store, device, broken)
+
+
+def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
+    """Refuse weights that do not fit, before any training: every model is built once."""
+    for cell in {cell.training.key: cell for cell in cells if not cell.left_out}.values():
+        training = cell.training
+        method = load_method(training.method, training.method_params)
+        build_model(
+            tasks[task_key(cell)], method, training.recipe, seed=training.seed,
+            backbone=training.backbone, params=json.loads(training.backbone_params),
+        )  # fmt: skip
+
+
+def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device) -> None:
+    """Refuse a scan back end that cannot do the sizes of a backbone."""
+    trainings = (cell.training for cell in cells if not cell.left_out)
+    for name, params in sorted({(t.backbone, t.backbone_params) for t in trainings}):
+        kind = registry.BACKBONES.load(name)
+        try:
+            kind.check_backend(kind.Params.model_validate_json(params), scan_backend, device)
+        except ValueError as error:
+            raise UserError(f"--scan-backend {scan_backend}, backbone '{name}': {error}") from None
+
+
+def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
+    """Refuse a backbone of somebody else's that breaks its contract, in one line and before any training."""
+    trainings = (cell.training for cell in cells if not cell.left_out)
+    asked = {(t.backbone, t.backbone_params, t.recipe.d_model) for t in trainings}
+    for name, params, d_model in sorted(asked):
+        if registry.BACKBONES.built_in(name):
+            continue
+        for verdict in check_backbone(registry.BACKBONES.load(name), json.loads(params), device, d_model):
+            if not verdict.kept:
+                raise UserError(
+                    f"backbone '{name}' breaks its contract, {verdict.check}: {verdict.found}. "
+                    f"All verdicts: lgbench check --plugin {registry.BACKBONES.place(name)}"
+                )
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -135,7 +187,11 @@ def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginReq
 
 
 def _pretrained(config: RunConfig) -> dict[str, Any]:
-    """Fields of `Recipe` that a published checkpoint decides; none without one."""
+    """Fields of `Recipe` that published or own weights decide; none without any."""
+    if config.weights is not None and config.pretrained is not None:
+        raise UserError("--weights and --pretrained both say where to start; give one")
+    if config.weights is not None:
+        return {"weights": own_weights.keep(config.weights)}
     if config.pretrained is None:
         return {}
     checkpoint = pretrained.load_pretrained(config.pretrained)
@@ -147,8 +203,7 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
         "pretrained": pretrained.keep(checkpoint),
         "d_model": sizes.d_model,
         "num_layers": sizes.num_layers,
-        "d_state": sizes.d_state,
-        "conv_width": sizes.conv_width,
+        "sizes": suggest(**sizes.backbone_options()),
     }
 
 
@@ -192,20 +247,11 @@ def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU if there is one.
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU is visible"
-        raise UserError(
-            f"--device cuda: {built} (torch {torch.__version__}). Use --device cpu, or see: lgbench doctor"
-        )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _backbone_words(cell: Cell) -> str:
+    """The backbone with every parameter that differs from its default."""
+    params = json.loads(cell.training.backbone_params)
+    inner = ",".join(f"{name}={write_value(value)}" for name, value in params.items())
+    return cell.training.backbone + (rf"\[{inner}]" if inner else "")
 
 
 def dry_run(prepared: Prepared, console: Console) -> None:
@@ -214,20 +260,20 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     numbers: dict[Training, int] = {}
     unfinished = store.unfinished((c.task, c.key) for c in cells)
     table = Table(
-        "cell", "task", "method", "L_train", "steps", "layers", "d_state", "seed", "training", "state"
+        "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
     )
     for cell in cells:
         number = numbers.setdefault(cell.training, len(numbers) + 1)
         done = (cell.task, cell.key) not in unfinished
         recipe = cell.recipe
         table.add_row(
-            cell.key[:8], cell.task, cell.label.replace("[", r"\["), f"{recipe.train_length:,}",
-            f"{cell.step:,}",
-            str(recipe.num_layers), str(recipe.d_state), str(cell.seed), f"#{number}",
-            "finished" if done else "to do",
+            cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
+            f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
+            f"#{number}",
+            "finished" if done else "left out" if cell.left_out else "to do",
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished}
+    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished and not c.left_out}
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")

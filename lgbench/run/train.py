@@ -6,6 +6,7 @@ has a curriculum) by (seed, step, stage) alone. See `lgbench.run.graphs` for how
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -62,8 +63,9 @@ class Trainer:
         self.milestones = {*milestones, self.recipe.train_steps}
         self.device = task.device
         self.model = build_model(
-            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend
-        ).train()
+            task, method, self.recipe, seed=training.seed, scan_backend=scan_backend,
+            backbone=training.backbone, params=json.loads(training.backbone_params),
+        ).train()  # fmt: skip
         self.generator = torch.Generator(self.device).manual_seed(training.seed)
         for module in self.model.modules():
             if isinstance(module, DropPath):

@@ -28,6 +28,7 @@ _SINCE_2 = {"length_unit", "lm_weight", "context_tokens", "combine", "item_facts
 _SINCE_3 = {
     "task_identity", "method_identity", "backbone_identity", "backbone_params", "horizon", "learned",
     "context_means", "weights_digest", "state_bytes", "item_texts", "item_clusters", "eval_draw",
+    "calibration_format",
 }  # fmt: skip
 
 _BACKBONE_SIZES = {"mamba": ("conv_width", "d_state", "init_std"), "mamba2": ("conv_width", "d_state")}

@@ -95,7 +95,11 @@ def _planned(
             done.unreadable[path] = first_line(error)
             continue
         row = table.slice(0, 1).to_pylist(maps_as_pydicts="strict")[0]
-        cell, training = rekey(row)
+        try:
+            cell, training = rekey(row)
+        except UserError as error:
+            done.unreadable[path] = f"its keys of today cannot be found: {error}"
+            continue
         if trainings.setdefault(row["training"], training) != training:
             both = f"{trainings[row['training']]} and {training}"
             raise UserError(f"training {row['training']} of {path} would get two keys: {both}")

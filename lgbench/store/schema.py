@@ -143,6 +143,11 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "what each item belongs to (character, book, article); null where items are independent",
     ),
     ("eval_draw", pa.int32(), "which draw of evaluation items; 0 the first"),
+    (
+        "calibration_format",
+        pa.int32(),
+        "how calibration items were drawn; 0 where nothing is fitted, null in rows older than the column",
+    ),
     ("items_hash", pa.string(), "hash of the evaluation items; rows with equal hashes are paired"),
     ("shared_prefix", pa.bool_(), "measured in one pass for the whole grid of lengths"),
     ("scan_backend", pa.string(), "implementation of the selective scan, or of attention"),

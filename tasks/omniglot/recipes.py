@@ -12,7 +12,7 @@ def _powers(low: int, high: int) -> tuple[int, ...]:
     return tuple(2**k for k in range(low, high + 1))
 
 
-_MAMBA = dict(d_model=16, num_layers=8, d_state=8, batch_size=64)
+_MAMBA = dict(d_model=16, num_layers=8, batch_size=64)
 _SMALL = dict(_MAMBA, learning_rate=2e-3, warmup_steps=200, decay_from=0.5, train_steps=20_000,
               eval_queries=256, eval_items=512, eval_batch=256)  # fmt: skip
 _SMOKE = dict(_MAMBA, num_layers=2, batch_size=16, learning_rate=3e-3, warmup_steps=50, decay_from=0.5,

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
 from lgbench.models.language import TokenInterface, all_right, answer_losses
+from lgbench.recipe import suggest
 from lgbench.run.measure import EVAL_SEED
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
 from lgbench.text.corpus import load_texts
@@ -66,21 +67,25 @@ def _doubling(low: int, high: int) -> tuple[int, ...]:
     return tuple(low << k for k in range((high // low).bit_length()))
 
 
-_DIGITS = dict(d_state=16, conv_width=4, init_std=0.036, train_queries=(5, 5), eval_queries=5)
+_SIZES = dict(d_state=16, conv_width=4, init_std=0.036)
+_DIGITS = dict(train_queries=(5, 5), eval_queries=5)
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(
-        **(_DIGITS | {"d_state": 8}), d_model=64, num_layers=2, train_length=256, train_steps=500,
+        **_DIGITS, d_model=64, num_layers=2, sizes=suggest(**_SIZES | {"d_state": 8}),
+        train_length=256, train_steps=500,
         batch_size=8, learning_rate=4e-3, warmup_steps=50, decay_from=0.7, stages=((192,), (256,)),
         eval_lengths=_doubling(256, 4096), eval_items=25, eval_batch=25,
     ),
     "small": Recipe(
-        **_DIGITS, d_model=256, num_layers=4, train_length=2048, train_steps=2000, batch_size=32,
+        **_DIGITS, d_model=256, num_layers=4, sizes=suggest(**_SIZES),
+        train_length=2048, train_steps=2000, batch_size=32,
         learning_rate=1e-3, warmup_steps=200, decay_from=0.7, weight_decay=0.1, lm_weight=0.1,
         stages=((192,), (256,), (512,), (1024,), (2048,)), precision="bfloat16",
         eval_lengths=_doubling(256, 1 << 20), eval_items=100, eval_batch=20,
     ),
     "paper": Recipe(
-        **_DIGITS, d_model=768, num_layers=24, train_length=2000, train_steps=960, batch_size=32,
+        **_DIGITS, d_model=768, num_layers=24, sizes=suggest(**_SIZES),
+        train_length=2000, train_steps=960, batch_size=32,
         learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
         eval_lengths=tuple(1000 * n for n in _doubling(1, 128)), eval_items=100, eval_batch=20,
     ),

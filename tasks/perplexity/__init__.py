@@ -34,13 +34,14 @@ from torch import Tensor, nn
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
 from lgbench.models.language import TokenInterface, token_losses
+from lgbench.recipe import suggest
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
 from lgbench.text.corpus import load_texts
 from lgbench.text.haystack import join
 from lgbench.text.spelling import describe_losses
 from lgbench.text.tokenizer import make_tokenizer
 
-_ALIKE = dict(d_state=16, conv_width=4, init_std=0.036, train_queries=(NUM_LABELS, NUM_LABELS),
+_ALIKE = dict(sizes=suggest(d_state=16, conv_width=4, init_std=0.036), train_queries=(NUM_LABELS, NUM_LABELS),
               eval_queries=NUM_LABELS)  # fmt: skip
 RECIPES: dict[str, Recipe] = {
     "smoke": Recipe(

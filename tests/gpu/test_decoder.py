@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lgbench.backbones.decoder import Decoder
 from lgbench.intervention import ScanIntervention
-from lgbench.models.decoder import Decoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

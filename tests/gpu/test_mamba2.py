@@ -89,11 +89,10 @@ def make(task, tmp_path):
     """`make("a", StatePassing())` → a trainer of 120 steps on Mamba-2 with contexts of 1 to 64 tokens."""
 
     def build(folder, method=None):
-        recipe = replace(
-            task.recipe("smoke", "causal"), train_steps=120, backbone="mamba2", train_queries=(8, 16)
-        )
+        recipe = replace(task.recipe("smoke", "causal"), train_steps=120, train_queries=(8, 16))
         training = Training(
             task_identity="v1", method_identity="v1",
+            backbone="mamba2", backbone_params="{}", backbone_identity="v1",
             task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="test",
             method_params="{}", low=1, high=64, recipe=recipe, seed=0,
         )  # fmt: skip

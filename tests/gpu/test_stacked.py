@@ -37,6 +37,7 @@ def make(task, tmp_path):
         recipe = replace(task.recipe("smoke", "causal"), **small)
         training = Training(
             task_identity="v1", method_identity="v1",
+            backbone="mamba", backbone_params="{}", backbone_identity="v1",
             task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="vanilla",
             method_params="{}", low=1, high=200, recipe=recipe, seed=seed,
         )  # fmt: skip

@@ -32,6 +32,7 @@ def make(task, tmp_path):
         recipe = replace(task.recipe("smoke", "causal"), train_steps=120)
         training = Training(
             task_identity="v1", method_identity="v1",
+            backbone="mamba", backbone_params="{}", backbone_identity="v1",
             task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="test",
             method_params="{}", low=1, high=64, recipe=recipe, seed=0,
         )  # fmt: skip

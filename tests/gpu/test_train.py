@@ -34,9 +34,10 @@ def make(task, tmp_path):
         layout = "encoder_decoder" if method.backbone == "encoder_decoder" else "causal"
         recipe = replace(task.recipe("smoke", layout), train_steps=120, train_queries=(8, 16))
         training = Training(
-            task_identity="v1", method_identity="v1",
-            task="omniglot", task_params="{}", data_fingerprint=task.data_fingerprint, method="test",
-            method_params="{}", low=1, high=64, recipe=recipe, seed=seed,
+            task="omniglot", task_params="{}", task_identity="", data_fingerprint=task.data_fingerprint,
+            method="test", method_params="{}", method_identity="",
+            backbone=method.backbone, backbone_params="{}", backbone_identity="",
+            low=1, high=64, recipe=recipe, seed=seed,
         )  # fmt: skip
         return Trainer(training, task, method, tmp_path / folder / str(seed))
 

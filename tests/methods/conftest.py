@@ -62,11 +62,11 @@ def make_method(text: str) -> Method:
 def bench(toy_task):
     """`bench("decimamba[layers=2]", num_layers=6)` → a `Bench`; equal sizes give equal weights."""
 
-    def make(text: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Bench:
+    def make(text: str, *, dtype: torch.dtype = torch.float32, backbone: str = "", **changes: Any) -> Bench:
         method = make_method(text)
         changes = {"num_layers": 6, "query_grid": (), **changes}
         recipe = replace(toy_task.recipe("smoke", "causal"), **changes)
-        model = build_model(toy_task, method, recipe, seed=0)
+        model = build_model(toy_task, method, recipe, seed=0, backbone=backbone)
         rng = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ from lgbench.ops.ssd.ssd import ssd
 from lgbench.plan.cells import load_method
 from lgbench.plugins import registry
 from lgbench.probes.mean_distance import mean_distance
+from lgbench.recipe import suggest
 from lgbench.run import checkpoint, train
 from lgbench.run.calibrate import CalibrationData
 from lgbench.run.train import Trainer, train_all
@@ -223,7 +224,11 @@ def padded(bench, lengths, num_queries=4):
     ],
 )
 def test_padded_samples_keep_what_each_keeps_alone(bench, backbone, conv_width, options):
-    made = bench(f"decimamba[layers=[[1,3]],{options}]", backbone=backbone, conv_width=conv_width)
+    made = bench(
+        f"decimamba[layers=[[1,3]],{options}]",
+        backbone=backbone,
+        sizes=suggest(d_state=4, conv_width=conv_width),
+    )
     batch, mask, alone = padded(made, [48, 5, 23, 1, 9, 47])
     with torch.no_grad():
         together = made.model.answer(batch, mode="score", length=48, context_mask=mask)

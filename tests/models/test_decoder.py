@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lgbench.backbones.decoder import Decoder
 from lgbench.intervention import ScanIntervention
 from lgbench.models import decoder
-from lgbench.models.decoder import Decoder
 from lgbench.models.positions import alibi_slopes, rope_angles, rotate, sinusoid
 from lgbench.plugins.registry import METHODS
 
@@ -318,7 +318,7 @@ def test_heads_are_about_64_wide_unless_given(d_model, heads):
     [
         ({"d_model": 16, "num_heads": 3}, "3 heads do not split d_model 16"),
         ({"d_model": 9}, "1 heads do not split d_model 9"),
-        ({"d_model": 16, "position": "learned"}, "rope, alibi, nope, sinusoidal, got 'learned'"),
+        ({"d_model": 16, "position": "learned"}, "'rope', 'alibi', 'nope' or 'sinusoidal'"),
     ],
     ids=str,
 )

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lgbench.errors import UserError
 from lgbench.intervention import ScanIntervention
 from lgbench.method import Method
-from lgbench.models import BACKBONES, backbone_class
 from lgbench.models.model import build_model
-from lgbench.plugins.registry import METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
+from lgbench.recipe import suggest
 
 
 class Listener(ScanIntervention):
@@ -27,7 +28,7 @@ class Listening(Method):
 
 def build(task, method=None, seed=0, **changes):
     method = method or Method()
-    recipe = replace(task.recipe("smoke", backbone_class(method.backbone).layout), **changes)
+    recipe = replace(task.recipe("smoke", BACKBONES.load(method.backbone).layout), **changes)
     return build_model(task, method, recipe, seed=seed)
 
 
@@ -68,7 +69,7 @@ def test_streamed_answers_equal_answers_in_one_piece(toy_task, method):
 
 
 def test_answering_leaves_the_kept_state_as_it_is(toy_task):
-    model = build(toy_task, conv_width=3).eval()
+    model = build(toy_task, sizes=suggest(d_state=4, conv_width=3)).eval()
     batch = toy_task.sample(2, 9, 3, torch.Generator())
     with torch.no_grad():
         state = model.read_context(batch.context, None, 9)
@@ -100,6 +101,6 @@ def test_what_a_method_trains_is_part_of_the_model(toy_task):
 
 
 def test_backbones_are_found_by_name():
-    assert {backbone_class(name).layout for name in BACKBONES} == {"causal", "encoder_decoder"}
-    with pytest.raises(ValueError, match=r"no backbone 'rnn'\. Known: decoder, encoder_decoder, mamba"):
-        backbone_class("rnn")
+    assert {BACKBONES.load(name).layout for name in BACKBONES.names()} == {"causal", "encoder_decoder"}
+    with pytest.raises(UserError, match=r"no backbone 'rnn'\. .*Known: decoder, encoder_decoder, mamba"):
+        BACKBONES.load("rnn")

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lgbench.backbones.mamba import Mamba
 from lgbench.errors import UserError
 from lgbench.intervention import ScanIntervention
 from lgbench.models.language import TokenInterface
-from lgbench.models.mamba import Mamba
 from lgbench.models.model import Model
 from lgbench.models.pretrained import load_pretrained, read_sizes
 
@@ -60,7 +60,7 @@ def built(pretrained, intervention=None):
     sizes = pretrained.sizes
     model = Model(
         TokenInterface(sizes.vocabulary, sizes.d_model),
-        Mamba(**sizes.backbone_options()),
+        Mamba(d_model=sizes.d_model, num_layers=sizes.num_layers, **sizes.backbone_options()),
         intervention or ScanIntervention(),
     )
     pretrained.install(model)
@@ -202,7 +202,11 @@ def test_parameters_of_a_method_are_left_as_they_are(saved):
 
 def test_a_model_of_other_sizes_is_refused(saved):
     pretrained = load_pretrained(saved)
-    model = Model(TokenInterface(257, 24), Mamba(**pretrained.sizes.backbone_options()), ScanIntervention())
+    model = Model(
+        TokenInterface(257, 24),
+        Mamba(d_model=24, num_layers=3, **pretrained.sizes.backbone_options()),
+        ScanIntervention(),
+    )
     with pytest.raises(UserError, match=r"1 of another shape: interface.embedding.weight \[61, 24\] instead"):
         pretrained.install(model)
 

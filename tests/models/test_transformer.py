@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from lgbench.backbones.encoder_decoder import EncoderDecoder
 from lgbench.intervention import ScanIntervention
 from lgbench.models.model import Model
 from lgbench.models.patches import PatchInterface
-from lgbench.models.transformer import Attention, DropPath, EncoderDecoder
+from lgbench.models.transformer import Attention, DropPath
 
 
 def build(num_layers=4, seed=0, scale=1.0):

@@ -136,7 +136,7 @@ def test_a_step_outside_the_training_cannot_be_evaluated(toy_cells, step):
         ({"train_length": [0]}, "--train-length must be at least 1, got 0"),
         ({"train_steps": [-5]}, "--train-steps must be at least 1, got -5"),
         ({"num_layers": [0]}, "--num-layers must be at least 1, got 0"),
-        ({"d_state": [0]}, "--d-state must be at least 1, got 0"),
+        ({"d_state": [0]}, "backbone 'mamba' got d_state=0; d_state must be at least 1"),
         ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
         ({"eval_items": 0}, "--eval-items must be at least 1, got 0"),
         ({"eval_queries": 0}, "--eval-queries must be at least 1, got 0"),

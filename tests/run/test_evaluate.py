@@ -10,11 +10,11 @@ import torch
 
 from lgbench.intervention import ScanIntervention
 from lgbench.method import Method
-from lgbench.models import backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest
-from lgbench.plugins.registry import METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
+from lgbench.recipe import suggest
 from lgbench.run import evaluate as evaluation
 from lgbench.run import reading
 from lgbench.run.evaluate import evaluate
@@ -54,7 +54,7 @@ def lively(toy_task):
 
 def _lively(task, method, **changes):
     method = METHODS.load(method)() if isinstance(method, str) else method
-    layout = backbone_class(method.backbone).layout
+    layout = BACKBONES.load(method.backbone).layout
     recipe = replace(task.recipe("smoke", layout), **changes)
     model = build_model(task, method, recipe, seed=0)
     rng = torch.Generator().manual_seed(1)
@@ -82,7 +82,7 @@ def on(axis, measurements):
 
 @pytest.mark.parametrize("conv_width", [0, 4], ids=["no-conv", "conv4"])
 def test_a_shared_pass_equals_separate_passes(lively, conv_width):
-    model, task, _, recipe, items = lively("vanilla", conv_width=conv_width)
+    model, task, _, recipe, items = lively("vanilla", sizes=suggest(d_state=4, conv_width=conv_width))
     shared = on("context", evaluate(model, task, METHODS.load("vanilla")(), recipe, items))
     separate = on("context", evaluate(model, task, Separate(), recipe, items))
     assert [m.eval_length for m in shared] == [m.eval_length for m in separate] == [1, 5, 16, 48]

@@ -36,7 +36,7 @@ def test_no_training_steps_measure_the_published_model_as_it_is(tmp_path, checkp
     assert row["status"] == "ok" and row["train_steps"] == 0 and row["train_loss"] is None
     recipe = from_texts(dict(row["recipe"]))
     assert recipe["pretrained"] == load_pretrained(checkpoint).fingerprint
-    assert (recipe["d_model"], recipe["num_layers"], recipe["d_state"]) == (16, 2, 4)
+    assert (recipe["d_model"], recipe["num_layers"], recipe["backbone_params"]["d_state"]) == (16, 2, 4)
     (weights,) = (tmp_path / "runs" / "checkpoints").rglob("*.safetensors")
     from lgbench.run.checkpoint import load
 
@@ -60,10 +60,19 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path, checkpoint):
         (["--tokenizer", "bytes", "--num-layers", "3"], "--num-layers has no effect with --pretrained"),
         (["--tokenizer", "bytes", "--train-steps", "-1"], "--train-steps must be at least 1, got -1"),
         (["--task", "omniglot", "--tokenizer", "bytes"], "one of the tasks has no tokens"),
-        (["--method", "decoder_transformer", "--tokenizer", "bytes"], "would run on the backbone decoder"),
         (["--backbone", "mamba2", "--tokenizer", "bytes"], "would run on the backbone mamba2"),
     ],
 )
 def test_what_does_not_fit_a_checkpoint_is_one_line(tmp_path, checkpoint, options, complaint):
     outcome = run(tmp_path, checkpoint, *options)
     assert outcome.exit_code == 2 and complaint in outcome.output, outcome.output
+
+
+def test_a_method_of_another_model_is_left_out_beside_a_checkpoint(tmp_path, checkpoint):
+    options = ["--method", "decoder_transformer,vanilla", "--tokenizer", "bytes", "--train-steps", "0"]
+    outcome = run(tmp_path, checkpoint, *options)
+    assert outcome.exit_code == 0 and "Left out: --pretrained: holds a Mamba" in outcome.output
+    rows = read([tmp_path / "runs"]).table.to_pylist()
+    assert {(r["method"], r["status"]) for r in rows} == {
+        ("decoder_transformer", "skipped"), ("vanilla", "ok")
+    }  # fmt: skip

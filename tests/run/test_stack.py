@@ -29,6 +29,7 @@ def make(task, tmp_path):
         training = Training(
             task="omniglot", task_params="{}", task_identity="v1", data_fingerprint=task.data_fingerprint,
             method=method, method_identity="v1",
+            backbone="mamba", backbone_params="{}", backbone_identity="v1",
             method_params="{}", low=1, high=24, recipe=recipe, seed=seed,
         )  # fmt: skip
         return Trainer(training, task, load_method(method, "{}"), tmp_path / folder / str(seed), milestones)

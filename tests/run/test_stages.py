@@ -10,7 +10,7 @@ import torch
 from lgbench.errors import UserError
 from lgbench.launchers.local import run_plan
 from lgbench.plan.cells import Axes, resolve_cells, task_key
-from lgbench.plan.params import expand, parse_plugins
+from lgbench.plan.params import PluginRequest, expand, parse_plugins
 from lgbench.plugins.registry import METHODS, TASKS
 from lgbench.run import checkpoint
 from lgbench.run.calibrate import CalibrationData
@@ -273,10 +273,12 @@ def test_wilsons_interval_is_that_of_the_textbook():
 
 
 def test_backbones_are_an_axis_and_a_method_refuses_those_it_does_not_run_on(recall):
-    _, cells = recall("vanilla", axes=Axes(backbone=["mamba", "mamba2"]))
-    assert [cell.recipe.backbone for cell in cells] == ["mamba", "mamba2"]
+    _, cells = recall(
+        "vanilla", axes=Axes(backbone=[PluginRequest("mamba", {}), PluginRequest("mamba2", {})])
+    )
+    assert [cell.training.backbone for cell in cells] == ["mamba", "mamba2"]
     with pytest.raises(UserError, match="'decoder_transformer' does not run on the backbone 'mamba2'"):
-        recall("decoder_transformer", axes=Axes(backbone=["mamba2"]))
+        recall("decoder_transformer", axes=Axes(backbone=[PluginRequest("mamba2", {})]))
 
 
 def test_weight_decay_spares_vectors_and_the_logarithms_of_A(recall, tmp_path):

@@ -160,7 +160,7 @@ def test_as_released_evaluation_has_as_many_values_as_windows(shelf):
     recipe = replace(task.recipe("smoke", "causal"), eval_lengths=(40, 1000), eval_items=100, d_model=16)
     items, method = task.eval_set(100, 0), METHODS.load("vanilla")()
     items.reach(1000)
-    model = build_model(task, method, replace(recipe, backbone="mamba"), seed=0)
+    model = build_model(task, method, recipe, seed=0)
     found = evaluate(model, task, method, recipe, items)
     counts = {(m.metric.name, m.eval_length): (len(m.values), len(m.facts.get("book", []))) for m in found}
     assert counts["perplexity", 40] == (22, 22) and counts["perplexity", 1000] == (11, 11)
@@ -170,7 +170,7 @@ def test_as_released_evaluation_has_as_many_values_as_windows(shelf):
 def test_the_perplexity_of_all_tokens_is_that_of_one_pass(prose):
     recipe = replace(prose.recipe("smoke", "causal"), eval_lengths=(8, 32), eval_items=3, eval_batch=2)
     items, method = prose.eval_set(3, 0), METHODS.load("vanilla")()
-    model = build_model(prose, method, replace(recipe, backbone="mamba"), seed=0)
+    model = build_model(prose, method, recipe, seed=0)
     found = {
         (m.metric.name, m.axis, m.eval_length): m.values
         for m in evaluate(model, prose, method, recipe, items)

@@ -11,12 +11,14 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Metric, Recipe, Task
 
 LONGEST = 512
 
 RECIPE = Recipe(
-    d_model=16, num_layers=2, d_state=4, train_length=16, train_queries=(2, 4), train_steps=12, batch_size=4,
+    d_model=16, num_layers=2, sizes=suggest(d_state=4),
+    train_length=16, train_queries=(2, 4), train_steps=12, batch_size=4,
     learning_rate=1e-2, eval_lengths=(1, 5, 16, 48), eval_queries=8, query_grid=(1, 4, 12), eval_items=6,
     eval_batch=4,
 )  # fmt: skip

@@ -9,12 +9,14 @@ import torch
 from pydantic import Field
 
 from lgbench.models.language import TokenInterface, all_right, answer_losses
+from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Metric, Recipe, Task
 
 SYMBOLS, MARKER, ASK = 8, 8, 9
 
 RECIPE = Recipe(
-    d_model=16, num_layers=2, d_state=4, conv_width=3, train_length=24, train_queries=(2, 2), train_steps=12,
+    d_model=16, num_layers=2, sizes=suggest(d_state=4, conv_width=3),
+    train_length=24, train_queries=(2, 2), train_steps=12,
     batch_size=4, learning_rate=1e-2, eval_lengths=(4, 9, 24), eval_queries=2, eval_items=6, eval_batch=4,
     lm_weight=0.1,
 )  # fmt: skip

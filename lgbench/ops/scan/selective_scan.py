@@ -15,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BACKENDS = ("reference", "torch", "triton", "mamba_ssm")
+from lgbench.ops.limits import SCAN
+
+BACKENDS = tuple(SCAN)
+AUTO_ON_CPU = ("torch",)
 AUTO_ON_CUDA = ("triton", "mamba_ssm", "torch")
-WITH_FLOAT64 = ("reference", "torch")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -68,13 +70,7 @@ def selective_scan(
         ValueError: a shape, type or device does not fit, or the back end is unknown or not usable here.
     """
     _check(*map(_form, (x, delta, A, B, C, D, z, delta_bias, h0, mask)))
-    name = resolve_backend(backend, x.device)
-    if x.dtype == torch.float64 and name not in WITH_FLOAT64:
-        if backend != "auto":
-            raise ValueError(
-                f"selective_scan: back end '{name}' has no float64; use one of {', '.join(WITH_FLOAT64)}"
-            )
-        name = "torch"
+    name = resolve_backend(backend, x.device, A.shape[1], x.dtype)
     arguments = (x, delta, A, B, C, D, z, h0, mask, delta_bias, softplus)
     if not torch.is_autocast_enabled(x.device.type):
         return ScanOutput(*_module(name).scan(*arguments))
@@ -82,23 +78,40 @@ def selective_scan(
         return ScanOutput(*_module(name).scan(*arguments))
 
 
-def resolve_backend(backend: str, device: torch.device | str) -> str:
+def resolve_backend(
+    backend: str,
+    device: torch.device | str,
+    d_state: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> str:
     """The back end that serves a request on a device: what "auto" picks, or the named one if it is usable.
 
+    Args:
+        backend: one of `BACKENDS`, or "auto" for the fastest that can do it.
+        device: where.
+        d_state: states of a channel; None asks about the device alone.
+        dtype: of x; likewise.
+
     Raises:
-        ValueError: the name is unknown, or that back end cannot run on this device; says why.
+        ValueError: the name is unknown, or that back end cannot run on this device or with this size or type;
+            says why.
     """
     device = torch.device(device)
     if backend == "auto":
-        if device.type != "cuda":
-            return "torch"
-        return next(name for name in AUTO_ON_CUDA if _why_not(name, device) is None)
+        able = AUTO_ON_CUDA if device.type == "cuda" else AUTO_ON_CPU
+        able = [name for name in able if SCAN[name].why_not(d_state, dtype) is None]
+        return next(name for name in able if _why_not(name, device) is None)
     if backend not in BACKENDS:
         raise ValueError(f"selective_scan: no back end '{backend}'. Known: auto, {', '.join(BACKENDS)}")
     reason = _why_not(backend, device)
     if reason is not None:
         raise ValueError(
             f"selective_scan: back end '{backend}' cannot run on {device}: {reason}; try backend='auto'"
+        )
+    if reason := SCAN[backend].why_not(d_state, dtype):
+        others = ", ".join(name for name in BACKENDS if SCAN[name].why_not(d_state, dtype) is None)
+        raise ValueError(
+            f"selective_scan: back end '{backend}' cannot do this: {reason}; use one of {others}"
         )
     return backend
 

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lgbench.ops.limits import SSD
 from lgbench.ops.scan.selective_scan import ScanOutput
 
-BACKENDS = ("reference", "torch", "mamba_ssm")
-WITH_FLOAT64 = ("reference", "torch")
+BACKENDS = tuple(SSD)
 CHUNK = 64  # steps of a chunk; T×T products for each head and chunk are what costs memory
 SMALL_CHUNK = 32  # where a state has so few numbers (SMALL_STATE) that more states cost less than products
 SMALL_STATE = 1024
@@ -69,9 +69,7 @@ def ssd(
         ValueError: a shape does not fit, or the back end is unknown or not usable here.
     """
     _check(x, delta, A, B, C, D, h0, mask)
-    name = resolve_ssd_backend(backend, x.device)
-    if x.dtype == torch.float64 and name not in WITH_FLOAT64:
-        raise ValueError(f"ssd: back end '{name}' has no float64; use one of {', '.join(WITH_FLOAT64)}")
+    name = resolve_ssd_backend(backend, x.device, B.shape[-1], x.dtype)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     scan = {"reference": ssd_reference, "torch": _blocks, "mamba_ssm": _mamba_ssm}[name]
     with torch.autocast(x.device.type, enabled=False):
@@ -87,11 +85,17 @@ def ssd(
     return ScanOutput(y.to(x.dtype), state)
 
 
-def resolve_ssd_backend(backend: str, device: torch.device | str) -> str:
-    """The back end that serves a request on a device.
+def resolve_ssd_backend(
+    backend: str,
+    device: torch.device | str,
+    d_state: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> str:
+    """The back end that serves a request on a device; arguments as of `resolve_backend` of the other scan.
 
     Raises:
-        ValueError: the name is unknown, or that back end cannot run on this device; says why.
+        ValueError: the name is unknown, or that back end cannot run on this device or with this size or type;
+            says why.
     """
     if backend == "auto":
         return "torch"
@@ -103,6 +107,9 @@ def resolve_ssd_backend(backend: str, device: torch.device | str) -> str:
             raise ValueError(
                 f"Mamba-2's scan back end '{backend}' cannot run on {device}: {reason}; try 'auto'"
             )
+    if reason := SSD[backend].why_not(d_state, dtype):
+        others = ", ".join(name for name in BACKENDS if SSD[name].why_not(d_state, dtype) is None)
+        raise ValueError(f"ssd: back end '{backend}' cannot do this: {reason}; use one of {others}")
     return backend
 
 

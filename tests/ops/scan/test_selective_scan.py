@@ -131,12 +131,15 @@ def test_auto_gives_float64_to_torch_and_a_named_kernel_refuses_it(monkeypatch):
         called.append(x.dtype)
         return scan_reference.scan(x, *rest)
 
-    monkeypatch.setattr(selective_scan, "resolve_backend", lambda backend, device: "triton")
+    monkeypatch.setattr(selective_scan, "_why_not", lambda name, device: None)
+    monkeypatch.setattr(selective_scan, "AUTO_ON_CPU", ("triton", "torch"))
     monkeypatch.setitem(sys.modules, "lgbench.ops.scan.triton_scan", types.SimpleNamespace(scan=fake_scan))
     scan(**arguments())
     scan(**{k: v.double() for k, v in arguments().items()})
     assert called == [torch.float32]
-    with pytest.raises(ValueError, match=r"'triton' has no float64; use one of reference, torch"):
+    with pytest.raises(
+        ValueError, match=r"'triton' cannot do this: it has no float64; use one of reference, torch"
+    ):
         scan(**{k: v.double() for k, v in arguments().items()}, backend="triton")
 
 

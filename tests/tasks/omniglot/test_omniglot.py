@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from lgbench.cli import app
 from lgbench.errors import UserError
-from lgbench.models import backbone_class
 from lgbench.models.model import build_model
 from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest, params_json
-from lgbench.plugins.registry import METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
 from lgbench.run.gallery import gallery
 from lgbench.store import read
 
@@ -45,7 +44,7 @@ def rng(seed=0):
 @pytest.mark.parametrize("preset", ["small", "paper"])
 def test_models_have_the_published_sizes(task, method, count, preset):
     plugin = METHODS.load(method)()
-    recipe = task.recipe(preset, backbone_class(plugin.backbone).layout)
+    recipe = task.recipe(preset, BACKBONES.load(plugin.backbone).layout)
     assert build_model(task, plugin, recipe, seed=0).num_parameters == count
 
 
@@ -59,7 +58,7 @@ def test_with_an_added_sinusoid_mamba_has_20448_parameters():
 def test_the_paper_preset_is_the_published_recipe(task):
     mamba, transformer = task.recipe("paper", "causal"), task.recipe("paper", "encoder_decoder")
     for recipe in (mamba, transformer):
-        assert (recipe.d_model, recipe.num_layers, recipe.d_state, recipe.conv_width) == (16, 8, 8, 0)
+        assert (recipe.d_model, recipe.num_layers, recipe.sizes) == (16, 8, ())
         assert (recipe.learning_rate, recipe.warmup_steps, recipe.decay_from) == (3e-4, 0, 1.0)
         assert (recipe.batch_size, recipe.grad_clip, recipe.train_steps) == (64, 1.0, 4_816_000)
         assert recipe.eval_items >= 5_000
@@ -186,7 +185,7 @@ def test_a_few_steps_learn_that_most_is_white(task):
 @pytest.mark.parametrize("method", ["vanilla", "transformer"])
 def test_the_gallery_has_a_picture_for_every_image_and_length(task, method):
     plugin = METHODS.load(method)()
-    layout = backbone_class(plugin.backbone).layout
+    layout = BACKBONES.load(plugin.backbone).layout
     recipe = replace(task.recipe("smoke", layout), eval_lengths=(1, 8), eval_items=3)
     model = build_model(task, plugin, recipe, seed=0)
     found = gallery(model, task, plugin, recipe, task.eval_set(3, 0))

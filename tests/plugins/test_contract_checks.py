@@ -1,0 +1,162 @@
+"""Every built-in and shown backbone keeps the contract, and each way to break it is named before training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from lgbench.backbone import Backbone
+from lgbench.cli import app
+from lgbench.plugins import registry
+from lgbench.plugins.contract import check_backbone
+from lgbench.plugins.registry import BACKBONES
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("mamba", {}),
+        ("mamba", {"conv_width": 4, "d_state": 16}),
+        ("mamba2", {"conv_width": 4}),
+        ("decoder", {}),
+        ("decoder", {"position": "alibi"}),
+        ("encoder_decoder", {}),
+        ("gru", {}),
+        ("gla", {}),
+    ],
+)
+def test_built_in_and_shown_backbones_keep_the_contract(name, params):
+    for example in ("gru", "gla"):
+        registry.add_file(EXAMPLES / f"{example}.py")
+    verdicts = check_backbone(BACKBONES.load(name), params)
+    assert [v for v in verdicts if not v.kept] == [] and len(verdicts) >= 7
+
+
+class _Linear(Backbone):
+    def mixer(self, d_model, layer):
+        return nn.Linear(d_model, d_model)
+
+
+class Shorter(_Linear):
+    def mixer(self, d_model, layer):
+        return _Do(lambda x: x[:, 1:])
+
+
+class Poisoned(_Linear):
+    def mixer(self, d_model, layer):
+        return _Do(lambda x: x * torch.nan)
+
+
+class Anticausal(_Linear):
+    def mixer(self, d_model, layer):
+        return _Do(lambda x: x.flip(1).cumsum(dim=1))
+
+
+class Shallow(Backbone):
+    def stack(self, d_model, num_layers):
+        return nn.GRU(d_model, d_model, batch_first=True)
+
+
+class Undrawn(_Linear):
+    def mixer(self, d_model, layer):
+        made = nn.Linear(d_model, d_model)
+        nn.init.ones_(made.weight), nn.init.ones_(made.bias)
+        return made
+
+
+class InPlace(Backbone):
+    def mixer(self, d_model, layer):
+        return nn.GRU(d_model, d_model, batch_first=True)
+
+    def step(self, mixer, x, state):
+        y, h = mixer(x, None if state is None else state.transpose(0, 1).contiguous())
+        if state is None:
+            return y, h.transpose(0, 1)
+        return y, state.copy_(h.transpose(0, 1))
+
+
+class Forgetful(Backbone):
+    def mixer(self, d_model, layer):
+        return nn.GRU(d_model, d_model, batch_first=True)
+
+    def step(self, mixer, x, state):
+        return mixer(x)[0], x[:, :0]
+
+
+class Misspelt(_Linear):
+    hooks = frozenset({"sequence", "timesteps"})
+
+
+class Deaf(_Linear):
+    hooks = frozenset({"sequence", "decay"})
+
+    def step(self, mixer, x, state, seam):
+        return mixer(x), None
+
+
+class _Do(nn.Module):
+    def __init__(self, do):
+        super().__init__()
+        self.do, self.out = do, nn.Linear(32, 32)
+
+    def forward(self, x):
+        return self.out(self.do(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "words"),
+    [
+        (Shorter, "it computes", "size of tensor"),
+        (Poisoned, "finite", "NaN"),
+        (Anticausal, "causal", "a token may see earlier ones only"),
+        (Shallow, "depth respected", "use num_layers"),
+        (Undrawn, "same seed, same weights", "two seeds give the same"),
+        (InPlace, "state not changed in place", "copy, then change"),
+        (Forgetful, "pieces = whole", "see `step`"),
+        (Misspelt, "hooks exist and act", "no hook is called timesteps"),
+        (Deaf, "hooks exist and act", "names decay in `hooks` and never calls it"),
+    ],
+)
+def test_a_broken_contract_is_named(kind, check, words):
+    found = {v.check: v for v in check_backbone(kind)}
+    assert not found[check].kept and words in found[check].found, found
+
+
+BROKEN = '''"""Looks ahead."""
+
+import torch
+from lgbench.backbone import Backbone
+
+
+class Ahead(Backbone):
+    def mixer(self, d_model, layer):
+        return torch.nn.GRU(d_model, d_model // 2, batch_first=True, bidirectional=True)
+'''
+
+
+def test_check_shows_every_plugin_of_a_file_and_ends_with_status_1_where_one_is_broken(tmp_path):
+    path = tmp_path / "ahead.py"
+    path.write_text(BROKEN)
+    done = CliRunner().invoke(app, ["check", "--plugin", str(path), "--device", "cpu"])
+    assert done.exit_code == 1 and "backbone ahead" in done.output
+    assert next(line.split()[1] for line in done.output.splitlines() if line.startswith("BAD")) == "causal"
+    shown = ["first_token", "half_clock", "gla", "gru"]
+    plugins = [word for name in shown for word in ("--plugin", str(EXAMPLES / f"{name}.py"))]
+    done = CliRunner().invoke(app, ["check", *plugins, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("chance right") == done.output.count("hooks exist  ") == 1
+    done = CliRunner().invoke(app, ["check", "--backbone", "decoder[position=nope]", "--device", "cpu"])
+    assert done.exit_code == 0 and "backbone decoder" in done.output
+
+
+def test_a_broken_backbone_is_refused_in_one_line_before_training(toy_options, tmp_path):
+    path = tmp_path / "ahead.py"
+    path.write_text(BROKEN)
+    asked = [*toy_options, "--plugin", str(path), "--backbone", "ahead", "--results", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 2 and "breaks its contract, causal" in done.output
+    assert not list(tmp_path.rglob("*.parquet"))
