@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -106,22 +106,32 @@ class CalibrationData:
         Context and queries are processed as in an evaluation: streamed where that is exact. Fewer items at a
         time are read in longer pieces, since a GPU waits for Python where little is done at once.
         """
-        model.intervention.use(self._earlier | dict(trial))
-        length, num_items = _length(batch.context), len(batch.targets)
+        num_items, total = len(batch.targets), 0.0
         gradient = any(v.requires_grad for v in trial.values())
-        size = self._recipe.eval_batch
-        if gradient or not can_stream(model):
-            size = max(1, min(size, size * PIECE // (length + self.num_queries)))
-        total = 0.0
         with torch.set_grad_enabled(gradient):
-            for k in range(0, num_items, size):
-                some = _items(batch, slice(k, k + size))
-                loss = self._loss(self._answer(model, some, length), some.targets).mean()
-                loss = loss * (len(some.targets) / num_items)
+            for losses in self._each(model, batch, trial, whole=gradient):
+                loss = losses.mean() * (len(losses) / num_items)
                 if gradient:
                     loss.backward()
                 total += loss.item()
         return total
+
+    def losses(self, model: Model, batch: Batch, trial: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of the queries of each item `(num_items,)`, without gradients; else as `loss`."""
+        with torch.no_grad():
+            return torch.cat([part.mean(dim=1) for part in self._each(model, batch, trial, whole=False)])
+
+    def _each(
+        self, model: Model, batch: Batch, trial: Mapping[str, Tensor], *, whole: bool
+    ) -> Iterator[Tensor]:
+        """Losses `(some items, num_queries)`; `whole` takes fewer items at once, as if all were kept."""
+        model.intervention.use(self._earlier | dict(trial))
+        length, size = _length(batch.context), self._recipe.eval_batch
+        if whole or not can_stream(model):
+            size = max(1, min(size, size * PIECE // (length + self.num_queries)))
+        for k in range(0, len(batch.targets), size):
+            some = _items(batch, slice(k, k + size))
+            yield self._loss(self._answer(model, some, length), some.targets)
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
         reader = ContextReader(model, self._method, self._context_tokens, self.train_length)
