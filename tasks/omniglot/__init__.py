@@ -59,7 +59,7 @@ class Omniglot(Task):
 
         @model_serializer(mode="wrap")
         def _as_before_filler(self, dump: Any) -> dict[str, Any]:
-            """Without filler the parameters, which name kept calibrations, are as before."""
+            """Without filler the parameters, which tell boards of stored rows apart, are as before."""
             unused = {"filler", "eval_filler"} if not self.filler else set()
             return {name: value for name, value in dump(self).items() if name not in unused}
 
@@ -90,25 +90,22 @@ class Omniglot(Task):
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Augmented training images with `length` patches and `num_queries` queried places each."""
-        chosen = torch.randint(len(self.train), (num_items,), generator=generator, device=self.device)
-        affine = draw_affine(num_items, self.images.shape[-1], generator)
-        centres = torch.randint(
-            FIRST, LAST + 1, (num_items, length + num_queries, 2), generator=generator, device=self.device
-        )
+        like = dict(generator=generator, device=generator.device)
+        chosen = torch.randint(len(self.train), (num_items,), **like).to(self.device)
+        affine = self._placed(draw_affine(num_items, self.images.shape[-1], generator))
+        shape = (num_items, length + num_queries, 2)
+        centres = torch.randint(FIRST, LAST + 1, shape, **like).to(self.device)
         patches, places = self._patches(self.train[chosen], affine, centres), relative(centres)
         context = {"patches": patches[:, :length], "places": places[:, :length]}
         if self.params.filler:
-            drawn = torch.rand(num_items, length, generator=generator, device=self.device)
-            context["filler"] = drawn < self.params.filler
+            context["filler"] = torch.rand(num_items, length, **like).to(self.device) < self.params.filler
         return Batch(context, {"places": places[:, length:]}, patches[:, length:])
 
     def eval_set(self, num_items: int, seed: int) -> ReconstructionItems:
         """Held-out characters under fixed affine maps, with one endless sequence of places each."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.eval), (num_items,), generator=generator).to(self.device)
-        affine = Affine(
-            *(t.to(self.device) for t in draw_affine(num_items, self.images.shape[-1], generator))
-        )
+        affine = self._placed(draw_affine(num_items, self.images.shape[-1], generator))
         settings, filler = f"{self.data_fingerprint} {seed} {num_items} {self.params.augment}", None
         if self.params.filler:
             filler = self.params.filler if self.params.eval_filler is None else self.params.eval_filler
@@ -126,6 +123,10 @@ class Omniglot(Task):
     ) -> Mapping[str, float]:
         """See `ReconstructionItems.references`."""
         return eval_set.references(num_queries)
+
+    def _placed(self, affine: Affine) -> Affine:
+        """The same maps on the device."""
+        return Affine(*(part.to(self.device) for part in affine))
 
     def _patches(self, indices: Tensor, affine: Affine, centres: Tensor) -> Tensor:
         """Patches `(batch, num_patches, 16)` of views; on CUDA one kernel draws them without the views."""

@@ -9,6 +9,7 @@ import torch
 
 from lgbench.method import Method, ScanIntervention
 from lgbench.models.model import build_model
+from lgbench.plugins.registry import TASKS
 from lgbench.run.calibrate import CalibrationData, Fit, check_disjoint, fit_lengths
 from lgbench.run.calibrators import adamw, spsa
 from lgbench.run.measure import Items, run_cell
@@ -280,3 +281,35 @@ def test_rows_say_what_a_calibration_cost_and_assumed(toy_cells, run_toy):
         assert row["needs_length"] and row["apply_in_decode"] and row["protocol"] == "clean"
         assert axis == "context" or length == 16
     assert facts["context", 48]["calibration_wall_s"] != facts["context", 16]["calibration_wall_s"]
+
+
+@pytest.mark.parametrize(
+    "name, params", [("marked_recall", {}), ("omniglot", {"filler": 0.2, "data": "procedural"}),
+                     ("perplexity", {"data": "procedural"}), ("passkey", {"data": "procedural"})],
+)  # fmt: skip
+def test_items_are_drawn_on_the_cpu_wherever_the_data_of_a_task_live(name, params):
+    """Data on the device "meta", which has shapes alone and draws nothing: what is drawn is the CPU's."""
+    task_class = TASKS.load(name)
+    task = task_class(task_class.Params(**params))
+    task.prepare(torch.device("meta"))
+    recipe = task.recipe("smoke", "causal")
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    batch = task.sample(2, recipe.train_length, 1, generator)
+    assert not torch.equal(generator.get_state(), before)
+    assert next(iter(batch.context.values())).shape[:2] == (2, recipe.train_length)
+
+
+def test_fits_keep_their_names_when_a_parameter_is_given_at_its_default(toy_task, fitted_model, tmp_path):
+    """And a new parameter, which no kept fit knows, changes none of their names."""
+    model, recipe = fitted_model
+
+    class Grown(_Fitted):
+        class Params(Method.Params):
+            added: int = 1
+
+    fit_toy(model, recipe, toy_task, tmp_path)
+    fit_toy(model, recipe, toy_task, tmp_path, method=Grown())
+    assert len(_Fitted.calls) == 2
+    fit_toy(model, recipe, toy_task, tmp_path, method=Grown(Grown.Params(added=2)))
+    assert len(_Fitted.calls) == 4
