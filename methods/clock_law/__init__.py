@@ -7,9 +7,9 @@
 
 Up to c L_train nothing changes. Which layers write slowly, which forget slowly, whether that holds for the
 context or also for the queries, and c are selected once (`selection`), at two lengths; the law then predicts
-all others. What is given by hand is not selected: with `write` or `decay` given, nothing is fitted, and what
-is not given is none, both and 1. Source: our own; write and decay together are MambaExtend with a scale that
-is not fitted (`slow_clock`), decay alone is MambaModulation with one.
+all others. What is given by hand is not selected; with `write` or `decay` given, nothing is unless it says
+auto: the other is none, `where` is both and c is 1. Source: our own; write and decay together are MambaExtend
+with a scale that is not fitted (`slow_clock`), decay alone is MambaModulation with one.
 """
 
 from __future__ import annotations
