@@ -247,7 +247,10 @@ class Task:
         raise NotImplementedError
 
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
-        """Draw a training batch on the generator's device, the generator is the only randomness."""
+        """Draw a training batch on the task's or the generator's device, the only source of randomness.
+
+        The generator may be on the CPU whatever the device: equal draws give equal items everywhere.
+        """
         raise NotImplementedError
 
     def draw(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Draw:

@@ -1,5 +1,9 @@
 """What MambaExtend and MambaModulation share: positive scales, and how they are fitted to a length.
 
+`protocol=clean` changes nothing up to the training length. Beyond, log s is searched without a floor, from
+s = 1 and from s = L_train / L; of the best iterates of both, and of no change at all, the one with the
+least loss on validation items is used.
+
 `protocol=as_released` follows one of two released programs, and takes what is not given from it:
 
     calibrator   released for          granularity   start                  steps                rate
@@ -15,6 +19,7 @@ steps see the same 20 items, where it was up to 10 epochs of 6,144 sequences in 
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,10 +29,11 @@ from torch import Tensor
 from lgbench.method import Method, ScanIntervention
 from lgbench.models.model import Model
 from lgbench.run.calibrate import CalibrationData
-from lgbench.run.calibrators import adamw, spsa
+from lgbench.run.calibrators import Objective, adamw, fit_logarithms, spsa
+from lgbench.task import Batch
 
 FLOOR = 0.01
-"""Smallest scale, as published."""
+"""Smallest scale, as published; of `as_released`."""
 
 
 class Scaling(Method):
@@ -51,14 +57,19 @@ class Scaling(Method):
             description="steps of the calibrator; if not set, mambaextend as_released with spsa 50",
         )
         learning_rate: float | None = Field(
-            None, gt=0, description="of the calibrator; if not set 0.1 for backprop, 0.001 for spsa"
+            None,
+            gt=0,
+            description="of the calibrator; if not set 0.001 for spsa and 0.1 for backprop; clean: or more, "
+            "so that half of the steps lead from s = 1 to L_train / L",
         )
-        items: int = Field(20, ge=1, description="training items to calibrate on")
+        items: int = Field(
+            20, ge=1, description="training items to calibrate on; clean: as many again to choose on"
+        )
         fit_at: float = Field(
             1.0, gt=0, le=64, description="length fitted for / true length; 1 knows the length"
         )
         fit_length: int | None = Field(
-            None, ge=1, description="fit once, at this context length, and use it at every other"
+            None, ge=1, description="fit once, at this context length; clean: used beyond L_train alone"
         )
         protocol: Literal["clean", "as_released"] = Field(
             "clean",
@@ -88,12 +99,14 @@ class Scaling(Method):
 
     @property
     def needs_length(self) -> bool:
-        """Unless one fit serves all lengths."""
-        return self.params.scale is None and self.params.fit_length is None
+        """Unless one scale serves all lengths; a clean fit serves those beyond training."""
+        params = self.params
+        once = params.fit_length is not None and params.protocol == "as_released"
+        return params.scale is None and not once
 
     @property
     def prefix_exact(self) -> bool:
-        """Where one fit serves all lengths, one pass does too."""
+        """Where one scale serves all lengths, one pass does too."""
         return not self.needs_length
 
     @property
@@ -102,6 +115,12 @@ class Scaling(Method):
         return self.params.protocol
 
     def calibration_length(self, length: int, train_length: int) -> int | None:
+        """The assumed length; clean: None where it is that of training, and at lengths of training."""
+        assumed = self.assumed_length(length, train_length)
+        clean = self.params.protocol == "clean"
+        return None if clean and (length <= train_length or assumed == train_length) else assumed
+
+    def assumed_length(self, length: int, train_length: int) -> int | None:
         """`fit_at` times the length, but never below that of training: shorter ones share its scales."""
         if self.params.scale is not None:
             return None
@@ -109,32 +128,50 @@ class Scaling(Method):
             return self.params.fit_length
         return max(train_length, round(self.params.fit_at * max(length, train_length)))
 
-    assumed_length = calibration_length
-
     def calibrate(self, model: Model, data: CalibrationData, length: int) -> dict[str, Tensor]:
         """Scales float32 `(num_layers, channels)`, or `(num_layers, 1)` and `(1, 1)` where they are shared.
 
         Channels are those that have a time step of their own: d_inner in Mamba, heads in Mamba-2.
         """
-        params, device = self.params, next(model.parameters()).device
-        batch = data.draw("calibration", params.items, length)
-        released = params.protocol == "as_released"
-        rng = torch.Generator().manual_seed(0)
-        start = torch.ones(self._shape(model), dtype=torch.float32)
-        if released:
-            lowest = self.lowest_start(model)
-            start = (lowest + (1 - lowest) * torch.rand(start.shape, generator=rng)).clamp(min=FLOOR)
-        fit, rate = (spsa, 0.001) if params.calibrator == "spsa" else (adamw, 0.1)
-        scales = fit(
-            lambda values: data.loss(model, batch, {self.key: values}),
-            start.to(device),
-            learning_rate=params.learning_rate or rate,
-            steps=params.steps,
-            low=FLOOR,
-            high=self.highest(model) if released else float("inf"),
-            keep_best=not released,
+        batch = data.draw("calibration", self.params.items, length)
+
+        def loss_on(items: Batch) -> Objective:
+            return lambda scales: data.loss(model, items, {self.key: scales})
+
+        if self.params.protocol == "as_released":
+            return {self.key: self._released_fit(model, loss_on(batch))}
+        ones = torch.ones(self._shape(model), device=next(model.parameters()).device)
+        scales = fit_logarithms(
+            spsa if self.params.calibrator == "spsa" else adamw,
+            loss_on(batch),
+            loss_on(data.draw("validation", self.params.items, length)),
+            starts=[ones, ones * data.train_length / length],
+            learning_rate=self._stride(abs(math.log(length / data.train_length))),
+            steps=self.params.steps,
         )
         return {self.key: scales}
+
+    def _stride(self, reach: float) -> float:
+        """Learning rate of a clean fit: of backprop, half of its steps lead as far as `reach`."""
+        params = self.params
+        if params.learning_rate is not None or params.calibrator == "spsa":
+            return params.learning_rate or 0.001
+        return max(0.1, 2 * reach / params.steps)
+
+    def _released_fit(self, model: Model, loss: Objective) -> Tensor:
+        """The last iterate of a search for s from random scales."""
+        lowest, rng = self.lowest_start(model), torch.Generator().manual_seed(0)
+        start = (lowest + (1 - lowest) * torch.rand(self._shape(model), generator=rng)).clamp(min=FLOOR)
+        fit, rate = (spsa, 0.001) if self.params.calibrator == "spsa" else (adamw, 0.1)
+        return fit(
+            loss,
+            start.to(next(model.parameters()).device),
+            learning_rate=self.params.learning_rate or rate,
+            steps=self.params.steps,
+            low=FLOOR,
+            high=self.highest(model),
+            keep_best=False,
+        )
 
     def highest(self, model: Model) -> float:
         """Largest scale in `as_released`."""

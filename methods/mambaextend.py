@@ -2,11 +2,12 @@
 
     Δ' = s Δ        s > 0, one a layer (default), one a channel, or one in all; fitted, weights frozen
 
-Source: Azizi et al., "MambaExtend" (ICLR 2025). Deviations of `protocol=clean`: scales start at 1, float32,
-best iterate by the calibration loss, and they also act on queries that follow a kept state; calibration
-items come from the training split (released: test items, and test scores inside the search). What
-`protocol=as_released` takes over, and what it does not, is said in `_scaling.py`; the released programs for
-PG-19's last hundred tokens and for LongBench are not followed.
+Source: Azizi et al., "MambaExtend" (ICLR 2025). Deviations of `protocol=clean`: log s is searched in float32
+from s = 1 and from s = L_train / L without a floor, validation items choose, nothing changes up to L_train,
+scales also act on queries that follow a kept state, and all items come from the training split (released:
+test items, and test scores inside the search). What `protocol=as_released` takes over, and what it does not,
+is said in `_scaling.py`; the released programs for PG-19's last hundred tokens and for LongBench are not
+followed.
 """
 
 from lgbench.methods._scaling import ScaleIntervention, Scaling
@@ -16,6 +17,7 @@ from torch import Tensor
 class MambaExtend(Scaling):
     """Trains like vanilla; a calibration for each length beyond that of training."""
 
+    version = 2
     key = "timestep_scale"
 
     def intervention(self, train_length: int, d_model: int) -> ScaleIntervention:

@@ -45,6 +45,7 @@ class MambaModulation(Scaling):
                 return {"map": "released", **given}
             return given
 
+    version = 2
     key = "transition_scale"
 
     def check(self, recipe: Recipe, backbone: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from lgbench.method import Method
 from lgbench.models.model import Model
+from lgbench.plan.keys import changed_params
 from lgbench.run import checkpoint
 from lgbench.run.evaluate import autocast
 from lgbench.run.reading import PIECE, ContextReader, can_stream
 from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
 
-CALIBRATION_FORMAT = 1
+CALIBRATION_FORMAT = 2
 """Raised when a change of the code makes equal calibrations give other parameters."""
 
 HEAD = 256
@@ -82,7 +83,7 @@ class CalibrationData:
         self.tokens, self.digests = 0, Digests()
 
     def draw(self, part: str, num_items: int, length: int) -> Batch:
-        """Items with `length` context tokens; the same ones for the same arguments.
+        """Items with `length` context tokens; the same ones for the same arguments, on every device.
 
         Args:
             part: "calibration" for fitting, "validation" for choosing among what was fitted.
@@ -91,14 +92,14 @@ class CalibrationData:
         """
         name = f"{part} {self._seed} {length}".encode()
         seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "little")
-        generator = torch.Generator(self._device).manual_seed(seed)
-        batch = self._sample(num_items, length, self.num_queries, generator)
+        batch = self._sample(num_items, length, self.num_queries, torch.Generator().manual_seed(seed))
         self._extents[_length(batch.context)] = length
         self.tokens += int(batch.num_tokens())
         self.digests.setdefault(length, []).extend(
             zip(_digests(batch.context, HEAD), _digests(batch.context), strict=True)
         )
-        return batch
+        parts = ({n: v.to(self._device) for n, v in part.items()} for part in (batch.context, batch.queries))
+        return Batch(*parts, batch.targets.to(self._device))
 
     def loss(self, model: Model, batch: Batch, trial: Mapping[str, Tensor]) -> float:
         """Mean loss of the queries with these parameters; adds to the gradients of those that require one.
@@ -106,22 +107,32 @@ class CalibrationData:
         Context and queries are processed as in an evaluation: streamed where that is exact. Fewer items at a
         time are read in longer pieces, since a GPU waits for Python where little is done at once.
         """
-        model.intervention.use(self._earlier | dict(trial))
-        length, num_items = _length(batch.context), len(batch.targets)
+        num_items, total = len(batch.targets), 0.0
         gradient = any(v.requires_grad for v in trial.values())
-        size = self._recipe.eval_batch
-        if gradient or not can_stream(model):
-            size = max(1, min(size, size * PIECE // (length + self.num_queries)))
-        total = 0.0
         with torch.set_grad_enabled(gradient):
-            for k in range(0, num_items, size):
-                some = _items(batch, slice(k, k + size))
-                loss = self._loss(self._answer(model, some, length), some.targets).mean()
-                loss = loss * (len(some.targets) / num_items)
+            for losses in self._each(model, batch, trial, whole=gradient):
+                loss = losses.mean() * (len(losses) / num_items)
                 if gradient:
                     loss.backward()
                 total += loss.item()
         return total
+
+    def losses(self, model: Model, batch: Batch, trial: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of the queries of each item `(num_items,)`, without gradients; else as `loss`."""
+        with torch.no_grad():
+            return torch.cat([part.mean(dim=1) for part in self._each(model, batch, trial, whole=False)])
+
+    def _each(
+        self, model: Model, batch: Batch, trial: Mapping[str, Tensor], *, whole: bool
+    ) -> Iterator[Tensor]:
+        """Losses `(some items, num_queries)`; `whole` takes fewer items at once, as if all were kept."""
+        model.intervention.use(self._earlier | dict(trial))
+        length, size = _length(batch.context), self._recipe.eval_batch
+        if whole or not can_stream(model):
+            size = max(1, min(size, size * PIECE // (length + self.num_queries)))
+        for k in range(0, len(batch.targets), size):
+            some = _items(batch, slice(k, k + size))
+            yield self._loss(self._answer(model, some, length), some.targets)
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
         reader = ContextReader(model, self._method, self._context_tokens, self.train_length)
@@ -168,7 +179,7 @@ def fit_lengths(
     settings = {
         "format": CALIBRATION_FORMAT,
         "weights": checkpoint.tensors_digest(model.state_dict()),
-        "task": [type(task).__name__, task.params.model_dump(mode="json"), task.data_fingerprint],
+        "task": [type(task).__name__, changed_params(task.params, task.data_params), task.data_fingerprint],
         "identities": [task.identity, method.identity],
         "queries": recipe.train_queries[1],
         "train_length": recipe.train_length,
@@ -232,10 +243,7 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet, lengths: Collection[
 def _asked(parts: list[tuple[str, Method]], current: int, plan: tuple[int | None, ...]) -> dict[str, object]:
     """What decides the fit of one part: the lengths so far, and the parameters that matter to it."""
     params = [
-        [
-            name,
-            part.params.model_dump(mode="json", exclude=set(part.calibration_free) if k == current else None),
-        ]
+        [name, changed_params(part.params, part.calibration_free if k == current else frozenset())]
         for k, (name, part) in enumerate(parts)
     ]
     return {"part": current, "parts": params, "fitted_at": plan[: current + 1]}

@@ -171,7 +171,8 @@ class DocumentTask(Task):
         `length` and the stage alone.
         """
         self.check_documents(length, "train")
-        corpus, side, device = self.corpus, self.corpus.train, self.device
+        corpus = self.host if generator.device.type == "cpu" else self.corpus
+        side, device = corpus.train, corpus.pool.device
         tokens = stage[1] * self.scale
         mean, deviation = self._size(tokens)
         budget = min(length * tokens, math.ceil(length * mean + SPREAD * deviation * math.sqrt(length)))
@@ -179,7 +180,7 @@ class DocumentTask(Task):
 
         share = self.share_of_questions(stage[2])
         asks = torch.rand(num_items, generator=generator, device=device) < share
-        gold, question = draw_gold(side, corpus, self.askable, asks, generator)
+        gold, question = draw_gold(side, corpus, self.askable.to(device), asks, generator)
         gold_id = torch.randint(NUM_IDS, (num_items,), generator=generator, device=device)
         shelf = self.draw_shelf(corpus, "train", gold, gold_id, asks, length, generator)
         golden = torch.arange(length, device=device) == shelf.place[:, None]

@@ -67,7 +67,7 @@ class Omniglot(Task):
 
         @model_serializer(mode="wrap")
         def _as_before_filler(self, dump: Any) -> dict[str, Any]:
-            """Without filler the parameters, which name kept calibrations, are as before."""
+            """Without filler the parameters, which tell boards of stored rows apart, are as before."""
             unused = {"filler", "eval_filler"} if not self.filler else set()
             return {name: value for name, value in dump(self).items() if name not in unused}
 
@@ -104,17 +104,18 @@ class Omniglot(Task):
         return self.render(self.draw(num_items, length, num_queries, generator), length)
 
     def draw(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Draw:
-        """Which images, under which maps, seen where."""
-        chosen = torch.randint(len(self.train), (num_items,), generator=generator, device=self.device)
+        """Which images, under which maps, seen where; drawn on the generator's device."""
+        like = dict(generator=generator, device=generator.device)
+        chosen = torch.randint(len(self.train), (num_items,), **like)
         uniform = draw_uniform(num_items, generator)
-        centres = torch.randint(
-            FIRST, LAST + 1, (num_items, length + num_queries, 2), generator=generator, device=self.device
-        )
+        centres = torch.randint(FIRST, LAST + 1, (num_items, length + num_queries, 2), **like)
         tokens = {"centres": centres}
         if self.params.filler:
-            drawn = torch.rand(centres.shape[:2], generator=generator, device=self.device)
-            tokens["filler"] = drawn < self.params.filler
-        return Draw({"chosen": chosen, "uniform": uniform}, tokens)
+            tokens["filler"] = torch.rand(centres.shape[:2], **like) < self.params.filler
+        return Draw(
+            {"chosen": chosen.to(self.device), "uniform": uniform.to(self.device)},
+            {name: drawn.to(self.device) for name, drawn in tokens.items()},
+        )
 
     def render(self, drawn: Draw, length: int) -> Batch:
         """Cut the patches."""
@@ -132,9 +133,7 @@ class Omniglot(Task):
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randint(len(self.eval), (num_items,), generator=generator)
         characters = [self.characters[at] for at in chosen.tolist()]
-        affine = Affine(
-            *(t.to(self.device) for t in draw_affine(num_items, self.images.shape[-1], generator))
-        )
+        affine = self._placed(draw_affine(num_items, self.images.shape[-1], generator))
         settings, filler = f"{self.data_fingerprint} {seed} {num_items} {self.params.augment}", None
         if self.params.filler:
             filler = self.params.filler if self.params.eval_filler is None else self.params.eval_filler
@@ -153,6 +152,10 @@ class Omniglot(Task):
     ) -> Mapping[str, float]:
         """See `ReconstructionItems.references`."""
         return eval_set.references(num_queries)
+
+    def _placed(self, affine: Affine) -> Affine:
+        """The same maps on the device."""
+        return Affine(*(part.to(self.device) for part in affine))
 
     def _patches(self, indices: Tensor, affine: Affine, centres: Tensor) -> Tensor:
         """Patches `(batch, num_patches, 16)` of views; on CUDA one kernel draws them without the views."""

@@ -193,12 +193,12 @@ class Passkey(Task):
     def sample(self, num_items: int, length: int, num_queries: int, generator: torch.Generator) -> Batch:
         """Training items: any code, at any sentence of the text, anywhere in a context of `length` tokens."""
         self.check_length(length)
-        like = dict(generator=generator, device=self.device)
-        chosen = torch.randint(len(self.needles.sizes), (num_items,), **like)
-        sentence = torch.randint(len(self.train_corpus.starts), (num_items,), **like)
+        like = dict(generator=generator, device=generator.device)
+        chosen = torch.randint(len(self.needles.sizes), (num_items,), **like).to(self.device)
+        sentence = torch.randint(len(self.train_corpus.starts), (num_items,), **like).to(self.device)
         needles = Needles(self.needles.tokens[chosen], self.needles.sizes[chosen])
         room = length - len(self.question) - needles.sizes
-        wanted = (torch.rand(num_items, **like) * (room + 1)).long()
+        wanted = (torch.rand(num_items, **like).to(self.device) * (room + 1)).long()
         text_at, needle_at = self.place(self.train_corpus, self.train_corpus.starts[sentence], wanted)
         tokens = self.context(self.train_corpus, needles, text_at, needle_at, 0, length)
         queries, targets = (table[chosen] for table in self.training)

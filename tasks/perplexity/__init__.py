@@ -136,8 +136,8 @@ class Perplexity(Task):
         books, size = self.train_books, length + num_queries + 1
         counts = (books.sizes - size + 1).clamp(min=0)
         ends = counts.cumsum(0)
-        draw = torch.rand(num_items, dtype=torch.float64, generator=generator, device=self.device)
-        window = (draw * ends[-1]).long()
+        draw = torch.rand(num_items, dtype=torch.float64, generator=generator, device=generator.device)
+        window = (draw.to(self.device) * ends[-1]).long()
         book = torch.searchsorted(ends, window, right=True)
         at = books.starts[book] + window - (ends - counts)[book]
         tokens = books.tokens[at[:, None] + torch.arange(size, device=self.device)].long()

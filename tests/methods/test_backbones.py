@@ -306,7 +306,12 @@ def test_always_reset_is_vanilla_on_mamba2_too(make):
 
 
 def test_one_training_on_each_backbone_serves_all_remedies_that_need_none(toy_cells, run_toy):
-    names = ("vanilla", "mambaextend[items=2,steps=1]", "longmamba[items=2]", "decimamba[layers=1,l_base=8]")
+    names = (
+        "vanilla",
+        "mambaextend[items=2,protocol=as_released]",
+        "longmamba[items=2]",
+        "decimamba[layers=1,l_base=8]",
+    )
     cells = toy_cells(*names, backbone=["mamba", "mamba2"], train_steps=[2], query_grid=())
     assert len({cell.training.key for cell in cells}) == 2 and len(cells) == 8
     outcome, store = run_toy(cells)

@@ -8,6 +8,7 @@ from lgbench.run.calibrate import CalibrationData
 FITTED = {
     "decimamba": {16, 32, 64},
     "longmamba": {16},
+    "clock_law[items=2]": {32, 128},
     "mambaextend[steps=1]": {48},
     "mambaextend[steps=1,fit_length=9]": {9},
     "mambamodulation[steps=1,fit_at=0.5]": {24},

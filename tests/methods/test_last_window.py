@@ -78,7 +78,7 @@ def test_the_window_assumes_a_length_where_no_other_part_does(bench):
 @pytest.mark.parametrize(
     ("text", "fitted_at"),
     [
-        ("last_window+mambaextend[steps=1,items=2]", 16),
+        ("last_window+mambaextend[steps=1,items=2]", None),
         ("last_window[factor=2]+mambaextend[steps=1,items=2]", 32),
         ("longmamba[items=2]+last_window", None),
         ("longmamba[items=2]+last_window[factor=2]", 32),

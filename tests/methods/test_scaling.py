@@ -1,6 +1,7 @@
 """MambaExtend, MambaModulation and the slow clock: identities between them, and what they are fitted for."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -133,10 +134,12 @@ def test_the_slow_clock_is_vanilla_within_the_training_length_and_keeps_the_sum_
 def test_fitted_scales_lower_the_calibration_loss(bench, toy_task, method, granularity, size, calibrator):
     made = bench(f"{method}[granularity={granularity},calibrator={calibrator},steps=4,items=4]")
     data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    draw = data.draw
+    data.draw = lambda part, *rest: draw("calibration", *rest)  # the items of the search choose, too
     made.model.eval().requires_grad_(False)
     found = made.method.calibrate(made.model, data, 48)
     (scales,) = found.values()
-    assert scales.numel() == size and scales.dtype == torch.float32 and (scales >= 0.01).all()
+    assert scales.numel() == size and scales.dtype == torch.float32 and (scales > 0).all()
     batch = CalibrationData(toy_task, made.method, made.recipe, 0, {}).draw("calibration", 4, 48)
     assert data.loss(made.model, batch, found) < data.loss(made.model, batch, {})
 
@@ -160,7 +163,7 @@ def test_a_model_that_was_damaged_by_a_known_scale_is_healed_by_calibration(benc
     assert scale.item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_lengths_up_to_training_share_a_fit_and_wrong_lengths_reuse_those_of_others(
+def test_up_to_training_nothing_is_fitted_and_wrong_lengths_reuse_the_fits_of_others(
     bench, toy_task, tmp_path
 ):
     lengths = dict(eval_lengths=(1, 16, 32, 64), num_layers=2)
@@ -176,21 +179,66 @@ def test_lengths_up_to_training_share_a_fit_and_wrong_lengths_reuse_those_of_oth
 
     _, right = fits("mambaextend[steps=2,items=3]")
     files = set(tmp_path.iterdir())
-    assert len(files) == 3 and right[1] is right[16]
+    assert len(files) == 2 and {*right} == {32, 64}
     made, half = fits("mambaextend[steps=2,items=3,fit_at=0.5]")
     assert set(tmp_path.iterdir()) == files, "nothing new to fit"
-    assert scales(half[64]) == scales(right[32]) and scales(half[32]) == scales(right[16])
+    assert {*half} == {64} and scales(half[64]) == scales(right[32])
     assert [made.method.assumed_length(n, 16) for n in (1, 16, 32, 64)] == [16, 16, 16, 32]
     made, once = fits("mambaextend[steps=2,items=3,fit_length=32]")
-    assert {tuple(scales(fit)) for fit in once.values()} == {tuple(scales(right[32]))}
+    assert {*once} == {32, 64} and scales(once[64]) == scales(once[32]) == scales(right[32])
+    assert made.method.needs_length and not made.method.prefix_exact
+    _, double = fits("mambaextend[steps=2,items=3,fit_at=2]")
+    assert len(set(tmp_path.iterdir())) == 3 and scales(double[32]) == scales(right[64])
+
+
+@pytest.mark.parametrize("method", ["mambaextend", "mambamodulation"])
+@pytest.mark.parametrize("asked", ["", "fit_length=40", "fit_at=0.5", "calibrator=spsa"])
+def test_a_clean_fit_is_vanilla_bit_for_bit_up_to_the_training_length(bench, tmp_path, method, asked):
+    lengths = dict(eval_lengths=(5, 16, 48), num_layers=2)
+    made, vanilla = (
+        bench(f"{method}[steps=2,items=3,{asked}]".replace(",]", "]"), **lengths),
+        bench("vanilla", **lengths),
+    )
+    fits = fit_lengths(made.model, made.task, made.method, made.recipe, name=method, seed=0, folder=tmp_path)
+    assert {*fits} == {48} and fits[48].num_fitted == 2
+    made.model.intervention.use(fits[48].values)
+    vanilla.model.requires_grad_(False)  # as calibration leaves a model; products choose kernels by that
+    for length in (5, 16):
+        made.model.intervention.use({})
+        assert torch.equal(made.answer(length), vanilla.answer(length))
+
+
+def test_a_released_fit_of_one_length_serves_all_of_them_in_one_pass(bench, toy_task, tmp_path):
+    made = bench(
+        "mambaextend[steps=2,items=3,fit_length=32,protocol=as_released]",
+        eval_lengths=(1, 16, 64),
+        num_layers=2,
+    )
+    once = fit_lengths(made.model, toy_task, made.method, made.recipe, name="x", seed=0, folder=tmp_path)
+    assert len({id(fit) for fit in once.values()}) == 1 and {*once} == {1, 16, 64}
     assert not made.method.needs_length and made.method.prefix_exact
     values = {n: fit.values for n, fit in once.items()}
-    assert all(
-        m.shared_prefix
-        for m in evaluate(made.model, toy_task, made.method, made.recipe, made.items, fitted=values)
+    measured = evaluate(made.model, toy_task, made.method, made.recipe, made.items, fitted=values)
+    assert all(m.shared_prefix for m in measured)
+
+
+@pytest.mark.parametrize("method", ["mambaextend", "mambamodulation"])
+def test_a_clean_fit_is_never_worse_than_no_change_on_validation_items(bench, toy_task, method):
+    """Though it is far worse on them: calibration items are answered by others' targets."""
+    made = bench(f"{method}[steps=5,items=4,learning_rate=1]", num_layers=2)
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    made.model.eval().requires_grad_(False)
+    draw = data.draw
+    data.draw = lambda part, *rest: (
+        _answered_wrongly(draw(part, *rest)) if part == "calibration" else draw(part, *rest)
     )
-    _, double = fits("mambaextend[steps=2,items=3,fit_at=2]")
-    assert len(set(tmp_path.iterdir())) == 4 and scales(double[32]) == scales(right[64])
+    found = made.method.calibrate(made.model, data, 48)
+    judge = draw("validation", 4, 48)
+    assert data.loss(made.model, judge, found) <= data.loss(made.model, judge, {})
+
+
+def _answered_wrongly(batch):
+    return replace(batch, targets=5 - batch.targets)
 
 
 def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_alone(bench, toy_task):

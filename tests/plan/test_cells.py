@@ -196,11 +196,17 @@ def test_a_task_is_made_with_its_validated_parameters(toys):
     ("method", "numbers", "drawn", "length"),
     [
         ("mambaextend", {}, 48, 48),
-        ("vanilla+mambamodulation[fit_at=2]", {"eval_lengths": (1, 16)}, 32, 1),
-        ("mambaextend[fit_length=31]", {}, 31, 1),
+        ("vanilla+mambamodulation[fit_at=2]", {"eval_lengths": (1, 17)}, 34, 17),
+        ("mambaextend[fit_length=31]", {}, 31, 48),
+        ("clock_law[select_at=[[1,2]]]", {}, 32, 1),
         ("decimamba", {"train_length": [8]}, 32, 1),
         ("longmamba[protocol=as_released]", {"eval_lengths": (16, 3000)}, 2000, 3000),
-        ("mambaextend", {"train_length": [31], "eval_lengths": (4,), "query_grid": (1,)}, 31, 4),
+        (
+            "mambaextend[protocol=as_released]",
+            {"train_length": [31], "eval_lengths": (4,), "query_grid": (1,)},
+            31,
+            4,
+        ),
     ],
 )
 def test_training_contexts_that_a_fit_needs_and_cannot_have_are_refused_by_name_and_length(

@@ -168,7 +168,7 @@ def test_what_has_no_source_needs_a_version():
 
 def test_built_in_plugins_have_their_version():
     assert METHODS.identity("vanilla") == TASKS.identity("omniglot") == "v1"
-    assert METHODS.identity("decimamba+mambaextend") == "v1+v1"
+    assert METHODS.identity("decimamba+mambaextend") == "v1+v2"
 
 
 def test_an_edited_method_gives_other_cells(tmp_path, monkeypatch, toy_task):
