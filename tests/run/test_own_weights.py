@@ -46,7 +46,7 @@ def test_own_weights_are_measured_as_they_are_without_training_steps(toy_options
     values = {m.eval_length: m.values.mean() for m in evaluate(own, toy_task, method, recipe, items)
               if m.axis == "context"}  # fmt: skip
     assert {r["eval_length"]: pytest.approx(r["value"], rel=1e-6) for r in rows} == values
-    assert json.loads(rows[0]["recipe"])["weights"]
+    assert json.loads(dict(rows[0]["recipe"])["weights"])
 
 
 def test_a_backbone_alone_gets_fresh_layers_of_the_task(toy_options, own, tmp_path):

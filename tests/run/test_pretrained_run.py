@@ -36,7 +36,7 @@ def test_no_training_steps_measure_the_published_model_as_it_is(tmp_path, checkp
     assert row["status"] == "ok" and row["train_steps"] == 0 and row["train_loss"] is None
     recipe = from_texts(dict(row["recipe"]))
     assert recipe["pretrained"] == load_pretrained(checkpoint).fingerprint
-    assert (recipe["d_model"], recipe["num_layers"], recipe["backbone_params"]["d_state"]) == (16, 2, 4)
+    assert (recipe["d_model"], recipe["num_layers"], row["d_state"]) == (16, 2, 4)
     (weights,) = (tmp_path / "runs" / "checkpoints").rglob("*.safetensors")
     from lgbench.run.checkpoint import load
 
