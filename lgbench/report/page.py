@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import NOTHING, count_of, format_length, format_value
 from lgbench.store import atomic_file
 
+MOST_LINES = 10
+"""Series in one figure, where they could be told apart by training length."""
 AXES = {"context": "context length", "position": "position in the context", "queries": "number of queries"}
 """What figures and tables are drawn over, in their order on the page, in words."""
 
@@ -90,14 +92,28 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     return ReportResult(html=target, figures=paths, warnings=results.warnings)
 
 
+def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
+    """Name and content of each figure along an axis: one, or one a training length where lines are many."""
+    curve = board.curve(axis)
+    lengths = sorted(curve["train_length"].unique())
+    if not curve.empty and (len(lengths) == 1 or curve["series"].nunique() <= MOST_LINES):
+        yield axis, board
+    else:
+        for length in lengths:
+            part = replace(board, rows=board.rows[board.rows["train_length"] == length])
+            if not part.curve(axis).empty:
+                yield f"{axis}-{length}", part
+
+
 def _figures(
     board: Board, strips: Sequence[Strip], ranked: Sequence[Standing]
 ) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
     methods = ", ".join(board.series)
     for axis, words in AXES.items():
-        if not board.curve(axis).empty:
-            yield axis, f"{board.metric} against {words}: {methods}.", curve_figure(board, axis)
+        for name, part in _legible(board, axis):
+            shown = ", ".join(dict.fromkeys(part.curve(axis)["series"]))
+            yield name, f"{board.metric} against {words}: {shown}.", curve_figure(part, axis)
     found = depth_cells(board)
     if not found.empty:
         caption = f"{board.metric} by context length and depth: {', '.join(dict.fromkeys(found['series']))}."

@@ -191,3 +191,12 @@ def test_time_of_a_pass_that_gave_several_metrics_counts_once(root, make_row):
     Store(root).write("omniglot", "c", rows)
     (line,) = trace_cells(load([root]).rows)
     assert line["evaluation"] == "3.0 min"
+
+
+def test_many_lines_of_several_training_lengths_are_one_figure_a_length(tmp_path, store):
+    for length in (256, 1024):
+        for method in map(str, range(6)):
+            store(tmp_path, lengths=[64, 256, 1024], train_length=length, label=method, method=method)
+    made = build_report([tmp_path], tmp_path / "report")
+    names = {path.stem.partition("-mse-")[2] for path in made.figures}
+    assert {"context-256", "context-1024"} <= names and "context" not in names
