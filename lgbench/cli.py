@@ -130,6 +130,7 @@ def run(
 
 def _run_one(settings: Any, console: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
+    from lgbench.launchers import local
     from lgbench.report.tables import summary_table
     from lgbench.run import prepare as runner
 
@@ -137,7 +138,7 @@ def _run_one(settings: Any, console: Any, dry: bool) -> bool:
     if dry:
         runner.dry_run(prepared, console)
         return not prepared.broken
-    outcome = runner.launch(settings, prepared, console)
+    outcome = local.launch(settings, prepared, console)
     if outcome.finished + outcome.skipped_as_done:
         for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
             console.print(table)

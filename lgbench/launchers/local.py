@@ -16,12 +16,15 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
+from rich.console import Console
 
 from lgbench.errors import CannotWrite, UserError
 from lgbench.plan.applicability import no_task_for
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
+from lgbench.plan.config import RunConfig
 from lgbench.run import checkpoint
 from lgbench.run.measure import Items, failure_path, run_cell, unmeasured_row
+from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer, train_all
 from lgbench.store import Store, atomic_file
@@ -101,6 +104,20 @@ def run_plan(
                         if should_stop():
                             raise KeyboardInterrupt
     return outcome
+
+
+def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
+    """Run every cell that is not finished."""
+    return run_plan(
+        prepared.cells,
+        prepared.tasks,
+        prepared.store,
+        Progress(console),
+        force=config.force,
+        scan_backend=config.scan_backend,
+        save_every_s=config.save_every,
+        side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
+    )
 
 
 def _runnable(

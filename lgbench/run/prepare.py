@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lgbench.errors import UserError
-from lgbench.launchers.local import Outcome, run_plan
 from lgbench.models import own_weights, pretrained
 from lgbench.models.hub_files import find_folder
 from lgbench.models.model import build_model
@@ -37,7 +36,6 @@ from lgbench.plugins.contract import check_backbone
 from lgbench.recipe import suggest
 from lgbench.run import checkpoint
 from lgbench.run.device import choose_device
-from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
@@ -231,20 +229,6 @@ def _check_backend(name: str, device: torch.device) -> None:
                     f"--scan-backend {name}: known are auto, block, {', '.join(BACKENDS)}"
                 ) from None
             raise UserError(f"--scan-backend {name}: {error}") from None
-
-
-def launch(config: RunConfig, prepared: Prepared, console: Console) -> Outcome:
-    """Run every cell that is not finished."""
-    return run_plan(
-        prepared.cells,
-        prepared.tasks,
-        prepared.store,
-        Progress(console),
-        force=config.force,
-        scan_backend=config.scan_backend,
-        save_every_s=config.save_every,
-        side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
-    )
 
 
 def _backbone_words(cell: Cell) -> str:
