@@ -23,7 +23,13 @@ IN_OLD_RECIPES = ("d_state", "conv_width", "init_std")
 
 
 def new_keys(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Cell key and training key of a row as they are made today.
+    """Cell key and training key of a row as they are made today; see `cell_of_row`."""
+    cell = cell_of_row(row)
+    return cell_key(cell), training_key(cell.training)
+
+
+def cell_of_row(row: Mapping[str, Any]) -> Cell:
+    """Return the cell that a row is of, under the versions of the plugins that measured it.
 
     The data are not loaded: their fingerprint is the row's.
 
@@ -52,8 +58,7 @@ def new_keys(row: Mapping[str, Any]) -> tuple[str, str]:
     choice = choose(name, {}, recipe, method)
     pair = Pair(choice, recipe.without_sizes(), row["seed"], "")
     cell = cell_of(row["task"], task, row["method"], method, pair, row["preset"], row["step"])
-    cell = _as_measured(cell, row)
-    return cell_key(cell), training_key(cell.training)
+    return _as_measured(cell, row)
 
 
 def _as_measured(cell: Cell, row: Mapping[str, Any]) -> Cell:

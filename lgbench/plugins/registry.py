@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ class Registry:
         problem, cause = self.problem(name), None
         if problem is None:
             source = self._sources()[name]
+            if source.given is not None:
+                return source.given
             try:
                 found = self._classes_in(source.load(), source.attribute)
                 if len(found) == 1:
@@ -126,6 +129,25 @@ class Registry:
         unique = f"lgbench_plugin_{_spell(path.stem)}_{zlib.crc32(bytes(path)):08x}"
         self._sources()
         self._add(path.stem, PluginSource(place=str(path), module=unique, file=path))
+
+    def add_class(self, given: type[Any]) -> str:
+        """Register a class of the Python API under its name in snake_case, which is returned.
+
+        Given again, perhaps edited in a notebook, the latest one counts.
+
+        Raises:
+            UserError: a built-in plugin, or one of another place, has that name.
+        """
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", given.__name__).lower()
+        place = f"class {given.__qualname__} of {given.__module__}"
+        known = self._sources().get(name)
+        if known is None or known.place == place:
+            self._found[name] = PluginSource(place=place, module=given.__module__, given=given)
+            self._identities.pop(name, None)
+            self._failed.pop(name, None)
+        elif known.given is not given:
+            raise UserError(f"two {self.kind}s are named '{name}': {known.place} and {place}")
+        return name
 
     def _sources(self) -> dict[str, PluginSource]:
         if not self._scanned:

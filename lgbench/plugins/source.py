@@ -4,15 +4,18 @@ import ast
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import re
 import sys
+import textwrap
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lgbench.errors import UserError
-from lgbench.plugins.identity import Home, source_identity
+from lgbench.plugins.identity import Home, source_identity, tree_identity
 
 KINDS = ("task", "method", "backbone")
 """Of plugins that a file may define."""
@@ -28,6 +31,8 @@ class PluginSource:
     """The class, where an entry point names it."""
     file: Path | None = None
     """Set where no import path leads to the module: a file given with `--plugin`."""
+    given: type[Any] | None = None
+    """The class itself, where it was given to the Python API."""
     built_in: bool = False
     """Whether it is lgbench's own; its `version` then stands for its code."""
 
@@ -75,6 +80,8 @@ class PluginSource:
         """
         if self.built_in:
             return f"v{declared or 1}"
+        if self.given is not None:
+            return _identity_of_class(self.given, declared)
         path = self._path()
         if path is None:
             if declared is None:
@@ -122,6 +129,22 @@ class PluginSource:
             return self.file
         spec = _find(self.module)
         return Path(spec.origin) if spec is not None and (spec.origin or "").endswith(".py") else None
+
+
+def _identity_of_class(given: type[Any], declared: int | None) -> str:
+    """The hash of a class's file with what it imports; of a class in a notebook that of its own source."""
+    file = getattr(sys.modules.get(given.__module__), "__file__", None)
+    try:
+        if file is not None and Path(file).is_file():
+            return source_identity(Path(file), Home(root=Path(file).resolve().parent))
+        return tree_identity(textwrap.dedent(inspect.getsource(given)))
+    except (OSError, TypeError, SyntaxError):
+        if declared is None:
+            raise UserError(
+                f"{given.__name__} has no source that can be read, so nothing says when it changes. "
+                "Give the class a number: version = 1, and raise it with every change of what it computes"
+            ) from None
+        return f"v{declared}"
 
 
 def kinds_defined(path: Path) -> set[str]:

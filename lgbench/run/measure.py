@@ -75,19 +75,11 @@ def run_cell(
         FileNotFoundError: the training did not leave the weights.
     """
     method = load_method(cell.method, cell.method_params)
-    path = checkpoint.weights_path(checkpoint_folder(store.root, cell.training), cell.step)
-    loaded = checkpoint.load(path)
-    if loaded is None:
-        raise FileNotFoundError(f"no readable weights at {path}")
-    weights, facts = loaded
-    model = build_model(
-        task, method, cell.recipe, seed=cell.seed, scan_backend=scan_backend,
-        backbone=cell.training.backbone, params=json.loads(cell.training.backbone_params),
-    )  # fmt: skip
-    model.load_state_dict(weights)
+    model, facts, digest_of_weights = trained_model(cell, task, store.root, scan_backend)
     fits = fit_lengths(
         model, task, method, cell.recipe,
-        name=cell.method, seed=cell.seed, folder=path.parent, on_progress=on_progress,
+        name=cell.method, seed=cell.seed, folder=checkpoint_folder(store.root, cell.training),
+        on_progress=on_progress,
     )  # fmt: skip
     check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
@@ -102,7 +94,7 @@ def run_cell(
                 file, **{k: v.astype("float16") if v.ndim > 1 else v for k, v in pictures.items()}
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
-    common["weights_digest"] = checkpoint.tensors_digest(weights)
+    common["weights_digest"] = digest_of_weights
     return [
         common
         | _references(items, m.num_queries, m.metric)
@@ -110,6 +102,28 @@ def run_cell(
         | _measured(m)
         for m in measurements
     ]
+
+
+def trained_model(
+    cell: Cell, task: Task, root: Path, scan_backend: str = "auto"
+) -> tuple[Model, dict[str, Any], str]:
+    """Return the trained model of a cell, what its checkpoint says of it, and the digest of the weights.
+
+    Raises:
+        FileNotFoundError: the training did not leave the weights.
+    """
+    path = checkpoint.weights_path(checkpoint_folder(root, cell.training), cell.step)
+    loaded = checkpoint.load(path)
+    if loaded is None:
+        raise FileNotFoundError(f"no readable weights at {path}")
+    weights, facts = loaded
+    model = build_model(
+        task, load_method(cell.method, cell.method_params), cell.recipe, seed=cell.seed,
+        scan_backend=scan_backend, backbone=cell.training.backbone,
+        params=json.loads(cell.training.backbone_params),
+    )  # fmt: skip
+    model.load_state_dict(weights)
+    return model, facts, checkpoint.tensors_digest(weights)
 
 
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
