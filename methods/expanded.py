@@ -1,4 +1,4 @@
-"""Train on longer sequences too: how much of the problem is bought off by a wider range?
+"""Train on longer sequences too: how much does training on longer sequences help?
 
 Source: Rathjens et al., the expanded variant. Their maximum is lost; four times L_train is our reading (4,096
 at L_train 1,024). `train_length` stays that of vanilla, so multiples of it mean the same for both.

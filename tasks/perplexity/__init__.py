@@ -1,4 +1,4 @@
-"""Perplexity of books: how well are the next hundred tokens foretold after a context of any length?
+"""Perplexity of books: how well are the next hundred tokens predicted after a context of any length?
 
     book      … x x x [ context: `length` tokens ][ 100 tokens ] t …
     queries                                        q q q … q          the hundred tokens after the context
