@@ -278,12 +278,25 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, length, d_model)` to the same."""
-        return x + first(self.mixer(self.norm(x)))
+        y = first(self.mixer(self.norm(x)))
+        if y.shape != x.shape:
+            raise ValueError(
+                f"the mixer {type(self.mixer).__name__} gave {list(y.shape)} for {list(x.shape)}, "
+                "(batch, length, d_model); it must give as many tokens, of the same width, as it takes"
+            )
+        return x + y
 
 
 def first(given: Any) -> Tensor:
-    """What a module returns, or the first of the things that it returns."""
-    return given[0] if isinstance(given, tuple) else given
+    """What a module returns, or the first of the things that it returns.
+
+    Raises:
+        TypeError: that is no tensor.
+    """
+    found = given[0] if isinstance(given, tuple) and given else given
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the model gave {type(found).__name__}, expected a tensor (batch, length, d_model)")
+    return found
 
 
 def begin_sequence(

@@ -121,7 +121,7 @@ def _unfit(method: Method, name: str, backbone: str, train_tokens: int, d_model:
         return None
     return (
         f"method '{name}' does not run on the backbone '{backbone}', which has no hook "
-        f"{', '.join(sorted(missing))} to change"
+        f"{', '.join(sorted(missing))} to change; docs/models.md says how a model offers its gates"
     )
 
 

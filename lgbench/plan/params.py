@@ -78,7 +78,10 @@ def merge(
         plugin, key, value = read_assignment(text)
         if plugin not in of_tasks | of_methods:
             running = ", ".join(sorted(of_tasks | of_methods)) or "no plugin"
-            raise UserError(f"-p {text}: '{plugin}' is not in this run. It has: {running}.")
+            raise UserError(
+                f"-p {text}: '{plugin}' is not in this run. It has: {running}. "
+                'A backbone takes its parameters in brackets: --backbone "NAME[KEY=VALUE]"'
+            )
         if plugin in of_tasks & of_methods:
             raise UserError(
                 f"-p {text}: '{plugin}' is both a task and a method here; write {plugin}[{key}=...]"

@@ -159,6 +159,7 @@ def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFr
     key = [*BOARD, *SERIES, *POINT, "seed"]
     rows = rows.astype(dict.fromkeys(_INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
     rows = rows.drop_duplicates([*key, "cell"], keep="last").assign(doubled="")
+    rows = _newest_code(rows, key, left_out)
     clashing = rows.duplicated(key, keep=False)
     for names, alike in rows[clashing].groupby(key):
         rows.loc[alike.index, "doubled"] = f"seed {names[-1]}, {', '.join(sorted(alike['cell']))}"
@@ -168,6 +169,18 @@ def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFr
             f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
         )
     return rows.drop_duplicates(key, keep="last")
+
+
+def _newest_code(rows: pd.DataFrame, key: list[str], left_out: list[str]) -> pd.DataFrame:
+    """Without measurements that an edited plugin made anew: of each, those of the newest code stay."""
+    code = rows[["task_identity", "method_identity", "backbone_identity"]].fillna("").agg(" ".join, axis=1)
+    newest = code.groupby([rows[name] for name in key], dropna=False).transform("last")
+    old = (code != newest) & rows.duplicated(key, keep=False)
+    for label, cells in rows[old].groupby("label")["cell"].unique().items():
+        left_out.append(
+            f"{label}: a plugin was edited since {', '.join(sorted(cells))}; newer cells are shown"
+        )
+    return rows[~old]
 
 
 def _metric_ranks(rows: pd.DataFrame) -> dict[tuple[str, str], int]:

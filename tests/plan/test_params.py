@@ -190,7 +190,11 @@ def test_an_assignment_reaches_a_method_alone_and_as_a_part_of_combinations() ->
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["c.low=1"], "-p c.low=1: 'c' is not in this run. It has: a, b, both, pictures."),
+        (
+            ["c.low=1"],
+            "-p c.low=1: 'c' is not in this run. It has: a, b, both, pictures. "
+            'A backbone takes its parameters in brackets: --backbone "NAME[KEY=VALUE]"',
+        ),
         (["a.low=1", "a.low=2"], "-p a.low=2: low is given twice; a grid is written a.low=VALUE,VALUE"),
         (["both.x=1"], "-p both.x=1: 'both' is both a task and a method here; write both[x=...]"),
     ],

@@ -107,14 +107,58 @@ class _Do(nn.Module):
         return self.out(self.do(x))
 
 
+class Silent(Backbone):
+    def mixer(self, d_model, layer):
+        return _Nothing()
+
+
+class _Nothing(nn.Module):
+    def forward(self, x):
+        return None
+
+
+class Mixed(Backbone):
+    """The order of dimensions was forgotten: time runs over the items."""
+
+    def mixer(self, d_model, layer):
+        return nn.LSTM(d_model, d_model)
+
+
+class LongSighted(Backbone):
+    def mixer(self, d_model, layer):
+        return _LongSight(d_model)
+
+
+class _LongSight(nn.Module):
+    def __init__(self, d_model):
+        super().__init__()
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x):
+        y = self.out(x)
+        return y + x[:, -1:] if x.shape[1] > 64 else y
+
+
+def test_weights_that_do_not_depend_on_the_seed_are_said_and_allowed():
+    found = {v.check: v for v in check_backbone(Undrawn)}
+    assert found["same seed, same weights"].kept
+    assert "do not depend on the seed" in found["same seed, same weights"].found
+
+
+def test_nothing_is_compared_where_numbers_are_none():
+    assert check_backbone(Poisoned)[-1].check == "finite"
+
+
 @pytest.mark.parametrize(
     ("kind", "check", "words"),
     [
-        (Shorter, "it computes", "size of tensor"),
+        (Shorter, "it computes", "as many tokens"),
+        (Silent, "it computes", "gave NoneType, expected a tensor"),
+        (Mixed, "items apart", "batch_first"),
+        (LongSighted, "causal", "of 300 tokens under two futures"),
         (Poisoned, "finite", "NaN"),
         (Anticausal, "causal", "a token may see earlier ones only"),
         (Shallow, "depth respected", "use num_layers"),
-        (Undrawn, "same seed, same weights", "two seeds give the same"),
         (InPlace, "state not changed in place", "copy, then change"),
         (Forgetful, "pieces = whole", "see `step`"),
         (Misspelt, "hooks exist and act", "no hook is called timesteps"),

@@ -198,3 +198,13 @@ def test_lengths_in_documents_are_in_full(root, store):
     store(root, holds_until(4096), lengths=GRID, length_unit="documents")
     text = read_board(root)
     assert "Lengths in documents" in text and "### L\\_train 1,024 documents" in text
+
+
+def test_an_edited_plugin_takes_the_place_of_its_old_cells_and_is_ranked(ranked, store):
+    for seed in range(3):
+        for code, created in (("before", "2026-01-01"), ("after", "2026-01-02")):
+            store(ranked, holds_until(4096), lengths=GRID, seed=seed, label="mine", method="mine",
+                  backbone_identity=code, created_at=created)  # fmt: skip
+    text = read_board(ranked)
+    assert "a plugin was edited since" in text and "two cells claim the same measurement" not in text
+    assert "mine" in {line["method"] for line in lines_of(ranked)}
