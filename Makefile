@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test test-slow test-kernels bench lint types clean
 
 demo: $(STAMP)
-	$(BIN)/lgbench run --task omniglot --method vanilla,prepended,transformer --preset smoke --device cpu --results runs/demo
+	$(BIN)/lgbench run --task marked_recall --method vanilla,decimamba,clock_law,slow_clock,last_window --preset smoke --device cpu --results runs/demo
+	$(BIN)/lgbench run --task omniglot --method vanilla,last_window --preset smoke --device cpu --results runs/demo
 	$(BIN)/lgbench report --results runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

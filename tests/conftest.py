@@ -19,6 +19,8 @@ import torch
 from lgbench.data import sources
 from lgbench.plugins import registry
 
+os.environ.pop("COLUMNS", None)  # the runner's window is not that of the commands under test
+
 TOYS = Path(__file__).parent / "toys"
 
 torch.set_num_threads(1)
