@@ -33,8 +33,8 @@ def run(
 
     Args:
         task: names or classes of tasks.
-        method: likewise of methods.
-        backbone: likewise of backbones; None is the one that each method runs on by default.
+        method: names or classes of methods.
+        backbone: names or classes of backbones; None is the one that each method runs on by default.
         lengths: context lengths of the evaluation, in the task's unit.
         results: folder of rows and checkpoints.
         **options: those of `lgbench run`, with underscores: `preset="smoke"`, `seeds=3`, `train_steps=1000`.

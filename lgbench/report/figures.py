@@ -178,5 +178,5 @@ def describe(board: Board, points: pd.DataFrame) -> list[str]:
         f"{count_of(points['num_seeds'], 'seed')}, {count_of(points['num_items'], 'evaluation item')}, "
         f"{count_of(points['step'], 'training step')}.",
         f"Bands: 95 % intervals over {'seeds and ' * several}items, by bootstrap"
-        f"{', at least Wilson’s of all items pooled' * board.is_binary}.",
+        f"{', at least Wilson’s of the distinct items' * board.is_binary}.",
     ]

@@ -65,7 +65,7 @@ def advance(model, piece, state=None, mask=None, read=None):
     return model.advance(piece, mode="prefill", state=state, mask=mask, read=read, intervention=NOTHING)
 
 
-def close(one, other):
+def assert_close(one, other):
     torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
@@ -76,7 +76,7 @@ def test_pieces_with_a_carried_state_give_the_same_as_the_whole(model, cuts):
     for start, stop in zip((0, *cuts), (*cuts, 40), strict=True):
         out = advance(model, given[:, start:stop], state)
         rows, state = [*rows, out.hidden], out.state
-    close(torch.cat(rows, dim=1), whole)
+    assert_close(torch.cat(rows, dim=1), whole)
 
 
 def test_a_state_may_be_continued_again(model):
@@ -101,17 +101,17 @@ def test_masked_tokens_anywhere_are_as_if_they_were_not_there(model):
     )
     for row in range(3):
         alone = given[row : row + 1, mask[row]]
-        close(found[row, mask[row]], advance(model, alone).hidden[0])
+        assert_close(found[row, mask[row]], advance(model, alone).hidden[0])
         last = model.answer(alone, tokens(length=5)[row : row + 1], mode="score", intervention=NOTHING)
-        close(asked[row], last[0])
-        close(advance(model, tokens(length=5), state).hidden[row], last[0])
+        assert_close(asked[row], last[0])
+        assert_close(advance(model, tokens(length=5), state).hidden[row], last[0])
 
 
 def test_a_mask_for_all_sequences_alike_is_no_different(model):
     given, mask = tokens(length=12), torch.arange(12) % 3 > 0
     out = advance(model, given, None, mask)
-    close(out.hidden[:, mask], advance(model, given[:, mask]).hidden)
-    close(
+    assert_close(out.hidden[:, mask], advance(model, given[:, mask]).hidden)
+    assert_close(
         advance(model, given, out.state).hidden,
         advance(model, given, advance(model, given[:, mask]).state).hidden,
     )
@@ -121,7 +121,7 @@ def test_the_future_does_not_change_the_past(model):
     given = tokens()
     other = given.clone()
     other[:, 25:] += 1
-    close(advance(model, given).hidden[:, :25], advance(model, other).hidden[:, :25])
+    assert_close(advance(model, given).hidden[:, :25], advance(model, other).hidden[:, :25])
 
 
 class Slower(ScanIntervention):
@@ -152,9 +152,9 @@ def test_a_change_of_time_steps_is_one_of_strength_and_gate(examples):
     def under(intervention):
         return model.advance(given, mode="prefill", intervention=intervention).hidden
 
-    close(under(NOTHING), by_hand(1, 1))
-    close(under(Slower()), by_hand(0.25, 0.25))
-    close(under(Longer()), by_hand(1, 0.25))
+    assert_close(under(NOTHING), by_hand(1, 1))
+    assert_close(under(Slower()), by_hand(0.25, 0.25))
+    assert_close(under(Longer()), by_hand(1, 0.25))
 
 
 @pytest.mark.parametrize(
