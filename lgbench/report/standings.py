@@ -208,4 +208,5 @@ def _notes(board: Board, panel: Panel, table: pd.DataFrame) -> Iterable[str]:
         if len(others) > 1:
             pairs = [f"{entry['series']} with {entry[role]}" for entry in _entries(table)
                      if entry[role] and entry[role] != entry["series"]]  # fmt: skip
-            yield f"There are {len(others)} series for the {role}. Compared are {'; '.join(pairs)}."
+            compared = f" Compared are {'; '.join(pairs)}." if pairs else ""
+            yield f"There are {len(others)} series for the {role}.{compared}"
