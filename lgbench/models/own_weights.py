@@ -1,4 +1,4 @@
-"""Weights that somebody trained elsewhere, from one safetensors file, to start from.
+"""Weights trained elsewhere, from one safetensors file, to start from.
 
 The file has either the names of a whole model (`interface.…`, `backbone.…`) or those of a backbone alone; the
 layers of the task are then fresh, and need a training.

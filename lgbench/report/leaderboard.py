@@ -28,7 +28,7 @@ DEFINITIONS = {
         "L_train: paired t-tests over seeds and items, all pairs of a table corrected together (Holm, 5 "
         "%). Nobody ranks before a method with a higher long score, by which methods of equal rank are "
         "ordered, and a method whose long score is higher and that lost fewer seeds to divergence counts "
-        "as better. Methods that share a letter were not told apart; letters need 5 seeds."
+        "as better. Methods that share a letter do not differ significantly; letters need 5 seeds."
     ),
     "Not ranked": (
         "Who has not learned the task at L_train, was not evaluated up to the horizon, lacks a seed of 0,"

@@ -1,4 +1,4 @@
-"""Compact letter display: series that share a letter were not told apart.
+"""Compact letter display: series that share a letter do not differ significantly.
 
 Insert and absorb, after Piepho, "An algorithm for a letter-based representation of all-pairwise comparisons",
 Journal of Computational and Graphical Statistics 13, 2004.
