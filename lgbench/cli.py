@@ -249,13 +249,22 @@ def show(
 
 
 @app.command()
-def doctor(data_dir: DataDir = None) -> None:
+def doctor(
+    data_dir: DataDir = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Check long scans too; takes minutes.")] = False,
+) -> None:
     """What this machine has, and whether every scan back end computes the right numbers on it."""
     from lgbench.doctor import examine
 
     marks = {True: "ok  ", False: "BAD ", None: "    "}
     bad = 0
-    for finding in examine(data_dir):
+    watched = sys.stderr.isatty()
+
+    def begin(what: str) -> None:
+        if watched:
+            print(f"    {what:<42} …", end="\r", file=sys.stderr, flush=True)
+
+    for finding in examine(data_dir, thorough, begin):
         bad += finding.ok is False
         typer.echo(f"{marks[finding.ok]}{finding.what:<42} {finding.found}")
     if bad:
