@@ -251,7 +251,9 @@ def show(
 @app.command()
 def doctor(
     data_dir: DataDir = None,
-    thorough: Annotated[bool, typer.Option("--thorough", help="Check long scans too; takes minutes.")] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Check long scans too; takes minutes.")
+    ] = False,
 ) -> None:
     """What this machine has, and whether every scan back end computes the right numbers on it."""
     from lgbench.doctor import examine

@@ -75,9 +75,7 @@ def examine(
         yield _check(what, dtype, measure)
 
 
-def _checks(
-    device: torch.device, thorough: bool
-) -> Iterator[tuple[str, torch.dtype, Callable[[], float]]]:
+def _checks(device: torch.device, thorough: bool) -> Iterator[tuple[str, torch.dtype, Callable[[], float]]]:
     """Name, type and relative error of every numeric check on a device."""
     lengths = LENGTHS[device.type] + (LONG[device.type] if thorough else ())
     channels, dtype = LARGE["channels"][device.type], torch.bfloat16

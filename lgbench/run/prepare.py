@@ -35,7 +35,7 @@ from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
 from lgbench.recipe import suggest
 from lgbench.run import checkpoint
-from lgbench.run.device import choose_device
+from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
@@ -106,6 +106,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         store.check_writable()
     cells = resolve_plan()
     tasks = {identify(*pair): pair[1] for pair in named}
+    if device.type == "cpu":
+        choose_threads(cell.training.recipe.d_model for cell in cells)
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
