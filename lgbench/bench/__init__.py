@@ -47,8 +47,8 @@ def run_bench(
         what: measures, of `MEASURES`; empty means all.
         backends: contenders, see `lgbench.bench.setting`; empty means all but the sequential reference.
         device: "auto", "cpu" or "cuda".
-        repeats: samples of each contender, fewer where one takes longer than `THOROUGH_S` in all; if not given,
-            20 within `BUDGET_S`.
+        repeats: samples of each contender, fewer where one takes longer than `THOROUGH_S` in all; if not
+            given, 20 within `BUDGET_S`.
         out: folder, made if it is not there.
         console: where tables go.
 
