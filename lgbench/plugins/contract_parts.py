@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from lgbench.intervention import HOOKS, ScanIntervention
 from lgbench.method import Method
 from lgbench.models.model import build_model
+from lgbench.plan.options import BASELINE
 from lgbench.plan.params import describe_params
 from lgbench.plugins.contract import Broken, Verdict, explain
-from lgbench.plugins.registry import BACKBONES, BASELINE, METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
 from lgbench.task import Recipe, Task
 
 PRESETS = ("smoke", "small", "paper")

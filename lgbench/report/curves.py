@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
+from lgbench.recipe import columns
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
 from lgbench.stats.rows import describe_faults, fill_task_facts, find_faults
@@ -27,8 +28,8 @@ BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "me
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_length", "train_low", "train_high"]
-_INTEGERS += ["train_steps", "d_model", "num_layers", "d_state", "batch_size"]
+_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_low", "train_high", "d_state"]
+_INTEGERS += [name for name, said in columns().items() if said.column.startswith("int")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,7 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
         rows[name] = _as_json(rows[name])
     text = [field.name for field in reading.table.schema if field.type == pa.string()]
     rows[text] = rows[text].fillna("")
+    rows = fill_task_facts(rows)
     if cells is not None:
         rows = rows.merge(rows.loc[rows["cell"].isin(cells), BOARD[:-1]].drop_duplicates())
     measured = (rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))
@@ -135,7 +137,7 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
     warnings = sorted(set(rows["notice"]) - {""})
     faults = find_faults(rows[measured])
     left_out += describe_faults(rows[measured], faults)
-    ok = _one_row_a_measurement(fill_task_facts(rows[measured][faults == ""]), left_out)
+    ok = _one_row_a_measurement(rows[measured][faults == ""], left_out)
     boards = _boards(ok, missing, _metric_ranks(rows), left_out, warnings)
     boards = sorted(boards, key=lambda board: (board.title, board.rank, board.metric))
     warnings = left_out + warnings

@@ -26,7 +26,7 @@ from lgbench.run.gallery import gallery
 from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, as_texts, atomic_file
-from lgbench.store.schema import split_facts
+from lgbench.store.schema import recipe_columns, split_facts
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
@@ -170,22 +170,16 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "calibration_format": cell.calibration_format,
         "preset": cell.preset,
         "recipe": as_texts(asdict(recipe)),
-        "d_model": recipe.d_model,
-        "num_layers": recipe.num_layers,
+        **recipe_columns(recipe),
         "d_state": _backbone_params(training).get("d_state", 0),
         "seed": cell.seed,
-        "train_length": recipe.train_length,
         "train_low": stage_lengths(training, 0)[0],
         "train_high": training.high,
-        "train_steps": recipe.train_steps,
-        "lm_weight": recipe.lm_weight,
         "length_unit": task.length_unit,
         "horizon": task.horizon,
         "learned": task.learned,
         "context_means": task.context_means,
         "step": cell.step,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
         "protocol": method.protocol,
         "needs_length": method.needs_length,
         "environment": store.write_environment(provenance.environment(task.device)),
