@@ -169,6 +169,14 @@ class Recipe:
     """Empty leaves the axis out."""
     eval_items: int = field(metadata=about("evaluation items", group="evaluation", option="value", least=1))
     eval_batch: int = field(metadata=about("items that are evaluated together", group="evaluation", least=1))
+    eval_draw: int = field(
+        default=0,
+        metadata=about(
+            "which draw of evaluation items; 0 the first",
+            group="evaluation", option="value", least=0, column="int32",
+        ),
+    )  # fmt: skip
+    """What was chosen by looking at one draw is confirmed on another, of the same held-out data."""
     eval_precision: Literal["float32", "bfloat16"] = field(
         default="float32",
         metadata=about(
@@ -188,7 +196,7 @@ class Recipe:
         """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
         return replace(
             self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0,
-            eval_precision="float32",
+            eval_draw=0, eval_precision="float32",
         )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from lgbench.store.schema import recipe_columns, split_facts
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
-"""Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
+"""Of the first draw of evaluation items: the same for all methods and seeds; comparisons are paired."""
 
 Row = dict[str, Any]
 
@@ -42,10 +42,11 @@ class Items:
         task: prepared.
         num_items: how many.
         longest: the longest context that they will have; None leaves it to them.
+        draw: which draw of them; see `Recipe.eval_draw`.
     """
 
-    def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
-        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
+    def __init__(self, task: Task, num_items: int, longest: int | None = None, draw: int = 0) -> None:
+        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED + draw)
         if longest is not None:
             self.items.reach(longest)
         self.fingerprint = self.items.fingerprint
@@ -250,7 +251,6 @@ def _measured(m: Measurement) -> Row:
         "item_facts": numbers,
         "item_texts": words,
         "item_clusters": list(m.clusters) or None,
-        "eval_draw": 0,
         "state_bytes": m.state_bytes,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,

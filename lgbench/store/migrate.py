@@ -31,7 +31,7 @@ _ADDED = {
 _SINCE_2 = {"length_unit", "lm_weight", "context_tokens", "combine", "item_facts", "warm_tokens_per_s"}
 _SINCE_3 = {
     "task_identity", "method_identity", "backbone_identity", "backbone_params", "horizon", "learned",
-    "context_means", "weights_digest", "state_bytes", "item_texts", "item_clusters", "eval_draw",
+    "context_means", "weights_digest", "state_bytes", "item_texts", "item_clusters",
     "calibration_format",
 }  # fmt: skip
 
@@ -118,7 +118,6 @@ def _to_version_3(columns: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
         "kept_tokens": converted("kept_tokens", "kept_tokens", lambda found: found),
         "item_facts": converted("item_facts", "item_facts", lambda found: split_facts(found)[0]),
         "item_texts": converted("item_texts", "item_facts", lambda found: split_facts(found)[1]),
-        "eval_draw": pa.repeat(pa.scalar(0, pa.int32()), num_rows),
     }
 
 

@@ -144,7 +144,7 @@ _COLUMNS: tuple[Column, ...] = (
         pa.list_(pa.string()),
         "what each item belongs to (character, book, article); null where items are independent",
     ),
-    ("eval_draw", pa.int32(), "which draw of evaluation items; 0 the first"),
+    *_of_recipe("evaluation"),
     (
         "calibration_format",
         pa.int32(),
