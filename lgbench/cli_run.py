@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from lgbench.cli_style import HELP, GroupedCommand, console, examples
+from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of
 from lgbench.plan.options import Option, options
 
 EXAMPLES = examples(
@@ -24,6 +24,7 @@ PANELS = ("what", "sizes", "training", "evaluation", "data", "machine")
 _TYPED = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", tuple[int, int]: "LOW-HIGH"}
 _REPEATED = ("task", "method", "param", "backbone", "plugin")
 """Lists that are given by repeating the option, since their texts may hold commas."""
+_NAMED = {"task": "TASKS", "method": "METHODS", "backbone": "BACKBONES"}
 _FLAGS = {"param": ("-p", "--param"), "force": ("--force/--resume",)}
 
 
@@ -80,6 +81,7 @@ def _of(option: Option) -> inspect.Parameter:
         help=_help(option),
         metavar=_metavar(option),
         rich_help_panel=option.about.group.capitalize(),
+        autocompletion=names_of(_NAMED[option.name]) if option.name in _NAMED else None,
     )
     kind: Any = option.kind if option.kind in (int, float, bool, Path) else str
     if option.many:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lgbench.errors import UserError
@@ -33,8 +35,6 @@ class Commands(TyperGroup):
     """The one place where a `UserError` becomes a line and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        import typer
-
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -52,6 +52,17 @@ class Commands(TyperGroup):
 def examples(*lines: str) -> str:
     """The end of a help text: commands to copy, each on a line of its own."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def names_of(kind: str) -> Callable[[str], list[str]]:
+    """Completion by the names of plugins: "TASKS", "METHODS" or "BACKBONES" of the registry."""
+
+    def complete(incomplete: str) -> list[str]:
+        from lgbench.plugins import registry
+
+        return [name for name in getattr(registry, kind).names() if name.startswith(incomplete)]
+
+    return complete
 
 
 def console() -> Any:
