@@ -95,13 +95,7 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _help(option: Option) -> str:
     """What an option is, its range, and what it is when it is left out."""
-    said, facts = option.about, []
-    if said.least is not None:
-        facts.append(f"at least {said.least:g}")
-    if said.above is not None:
-        facts.append(f"above {said.above:g}")
-    if said.most is not None:
-        facts.append(f"at most {said.most:g}")
+    said, facts = option.about, list(option.about.range)
     if option.default is not None and option.default != () and option.kind is not bool:
         value = option.default[0] if option.many else option.default
         facts.append(f"default: {value:g}" if isinstance(value, float) else f"default: {value}")

@@ -33,15 +33,19 @@ class About:
     quiet: bool = False
     """Named in a legend only where nothing else tells two series apart."""
 
+    @property
+    def range(self) -> list[str]:
+        """The limits in words, each one: "at least 1"."""
+        named = {"at least": self.least, "above": self.above, "at most": self.most}
+        return [f"{words} {limit:g}" for words, limit in named.items() if limit is not None]
+
     def refuses(self, value: float) -> str:
         """What a number should be that is out of range, "at least 1"; empty if it is not."""
         if self.least is not None and not value >= self.least:
             return f"at least {self.least:g}"
         if self.above is not None and not value > self.above:
             return f"above {self.above:g}"
-        if self.most is not None and not value <= self.most:
-            return f"at most {self.most:g}"
-        return ""
+        return f"at most {self.most:g}" if self.most is not None and not value <= self.most else ""
 
 
 def about(says: str, **more: Any) -> Mapping[str, About]:

@@ -190,7 +190,9 @@ def _train(
             trainer = Trainer(training, task, method, folder, steps, scan_backend, left)
             if not force:
                 trainer.resume()
-            if trainer.finished:  # nothing to train: a published model as it is
+            if trainer.finished and trainer.step:  # a trunk has taken all its steps
+                trainer.look()
+            elif trainer.finished:  # nothing to train: a published model as it is
                 trainer.save_weights()
             else:
                 trainers.append(trainer)

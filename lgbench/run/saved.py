@@ -54,10 +54,10 @@ def resume(trainer: Trainer) -> bool:
     if found is None:
         return False
     tensors, facts = found
-    if any(
-        m <= facts["step"] and not checkpoint.weights_path(trainer.folder, m).exists()
-        for m in trainer.milestones
-    ):
+    passed = {m for m in trainer.milestones if m <= facts["step"]}
+    if facts["step"] == trainer.recipe.train_steps:
+        passed.discard(facts["step"])  # its weights are those of the state
+    if not all(checkpoint.weights_path(trainer.folder, m).exists() for m in passed):
         return False
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     trainer.model.load_state_dict(weights)

@@ -42,8 +42,9 @@ def best_rates(
         unscored = sorted(set(series["learning_rate"]) - {rate for rate, _, _ in scores})
         without = f"; {', '.join(f'{rate:g}' for rate in unscored)} not measured there" * bool(unscored)
         sentences.append(
-            f"{first['task']}, {first['label']}, L_train {first['train_length']:,}: of several learning "
-            f"rates {chosen:g} is shown, the best at the training length; scores there: {listed}{without}"
+            f"{first['task']}, {first['label']}, L_train {first['train_length']:,}, "
+            f"{first['train_steps']:,} steps: of several learning rates {chosen:g} is shown, the best at the "
+            f"training length; scores there: {listed}{without}"
         )
     return stays, sentences
 

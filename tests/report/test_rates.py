@@ -36,7 +36,7 @@ def test_what_was_chosen_and_the_other_rates_are_said_in_report_and_leaderboard(
     root = store_rates({1e-3: lambda at: 0.1, 2e-3: lambda at: 0.12})
     results = load([root])
     [sentence] = [one for one in results.left_out if "learning rates" in one]
-    assert "vanilla, L_train 1,024: of several learning rates 0.001 is shown" in sentence
+    assert "vanilla, L_train 1,024, 20,000 steps: of several learning rates 0.001 is shown" in sentence
     assert "0.001 (0." in sentence and "0.002 (0." in sentence and sentence in results.warnings
     assert "of several learning rates 0.001 is shown" in render(results, [root])
 

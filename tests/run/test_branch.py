@@ -62,6 +62,22 @@ def test_a_branch_ends_bit_for_bit_as_a_direct_training_with_its_schedule(
     assert not list(store.root.rglob("resume*")), "a finished training leaves no state"
 
 
+def test_with_a_constant_rate_a_shorter_training_is_a_stop_on_the_way(
+    toy_cells, toy_task, run_toy, begun, tmp_path
+):
+    numbers = QUICK | {"train_steps": [8, 12], "decay_from": [1.0]}
+    short, long = toy_cells("vanilla", **numbers)
+    outcome, store = run_toy([short, long])
+    assert outcome.failed == [] and begun == [(12, 0)]
+    plugin = load_method("vanilla", "{}")
+    alone = Trainer(short.training, toy_task, plugin, tmp_path / "alone")
+    train_all([alone])
+    ours, facts = weights(store, short.training)
+    theirs, direct = checkpoint.load(checkpoint.weights_path(alone.folder, 8))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert (facts["train_loss"], facts["history"]) == (direct["train_loss"], direct["history"])
+
+
 def test_a_branch_has_the_key_of_the_direct_training_and_rows_of_its_own(toy_cells, run_toy):
     cells = toy_cells("vanilla", branch_decay_at=[4], **QUICK)
     (direct,) = toy_cells("vanilla", **QUICK | {"train_steps": [8]})
