@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 
 from lgbench.store import SCHEMA, Store
-from lgbench.store.rows_file import unfinished, write_rows
 from lgbench.store.schema import as_texts
 
 TRAIN_LENGTH = 256
@@ -84,10 +83,7 @@ def make_store(
                 told = {"task": f"task_{task}", "method": names[method], "label": names[method],
                         "cell": cell, "training": cell, "seed": seed, "environment": environment,
                         "created_at": f"2026-01-01T00:{seed // 60:02d}:{seed % 60:02d}+00:00"}  # fmt: skip
-                table = _filled(base, told, values)
-                path = store.path(told["task"], cell)
-                write_rows(path, table)
-                store.manifest.add(path, {"ok"}, unfinished(table))
+                store.write_table(told["task"], cell, _filled(base, told, values))
     store.manifest.save()
     return tasks * methods * seeds
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lgbench.report.curves import Board, load
+from lgbench.report.curves import Board, Results, load
 from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
 
 MAX_COLUMNS = 8
@@ -30,7 +30,11 @@ def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -
     Raises:
         UserError: a folder does not exist, or there are no results in them.
     """
-    results = load(roots, cells)
+    return tables_of(load(roots, cells))
+
+
+def tables_of(results: Results) -> list[Table]:
+    """The same tables of what was read already."""
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables

@@ -108,7 +108,14 @@ class Store:
                 raise ValueError(f"row and schema differ: {sorted(set(row) ^ names)}")
             if row["cell"] != cell:
                 raise ValueError(f"a row of cell {row['cell']} in the file of cell {cell}")
-        table = pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA)
+        return self.write_table(task, cell, pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA))
+
+    def write_table(self, task: str, cell: str, table: pa.Table) -> Path:
+        """Store the rows of one cell as `write` does, from a table of the current schema.
+
+        Raises:
+            UserError: the folder cannot be written or the disk is full; nothing half-written remains.
+        """
         target = self.path(task, cell)
         if target.exists() and not self._is_readable(target):
             put_aside(target)
