@@ -154,12 +154,12 @@ def report(
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
     from lgbench.report.page import build_report
-    from lgbench.report.tables import summary_table
+    from lgbench.report.tables import tables_of
 
     roots = results or [Path("runs")]
     made = build_report(roots, out or roots[0] / "report")
     console = _console()
-    for table in summary_table(roots):
+    for table in tables_of(made.results):
         console.print(table)
     for warning in made.warnings:
         console.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)

@@ -40,11 +40,13 @@ class ReportResult:
 
     Attributes:
         html: the page.
+        results: what was read.
         figures: PNG, PDF and SVG files of the figures, in the order of the page.
         warnings: what a reader must know, a sentence each; they are on the page too.
     """
 
     html: Path
+    results: Results
     figures: list[Path]
     warnings: list[str]
 
@@ -89,7 +91,7 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     target = out / "index.html"
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return ReportResult(html=target, figures=paths, warnings=results.warnings)
+    return ReportResult(html=target, results=results, figures=paths, warnings=results.warnings)
 
 
 def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
@@ -168,11 +170,11 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
     for length in values.columns:
         best = best_of(values[length], board.higher_is_better)
         shown = []
-        for name in values.index:
-            value, count = values.at[name, length], seeds.at[name, length]
+        column = (table[length].tolist() for table in (values, low, high, seeds))
+        for name, value, least, most, count in zip(values.index, *column, strict=True):
             interval = ""
             if np.isfinite(value):
-                interval = f"[{', '.join(format_value(end.at[name, length], value) for end in (low, high))}]"
+                interval = f"[{', '.join(format_value(end, value) for end in (least, most))}]"
                 interval += f" ({count_of([count], 'seed')})" if count != usual else ""
             shown.append({"value": format_value(value), "interval": interval, "best": name == best})
         chances = format_value(chance[length])

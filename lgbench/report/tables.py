@@ -85,12 +85,13 @@ def _table(board: Board) -> Table:
     table.add_column("method", overflow="fold", min_width=11)
     for length in lengths:
         table.add_column(board.length(length), justify="right", no_wrap=True)
+    best = {length: best_of(values[length], board.higher_is_better) for length in lengths}
     for series in values.index:
         cells = []
         for length in lengths:
             value, half = values.at[series, length], (high.at[series, length] - low.at[series, length]) / 2
             text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
-            is_best = series == best_of(values[length], board.higher_is_better)
+            is_best = series == best[length]
             cells.append(Text(text, style="bold" if is_best else ""))
         table.add_row(Text(series), *cells)
     chance = curve.groupby("eval_length")["chance"].mean()
