@@ -19,7 +19,7 @@ from lgbench.report.figures import curve_figure
 from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.leaderboard import DEFINITIONS
 from lgbench.report.profile import profile_figure
-from lgbench.report.standings import Standing, standings
+from lgbench.report.standings import Standing, drawn, standings
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
@@ -28,6 +28,8 @@ from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import NOTHING, count_of, format_length, format_value
 from lgbench.store import atomic_file
 
+MOST_DRAWN = 20
+"""Series in the figures of a board; tables have all."""
 MOST_LINES = 10
 """Series in one figure, where they could be told apart by training length."""
 AXES = {"context": "context length", "position": "position in the context", "queries": "number of queries"}
@@ -111,10 +113,11 @@ def _figures(
     board: Board, strips: Sequence[Strip], ranked: Sequence[Standing]
 ) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
-    methods = ", ".join(board.series)
+    board, more = drawn(board, ranked, MOST_DRAWN)
+    methods = ", ".join(board.series) + more
     for axis, words in AXES.items():
         for name, part in _legible(board, axis):
-            shown = ", ".join(dict.fromkeys(part.curve(axis)["series"]))
+            shown = ", ".join(dict.fromkeys(part.curve(axis)["series"])) + more
             yield name, f"{board.metric} against {words}: {shown}.", curve_figure(part, axis)
     found = depth_cells(board)
     if not found.empty:
@@ -129,9 +132,8 @@ def _figures(
     for standing in ranked:
         profile = profile_figure(board, standing)
         if profile is not None:
-            caption = (
-                f"Effective length by threshold, {standing.title}: {', '.join(standing.table['series'])}."
-            )
+            names = [name for name in standing.table["series"] if name in board.series]
+            caption = f"Effective length by threshold, {standing.title}: {', '.join(names)}{more}."
             yield f"profile-{standing.train_length}", caption, profile
     cost = cost_figure(board) if board.rank == 0 else None
     if cost is not None:
