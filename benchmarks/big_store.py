@@ -37,7 +37,12 @@ def lengths_of(num_lengths: int) -> np.ndarray:
 def template(num_lengths: int, num_items: int) -> pa.Table:
     """Rows of one cell, of which `make_store` replaces what differs between cells."""
     lengths = lengths_of(num_lengths)
-    recipe = {"eval_lengths": lengths.tolist(), "query_grid": [], "eval_items": num_items, "train_steps": 1000}
+    recipe = {
+        "eval_lengths": lengths.tolist(),
+        "query_grid": [],
+        "eval_items": num_items,
+        "train_steps": 1000,
+    }
     recipe |= {f"number_{k}": k for k in range(20)}
     shared: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {
         "status": "ok", "reason": "", "task_params": as_texts({"symbols": 8}), "task_identity": "v1",
@@ -61,7 +66,12 @@ def template(num_lengths: int, num_items: int) -> pa.Table:
 
 
 def make_store(
-    root: Path, tasks: int, methods: int, seeds: int, num_lengths: int = NUM_LENGTHS, num_items: int = NUM_ITEMS
+    root: Path,
+    tasks: int,
+    methods: int,
+    seeds: int,
+    num_lengths: int = NUM_LENGTHS,
+    num_items: int = NUM_ITEMS,
 ) -> int:
     """Write tasks × methods × seeds cells; returns how many.
 
@@ -105,7 +115,7 @@ def _filled(base: pa.Table, told: dict[str, Any], values: np.ndarray) -> pa.Tabl
 
 
 def measure(root: Path) -> None:
-    """Print seconds and memory of each command, each in a process of its own, the first two without a cache."""
+    """Print seconds and memory of each command, each in a process of its own."""
     board, page = root.parent / f"{root.name}.md", root.parent / f"{root.name}-report"
     commands = {"leaderboard": ["leaderboard", "--out", str(board)], "report": ["report", "--out", str(page)]}
     for name in ("leaderboard", "leaderboard", "report"):

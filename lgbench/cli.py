@@ -130,8 +130,13 @@ def run(
 
 def _run_one(settings: Any, console: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
+    from dataclasses import replace
+
+    from rich.text import Text
+
     from lgbench.launchers import local
-    from lgbench.report.tables import summary_table
+    from lgbench.report.curves import load
+    from lgbench.report.tables import tables_of
     from lgbench.run import prepare as runner
 
     prepared = runner.prepare(settings, console, dry=dry)
@@ -140,8 +145,12 @@ def _run_one(settings: Any, console: Any, dry: bool) -> bool:
         return not prepared.broken
     outcome = local.launch(settings, prepared, console)
     if outcome.finished + outcome.skipped_as_done:
-        for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
+        found = load([settings.results], {cell.key for cell in prepared.cells})
+        said_before = found.missing["outcome"] == "skipped"
+        for table in tables_of(replace(found, missing=found.missing[~said_before])):
             console.print(table)
+        for sentence in found.left_out:
+            console.print(Text.assemble(("Left out: ", "yellow"), sentence), soft_wrap=True)
     if outcome.failed:
         console.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
     return not (outcome.failed or prepared.broken)
@@ -172,9 +181,14 @@ def leaderboard(
     out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard.md"),
 ) -> None:
     """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
+    from lgbench.report.curves import load
     from lgbench.report.leaderboard import write_leaderboard
 
-    typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
+    roots = results or [Path("results")]
+    found = load(roots)
+    for sentence in found.left_out:
+        typer.echo(f"Left out: {sentence}")
+    typer.echo(f"Leaderboard: {write_leaderboard(roots, out, found)}")
 
 
 @app.command("list")

@@ -243,6 +243,12 @@ def load_task(request: PluginRequest) -> Task:
     return task
 
 
+def why_left_out(cell: Cell, task: Task) -> str:
+    """Why a cell cannot be run on its prepared task; empty if it can."""
+    method = load_method(cell.method, cell.method_params)
+    return cell.left_out or no_task_for(method, cell.training.backbone, task) or ""
+
+
 def task_key(cell: Cell) -> str:
     """Identity of the prepared task that a cell runs on."""
     return f"{cell.task} {cell.task_params} {cell.training.data_fingerprint}"

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from lgbench.report.curves import Board
-from lgbench.report.series import summarise, items_of
+from lgbench.report.series import items_of, summarise
 from lgbench.report.style import GREY, WIDTH_IN, compose, looks, new_figure
 from lgbench.report.wording import count_of, unit_in_words
 
@@ -56,7 +56,11 @@ def depth_cells(board: Board) -> pd.DataFrame:
         summary = summarise(
             [values], None if clusters.isna().any() else clusters.tolist(), board.combine, board.is_binary
         )
-        found.append(where | {name: float(ends[0]) for name, ends in summary.items()} | {"num_seeds": len(values), "num_items": max(map(len, values))})
+        found.append(
+            where
+            | {name: float(ends[0]) for name, ends in summary.items()}
+            | {"num_seeds": len(values), "num_items": max(map(len, values))}
+        )
     return pd.DataFrame(found)
 
 

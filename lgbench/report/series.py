@@ -99,7 +99,9 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
         `references` (name → value).
     """
     key, binary = ["series", *SERIES, *POINT], are_binary(rows)
-    rows = rows.assign(point=rows.groupby(key, sort=False).ngroup()).sort_values(["point", "seed"], kind="stable")
+    rows = rows.assign(point=rows.groupby(key, sort=False).ngroup()).sort_values(
+        ["point", "seed"], kind="stable"
+    )
     points = rows.drop_duplicates("point").set_index("point")[[*key, "references"]]
     points["references"] = points["references"].map(lambda found: found or {})
     points["is_final"] = points["step"] == points.groupby("series")["step"].transform("max")

@@ -69,7 +69,9 @@ def drawn(board: Board, ranked: Sequence[Standing], most: int) -> tuple[Board, s
         return board, ""
     tables = [standing.table for standing in ranked]
     roles = dict.fromkeys(name for table in tables for role in ranking.ROLES for name in table[role] if name)
-    in_turn = [name for names in zip_longest(*(table["series"] for table in tables)) for name in names if name]
+    in_turn = [
+        name for names in zip_longest(*(table["series"] for table in tables)) for name in names if name
+    ]
     chosen = set(list(dict.fromkeys([*list(roles)[: most // 2], *in_turn, *board.series]))[:most])
     part = replace(
         board,

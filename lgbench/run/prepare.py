@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lgbench.errors import UserError
 from lgbench.models import own_weights, pretrained
@@ -27,6 +29,7 @@ from lgbench.plan.cells import (
     load_task,
     resolve_cells,
     task_key,
+    why_left_out,
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
 from lgbench.plan.params import PluginRequest, resolve
@@ -60,6 +63,8 @@ class Prepared:
     device: torch.device
     broken: list[str]
     """Methods that were asked for and cannot be imported."""
+    left_out: dict[str, str]
+    """Key of a cell that cannot be run → why."""
 
 
 def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepared:
@@ -110,9 +115,11 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
     _check_contracts(cells, device)
-    for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
-        console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
-    return Prepared(cells, tasks, store, device, broken)
+    left_out = {cell.key: why for cell in cells if (why := why_left_out(cell, tasks[task_key(cell)]))}
+    for reason, num in Counter(left_out.values()).items():
+        cells_of = _count(num, "cell")
+        console.print(Text.assemble(("Left out: ", "yellow"), f"{reason} ({cells_of})"), soft_wrap=True)
+    return Prepared(cells, tasks, store, device, broken, left_out)
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
@@ -246,25 +253,28 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     table = Table(
         "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
     )
+    todo: dict[Training, Cell] = {}
     for cell in cells:
-        number = numbers.setdefault(cell.training, len(numbers) + 1)
-        done = (cell.task, cell.key) not in unfinished
+        state = "left out" if cell.key in prepared.left_out else "finished"
+        if state == "finished" and (cell.task, cell.key) in unfinished:
+            state, todo[cell.training] = "to do", cell
+        number = "" if state == "left out" else f"#{numbers.setdefault(cell.training, len(numbers) + 1)}"
         recipe = cell.recipe
         table.add_row(
             cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
-            f"#{number}",
-            "finished" if done else "left out" if cell.left_out else "to do",
+            number, state,
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished and not c.left_out}
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
     seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
+    num = len(cells) - len(prepared.left_out)
+    finished = sum(c.key not in prepared.left_out and (c.task, c.key) not in unfinished for c in cells)
+    others = f", and {len(prepared.left_out)} left out" if prepared.left_out else ""
     console.print(
-        f"{_count(len(cells), 'cell')}, {len(cells) - len(unfinished)} finished; "
-        f"{_count(len(numbers), 'training')}. "
+        f"{_count(num, 'cell')}, {finished} finished{others}; {_count(len(numbers), 'training')}. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,

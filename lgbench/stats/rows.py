@@ -74,7 +74,11 @@ def find_faults(rows: pd.DataFrame) -> pd.Series:
 
 def _known(rows: pd.DataFrame, name: str) -> pd.Series:
     """A column of numbers, with the default where it is missing or null."""
-    return rows[name].astype(float).fillna(DEFAULTS[name]) if name in rows else pd.Series(DEFAULTS[name], rows.index)
+    return (
+        rows[name].astype(float).fillna(DEFAULTS[name])
+        if name in rows
+        else pd.Series(DEFAULTS[name], rows.index)
+    )
 
 
 def describe_faults(rows: pd.DataFrame, faults: pd.Series) -> list[str]:

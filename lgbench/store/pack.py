@@ -1,4 +1,4 @@
-"""Keep rows of many files in few: a cache, so that a reader of ten thousand cells need not open as many files.
+"""Keep rows of many files in few: a cache, so that readers of ten thousand cells need not open as many.
 
     RESULTS/cache/HASH.arrow    all rows of up to 512 files, sealed, with name, size and time of each file
 

@@ -92,6 +92,16 @@ def unfinished(table: pa.Table) -> str | None:
     return None
 
 
+def schema_version(path: Path) -> int:
+    """Schema version of a file of rows, of which nothing else is read.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it has none, or cannot be read.
+    """
+    with pq.ParquetFile(path) as file:
+        return _version(file)
+
+
 def first_line(error: Exception) -> str:
     """An exception in one line."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -26,11 +26,12 @@ from lgbench.errors import UserError
 from lgbench.store.files import atomic_file, put_aside
 from lgbench.store.manifest import Manifest
 from lgbench.store.pack import WORTH, Stamp, name_of, stamp, write_pack
-from lgbench.store.rows_file import UNREADABLE, first_line, read_rows, unfinished, write_rows
-from lgbench.store.schema import SCHEMA
+from lgbench.store.rows_file import UNREADABLE, first_line, read_rows, schema_version, unfinished, write_rows
+from lgbench.store.schema import SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 @dataclass
 class Reading:
@@ -90,6 +91,24 @@ class Store:
         self.manifest.save()
         return reasons
 
+    def of_older_schemas(self, tasks: Iterable[str]) -> list[Path]:
+        """Files of rows of these tasks that an older lgbench wrote, whose cells may have other keys today."""
+        found = []
+        for path in [path for task in tasks for path in sorted(self.path(task, "").parent.glob("*.parquet"))]:
+            try:
+                known = self.manifest.known(path)
+                version = known.version if known else None
+                if version is None:
+                    version = schema_version(path)
+                    if known:
+                        self.manifest.add(path, set(known.statuses), known.unfinished, version)
+            except UNREADABLE:
+                continue  # the reader says why
+            if version < SCHEMA_VERSION:
+                found.append(path)
+        self.manifest.save()
+        return found
+
     def write(self, task: str, cell: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Store the rows of one cell in one file, atomically; replaces an earlier file of the same cell.
 
@@ -135,7 +154,8 @@ class Store:
 
     def _remember(self, path: Path, table: pa.Table) -> None:
         """Note what was just written, so that no reader need open it: cells by the dozen in one file."""
-        self.manifest.add(path, set(table["status"].to_pylist()), unfinished(table))
+        statuses = set(table["status"].to_pylist())
+        self.manifest.add(path, statuses, unfinished(table), SCHEMA_VERSION)
         self._written[name_of(path)] = stamp(path), table
         if len(self._written) >= WORTH:
             write_pack(self.root, self._written)
