@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Everything that decides trained weights. Methods that train alike have equal ones.
 
@@ -43,13 +44,13 @@ class Training:
     recipe: Recipe
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the checkpoint folder; see `lgbench.plan.keys`."""
         return training_key(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One point of the cross product, fully resolved."""
 
@@ -71,7 +72,7 @@ class Cell:
     left_out: str = ""
     """Why this combination cannot be run, which makes a `skipped` row; in no key."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the result file; see `lgbench.plan.keys`."""
         return cell_key(self)
@@ -126,8 +127,15 @@ def resolve_cells(
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
         method.identity = METHODS.identity(request.name)
+        made: dict[Pair, list[Cell]] = {}  # of all seeds, which differ in nothing else
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
-            cells += _cells_of(task_name, task, request.name, method, pair, preset, axes.eval_at_steps or ())
+            alike = pair._replace(seed=0)
+            if alike not in made:
+                made[alike] = _cells_of(
+                    task_name, task, request.name, method, pair, preset, axes.eval_at_steps or ()
+                )
+            training = replace(made[alike][0].training, seed=pair.seed)
+            cells += [replace(cell, training=training) for cell in made[alike]]
     cells = list({cell.key: cell for cell in cells}.values())
     if cells and all(cell.left_out for cell in cells):
         raise UserError(cells[0].left_out)
@@ -215,20 +223,30 @@ def _pairs(
             raise UserError(str(error)) from None
         numbers = ("train_length", "train_steps", "num_layers", "lm_weight")
         grid = product(*(getattr(axes, number) or [getattr(base, number)] for number in numbers), seeds)
+        made: dict[tuple[Any, ...], Pair] = {}
         for (*values, seed), d_state in product(list(grid), axes.d_state or [None]):
-            recipe = replace(base, **dict(zip(numbers, values, strict=True)))
-            _check(recipe)
-            _check_fits(recipe, task)
-            if recipe.num_layers % kind.layers_multiple_of:
-                raise UserError(
-                    f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
-                    f"backbone {request.name}, got {recipe.num_layers}"
-                )
-            task.check(recipe)
-            asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
-            choice = choose(request.name, asked, recipe, method)
-            why = refusal(method, name, choice.name, recipe, task) or ""
-            yield Pair(choice, recipe.without_sizes(), seed, why)
+            at = (*values, d_state)
+            if at not in made:
+                recipe = replace(base, **dict(zip(numbers, values, strict=True)))
+                asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
+                made[at] = _pair(task, method, name, PluginRequest(request.name, asked), recipe)
+            yield made[at]._replace(seed=seed)
+
+
+def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe: Recipe) -> Pair:
+    """A method on a backbone with the sizes that were asked for, checked; of seed 0."""
+    _check(recipe)
+    _check_fits(recipe, task)
+    kind = BACKBONES.load(backbone.name)
+    if recipe.num_layers % kind.layers_multiple_of:
+        raise UserError(
+            f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
+            f"backbone {backbone.name}, got {recipe.num_layers}"
+        )
+    task.check(recipe)
+    choice = choose(backbone.name, backbone.params, recipe, method)
+    why = refusal(method, name, choice.name, recipe, task) or ""
+    return Pair(choice, recipe.without_sizes(), 0, why)
 
 
 def load_task(request: PluginRequest) -> Task:

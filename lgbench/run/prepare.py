@@ -43,6 +43,9 @@ from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
 
+MOST_LISTED = 200
+"""Cells that a dry run lists; it counts all."""
+
 TRIAL_STEPS = 5
 """Steps timed for the estimate of a dry run, at most."""
 
@@ -89,17 +92,17 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
     start = _pretrained(config)
 
-    def resolve_plan() -> list[Cell]:
+    def resolve_plan(num_seeds: int) -> list[Cell]:
         return resolve_cells(
             named,
             method_requests,
-            seeds=range(config.first_seed, config.first_seed + config.seeds),
+            seeds=range(config.first_seed, config.first_seed + num_seeds),
             preset=config.preset,
             axes=Axes(**config.axes()),
             overrides=config.recipe_overrides() | start,
         )
 
-    resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
+    resolve_plan(1)  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
     for _, task in named:
         task.prepare(device, config.data_dir)
@@ -109,17 +112,30 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
         store.check_writable()
-    cells = resolve_plan()
+    cells = resolve_plan(config.seeds)
     tasks = {identify(*pair): pair[1] for pair in named}
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
     _check_contracts(cells, device)
-    left_out = {cell.key: why for cell in cells if (why := why_left_out(cell, tasks[task_key(cell)]))}
+    left_out = _left_out(cells, tasks)
     for reason, num in Counter(left_out.values()).items():
         cells_of = _count(num, "cell")
         console.print(Text.assemble(("Left out: ", "yellow"), f"{reason} ({cells_of})"), soft_wrap=True)
     return Prepared(cells, tasks, store, device, broken, left_out)
+
+
+def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
+    """Key of a cell that cannot be run → why."""
+    known: dict[tuple[str, ...], str] = {}
+    found = {}
+    for cell in cells:
+        alike = (cell.method, cell.method_params, cell.training.backbone, task_key(cell), cell.left_out)
+        if alike not in known:
+            known[alike] = why_left_out(cell, tasks[task_key(cell)])
+        if known[alike]:
+            found[cell.key] = known[alike]
+    return found
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
@@ -248,24 +264,28 @@ def _backbone_words(cell: Cell) -> str:
 def dry_run(prepared: Prepared, console: Console) -> None:
     """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
     store, cells = prepared.store, prepared.cells
-    numbers: dict[Training, int] = {}
+    numbers: dict[str, int] = {}
     unfinished = store.unfinished((c.task, c.key) for c in cells)
     table = Table(
         "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
     )
-    todo: dict[Training, Cell] = {}
+    todo: dict[str, Cell] = {}
     for cell in cells:
         state = "left out" if cell.key in prepared.left_out else "finished"
         if state == "finished" and (cell.task, cell.key) in unfinished:
-            state, todo[cell.training] = "to do", cell
-        number = "" if state == "left out" else f"#{numbers.setdefault(cell.training, len(numbers) + 1)}"
-        recipe = cell.recipe
+            state, todo[cell.training.key] = "to do", cell
+        key, recipe = cell.training.key, cell.recipe
+        number = "" if state == "left out" else f"#{numbers.setdefault(key, len(numbers) + 1)}"
+        if table.row_count == MOST_LISTED:
+            continue
         table.add_row(
             cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
             number, state,
         )  # fmt: skip
     console.print(table)
+    if len(cells) > MOST_LISTED:
+        console.print(f"… and {len(cells) - MOST_LISTED:,} more cells")
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
