@@ -56,9 +56,17 @@ def test_a_faulty_row_is_named_and_changes_nothing_else(good, make_row, changes,
     after, said = sections(write_leaderboard([good], good / "after.md").read_text())
     assert after == before
     assert f"cell faulty: 1 row left out, since {reason}".replace("_", "\\_") in said
+    assert any("cell faulty" in sentence and reason in sentence for sentence in load([good]).left_out)
+
+
+def test_a_report_of_faulty_rows_names_all(good, make_row):
+    for at, (changes, _) in enumerate(BAD.values()):
+        Store(good).write("omniglot", f"faulty{at}", [make_row(cell=f"faulty{at}", **changes)])
     made = build_report([good], good / "report")
-    assert any("cell faulty" in warning and reason in warning for warning in made.warnings)
-    assert "cell faulty" in made.html.read_text()
+    page = made.html.read_text()
+    for at, (_, reason) in enumerate(BAD.values()):
+        assert any(f"faulty{at}:" in warning and reason in warning for warning in made.warnings)
+        assert f"cell faulty{at}: 1 row left out" in page
 
 
 def test_the_command_of_the_leaderboard_says_what_was_left_out(good):
