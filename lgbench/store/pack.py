@@ -148,7 +148,7 @@ def _read(path: Path, stamps: Mapping[str, Stamp], wanted: set[str]) -> tuple[Pa
 
 def _is_nested(field: pa.Field) -> bool:
     """Whether values are maps or lists that many rows share; what was measured of each item is not shared."""
-    return pa.types.is_nested(field.type) and field.name != "item_values"
+    return bool(pa.types.is_nested(field.type)) and field.name != "item_values"
 
 
 def _shared(parts: Sequence[pa.Array], kind: pa.DataType) -> pa.DictionaryArray:
