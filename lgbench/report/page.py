@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class ReportResult:
     """
 
     html: Path
-    results: Results
+    results: Results = field(compare=False)
     figures: list[Path]
     warnings: list[str]
 
