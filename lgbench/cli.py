@@ -65,12 +65,12 @@ def report(
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
     from lgbench.report.page import build_report
-    from lgbench.report.tables import summary_table
+    from lgbench.report.tables import tables_of
 
     roots = results or [Path("runs")]
     made = build_report(roots, out or roots[0] / "report")
     screen = console()
-    for table in summary_table(roots):
+    for table in tables_of(made.results):
         screen.print(table)
     for warning in made.warnings:
         screen.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
@@ -83,9 +83,14 @@ def leaderboard(
     out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard.md"),
 ) -> None:
     """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
+    from lgbench.report.curves import load
     from lgbench.report.leaderboard import write_leaderboard
 
-    typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
+    roots = results or [Path("results")]
+    found = load(roots)
+    for sentence in found.left_out:
+        typer.echo(f"Left out: {sentence}")
+    typer.echo(f"Leaderboard: {write_leaderboard(roots, out, found)}")
 
 
 @app.command(

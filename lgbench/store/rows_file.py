@@ -16,6 +16,9 @@ from lgbench.store.migrate import recipe_columns, upgrade
 from lgbench.store.schema import SCHEMA, SCHEMA_VERSION, STATUSES, TRIED_AGAIN
 from lgbench.store.seal import BLANK, Damaged, is_sealed, seal
 
+UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
+"""What reading a file of rows may raise."""
+
 _VERSION, _CONTENT = b"lgbench_schema_version", b"lgbench_content_digest"
 _FAST = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
 """Of files of some dozens of rows: read three times as fast as with pyarrow's defaults, and smaller."""
@@ -88,6 +91,21 @@ def unfinished(table: pa.Table) -> str | None:
         if missing := [point for point in wanted if point not in measured]:
             return f"no row for {column} {missing[0]}"
     return None
+
+
+def schema_version(path: Path) -> int:
+    """Schema version of a file of rows, of which nothing else is read.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it has none, or cannot be read.
+    """
+    with pq.ParquetFile(path) as file:
+        return _version(file)
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _version(file: pq.ParquetFile) -> int:
