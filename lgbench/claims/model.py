@@ -1,0 +1,100 @@
+"""Name the trained models that a claim is about: which rows are theirs, and which run makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+SETTING = ("train_length", "train_steps", "num_layers", "d_state", "learning_rate", "lm_weight")
+"""Fields that are columns of a row and options of a run; None stands for whatever the preset says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One setting of a training and one method of using it, in several seeds.
+
+    A number that is None is the preset's in a run, and any in the store; rows of two settings that fit one
+    model are refused, see `lgbench.claims.cells`.
+    """
+
+    task: str
+    task_params: tuple[tuple[str, Any], ...] = ()
+    """Parameters of the task that decide which rows are meant."""
+    metric: str
+    method: str = "vanilla"
+    """As in the column `label`: with the parameters that differ from their defaults."""
+    own_training: bool = False
+    """Whether the method has a training of its own; others use vanilla's."""
+    backbone: str = "mamba"
+    preset: str = "small"
+    seeds: int = 3
+    """Seeds that a run of this claim makes; all in the store are read."""
+    train_length: int
+    train_steps: int | None = None
+    num_layers: int | None = None
+    d_state: int | None = None
+    learning_rate: float | None = None
+    lm_weight: float | None = None
+    train_queries: int | None = None
+    eval_lengths: tuple[int, ...] = ()
+    """The grid of a run; the preset's if empty."""
+
+    def __str__(self) -> str:
+        return f"{self.method}, {', '.join(self._unusual())}"
+
+    def _unusual(self) -> Iterable[str]:
+        yield f"L_train {self.train_length:,}"
+        if self.backbone not in ("mamba", "decoder", "encoder_decoder"):
+            yield self.backbone
+        for name, words in (("num_layers", "layers"), ("d_state", "states"), ("train_queries", "queries")):
+            value = getattr(self, name)
+            if value is not None and value != _USUAL.get((self.task, name)):
+                yield f"{value:,} {words}"
+
+    def change(self, **fields: Any) -> Model:
+        """The same with other fields."""
+        return replace(self, **fields)
+
+    def run(self, seeds: int | None = None) -> dict[str, Any]:
+        """The run that makes its rows, as a mapping that `lgbench run --config` takes."""
+        run: dict[str, Any] = {"task": {self.task: dict(self.task_params)} if self.task_params else self.task}
+        run |= {"method": self.method, "backbone": self.backbone, "preset": self.preset}
+        run |= {"seeds": seeds or self.seeds}
+        run |= {
+            name: value for name in (*SETTING, "train_queries") if (value := getattr(self, name)) is not None
+        }
+        if self.eval_lengths:
+            run["eval_lengths"] = list(self.eval_lengths)
+        return {name: [value] if name in SETTING[:4] else value for name, value in run.items()}
+
+    def training(self) -> tuple[Any, ...]:
+        """What decides the weights, seeds aside: equal for methods that use the same ones."""
+        fields = asdict(self)
+        method = self.method if self.own_training else "vanilla"
+        return method, self.task, self.backbone, *(fields[name] for name in (*SETTING, "train_queries"))
+
+
+_USUAL = {
+    ("omniglot", "num_layers"): 8,
+    ("omniglot", "d_state"): 8,
+    ("omniglot", "train_queries"): 64,
+}
+"""Numbers that go without saying in the name of a model."""
+
+
+def plan_of(models: Iterable[Model], seeds: int | None = None) -> list[dict[str, Any]]:
+    """Runs that make the rows of several models, those that differ in their method alone as one.
+
+    Args:
+        models: in the order in which they are to be made.
+        seeds: of every model; each model's own number if None.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for model in dict.fromkeys(models):
+        run = model.run(seeds)
+        method = run.pop("method")
+        methods = runs.setdefault(json.dumps(run), run | {"method": []})["method"]
+        methods.append(method)
+    return [{"task": run.pop("task"), "method": run.pop("method"), **run} for run in runs.values()]
