@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,13 @@ class Sample:
         values: of the items, `(seeds, items)`; of a perplexity their logarithms, nats.
         clusters: of the items, None where each is its own.
         chance: value of the best answer that ignores the context, on the scale of `values`.
+        is_share: whether the metric is one of shares, from 0 to 1.
     """
 
     values: Floats
     clusters: Sequence[str] | None
     chance: float
+    is_share: bool
 
 
 class Cells:
@@ -68,7 +70,8 @@ class Cells:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.rows = rows
-        self._found: dict[Model, pd.DataFrame] = {}
+        self._models: dict[Model, pd.DataFrame] = {}
+        self._rows: dict[tuple[Point, int], Mapping[str, Any]] = {}
 
     @classmethod
     def read(cls, roots: Sequence[Path]) -> Cells:
@@ -81,19 +84,19 @@ class Cells:
 
     def of(self, model: Model) -> pd.DataFrame:
         """Rows of a model at the end of its training, whatever their status."""
-        if model not in self._found:
+        if model not in self._models:
             rows = self.rows
             keep = (rows["task"] == model.task) & (rows["label"] == model.method)
             keep &= (rows["backbone"] == model.backbone) & (rows["preset"] == model.preset)
             keep &= (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
+            keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])
             for name in SETTING:
                 if (value := getattr(model, name)) is not None:
                     keep &= np.isclose(rows[name].astype(float), value)
-            found = rows[keep & (rows["step"].isna() | (rows["step"] == rows["train_steps"]))]
-            self._found[model] = found[
-                np.array([_is_meant(row, model) for row in found.to_dict("records")], dtype=bool)
-            ]
-        return self._found[model]
+            found = rows[keep]
+            meant = np.array([_is_meant(*params, model) for params in _params(found)], dtype=bool)
+            self._models[model] = found[meant]
+        return self._models[model]
 
     def seeds(self, model: Model) -> list[int]:
         """Seeds of a model that have any row, increasing."""
@@ -110,48 +113,66 @@ class Cells:
         values = [_items(row) for row in rows]
         if len({(len(items), row["items_hash"]) for items, row in zip(values, rows, strict=True)}) > 1:
             raise Unusable(f"{point.model}: its seeds were measured on different items")
-        chance = float(np.mean([row["chance"] for row in rows]))
-        clusters = rows[0]["item_clusters"]
+        first, chance = rows[0], float(np.mean([row["chance"] for row in rows]))
+        clusters = first["item_clusters"]
         return Sample(
             values=np.stack(values),
             clusters=None if clusters is None or not np.ndim(clusters) else list(clusters),
-            chance=float(np.log(chance)) if rows[0]["combine"] == "exp_mean" else chance,
+            chance=float(np.log(chance)) if first["combine"] == "exp_mean" else chance,
+            is_share=bool(first["higher_is_better"] and first["best"] == 1),
         )
 
+    def has(self, point: Point, seed: int) -> bool:
+        """Whether a seed was measured at a point, with whatever result."""
+        try:
+            self._row(point, seed)
+        except NotRun:
+            return False
+        except Unusable:
+            return True
+        return True
+
     def _row(self, point: Point, seed: int) -> Mapping[str, Any]:
+        if (point, seed) not in self._rows:
+            self._rows[point, seed] = self._find(point, seed)
+        return self._rows[point, seed]
+
+    def _find(self, point: Point, seed: int) -> Mapping[str, Any]:
+        """The newest row of a seed at a point, checked."""
         mine = self.of(point.model)
         mine = mine[mine["seed"] == seed]
         name = "num_queries" if point.axis == "queries" else "eval_length"
-        at = mine[
-            (mine["axis"] == point.axis) & (mine[name] == point.at) & (mine["metric"] == point.model.metric)
-        ]
+        is_there = (mine["axis"] == point.axis) & (mine[name] == point.at)
+        at = mine[is_there & (mine["metric"] == point.model.metric)]
+        bad = mine[mine["status"] != "ok"] if at.empty else at[at["status"] != "ok"]
+        if not bad.empty:
+            raise Unusable(f"{point.model}: seed {seed} is {bad['status'].iloc[0].replace('_', ' ')}")
         if at.empty:
-            bad = mine[mine["status"] != "ok"]
-            if not bad.empty:
-                raise Unusable(f"{point.model}: seed {seed} is {bad['status'].iloc[0].replace('_', ' ')}")
             raise NotRun(f"{point.model}: seed {seed} was not measured at {point.at:,}")
         ambiguous = [name for name in _SAME if at[name].map(_comparable).nunique() > 1]
         if ambiguous:
             raise Unusable(f"{point.model}: seed {seed} has cells that differ in {', '.join(ambiguous)}")
         row = at.sort_values(["created_at", "cell"], kind="stable").iloc[[-1]]
-        if row["status"].iloc[0] != "ok":
-            raise Unusable(f"{point.model}: seed {seed} is {row['status'].iloc[0].replace('_', ' ')}")
-        fault = (
-            "its value is not a number" if not np.isfinite(row["value"].iloc[0]) else find_faults(row).iloc[0]
-        )
-        if fault:
+        is_number = np.isfinite(row["value"].iloc[0])
+        if fault := find_faults(row).iloc[0] if is_number else "its value is not a number":
             raise Unusable(f"{point.model}: seed {seed} cannot be used, since {fault}")
-        return row.iloc[0].to_dict()
+        found: Mapping[str, Any] = row.iloc[0].to_dict()
+        return found
 
 
-def _is_meant(row: Mapping[str, Any], model: Model) -> bool:
+def _params(rows: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
+    """Parameters of the task and recipe of every row; equal ones are one object."""
+    return zip(rows["task_params"], rows["recipe"], strict=True)
+
+
+def _is_meant(task_params: Any, recipe: Any, model: Model) -> bool:
     """Whether what is kept as JSON in a row is what a model says."""
-    params = row["task_params"] or {}
+    params = task_params or {}
     if any(name in params and json.loads(params[name]) != value for name, value in model.task_params):
         return False
     if model.train_queries is None:
         return True
-    queries = (row["recipe"] or {}).get("train_queries")
+    queries = (recipe or {}).get("train_queries")
     return queries is None or json.loads(queries) == [model.train_queries] * 2
 
 

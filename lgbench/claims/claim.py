@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lgbench.claims.cells import Point
 from lgbench.claims.model import Model
 from lgbench.claims.quantities import Quantity, Reading
 
@@ -73,10 +74,14 @@ class Claim:
     conditions: str = ""
 
     @property
+    def points(self) -> tuple[Point, ...]:
+        """All points that its parts read, each once."""
+        return tuple(dict.fromkeys(point for part in self.parts for point in part.quantity.needs))
+
+    @property
     def models(self) -> tuple[Model, ...]:
         """All models that its parts read, each once; those that only probes read too."""
-        points = [point.model for part in self.parts for point in part.quantity.needs]
-        return tuple(dict.fromkeys([*points, *(reading.model for reading in self.readings)]))
+        return tuple(dict.fromkeys(one.model for one in (*self.points, *self.readings)))
 
     @property
     def readings(self) -> tuple[Reading, ...]:

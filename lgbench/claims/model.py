@@ -40,18 +40,12 @@ class Model:
     train_queries: int | None = None
     eval_lengths: tuple[int, ...] = ()
     """The grid of a run; the preset's if empty."""
+    words: str = ""
+    """What tells it from other models of its claim, beside method and L_train."""
 
     def __str__(self) -> str:
-        return f"{self.method}, {', '.join(self._unusual())}"
-
-    def _unusual(self) -> Iterable[str]:
-        yield f"L_train {self.train_length:,}"
-        if self.backbone not in ("mamba", "decoder", "encoder_decoder"):
-            yield self.backbone
-        for name, words in (("num_layers", "layers"), ("d_state", "states"), ("train_queries", "queries")):
-            value = getattr(self, name)
-            if value is not None and value != _USUAL.get((self.task, name)):
-                yield f"{value:,} {words}"
+        words = (self.method, f"L_train {self.train_length:,}", self.words)
+        return ", ".join(word for word in words if word)
 
     def change(self, **fields: Any) -> Model:
         """The same with other fields."""
@@ -74,14 +68,6 @@ class Model:
         fields = asdict(self)
         method = self.method if self.own_training else "vanilla"
         return method, self.task, self.backbone, *(fields[name] for name in (*SETTING, "train_queries"))
-
-
-_USUAL = {
-    ("omniglot", "num_layers"): 8,
-    ("omniglot", "d_state"): 8,
-    ("omniglot", "train_queries"): 64,
-}
-"""Numbers that go without saying in the name of a model."""
 
 
 def plan_of(models: Iterable[Model], seeds: int | None = None) -> list[dict[str, Any]]:

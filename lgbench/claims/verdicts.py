@@ -91,27 +91,27 @@ def judge(claim: Claim, cells: Cells) -> Finding:
         verdict = NOT_RUN
     else:
         verdict = HOLDS if verdicts == {HOLDS} else UNDECIDED
-    missing = [
-        (model, seed)
-        for model in claim.models
-        for seed in range(model.seeds)
-        if seed not in cells.seeds(model) or not _reaches(model, claim, cells, seed)
-    ]
     probes = tuple(dict.fromkeys(reading.probe for reading in claim.readings))
-    return Finding(claim=claim, verdict=verdict, parts=parts, missing=tuple(missing), probes=probes)
+    return Finding(
+        claim=claim, verdict=verdict, parts=parts, missing=missing_seeds(claim, cells), probes=probes
+    )
 
 
-def _reaches(model: Model, claim: Claim, cells: Cells, seed: int) -> bool:
-    """Whether a seed was measured at every point that the claim reads of its model."""
-    points = dict.fromkeys(p for part in claim.parts for p in part.quantity.needs if p.model == model)
-    for point in points:
-        try:
-            cells.sample(point, [seed])
-        except NotRun:
-            return False
-        except Unusable:
-            continue
-    return True
+def missing_seeds(claim: Claim, cells: Cells, seeds: int | None = None) -> tuple[tuple[Model, int], ...]:
+    """Models and seeds that a claim reads and the store does not have at all its points.
+
+    Args:
+        claim: whose plan it is.
+        cells: what is in the store.
+        seeds: that every model should have; each model's own number if None.
+    """
+    needed = {model: [p for p in claim.points if p.model == model] for model in claim.models}
+    return tuple(
+        (model, seed)
+        for model, points in needed.items()
+        for seed in range(seeds or model.seeds)
+        if seed not in cells.seeds(model) or not all(cells.has(point, seed) for point in points)
+    )
 
 
 def _judge_part(part: Part, num_parts: int, cells: Cells) -> Judged:
@@ -137,13 +137,14 @@ def _judge_part(part: Part, num_parts: int, cells: Cells) -> Judged:
 def _decide(part: Part, num_parts: int, values: Floats, samples: Sequence[Sample]) -> Judged:
     """From the array of a quantity `(seeds, items)`."""
     table = by_cluster(values, _clusters(values, samples))
+    is_coarse = values.shape[1] == 1 or all(sample.is_share for sample in samples)
     num_seeds, num_clusters = table.shape
     mean = float(table.mean())
     numbers = {"part": part, "mean": mean, "num_seeds": num_seeds, "num_clusters": num_clusters}
     if num_seeds < MIN_SEEDS:
         return Judged(**numbers, verdict=UNDECIDED, why="one seed says nothing about other seeds")
-    half = _half_width(table, 1 - LEVEL)
-    corrected = _half_width(table, (1 - LEVEL) / num_parts)
+    half = _half_width(table, 1 - LEVEL, is_coarse)
+    corrected = _half_width(table, (1 - LEVEL) / num_parts, is_coarse)
     low, high = mean - half, mean + half
     if part.low < low and high < part.high:
         verdict = HOLDS
@@ -158,17 +159,18 @@ def _decide(part: Part, num_parts: int, values: Floats, samples: Sequence[Sample
     return Judged(**numbers, verdict=verdict, is_refuted=refuted, low=low, high=high, why=why)
 
 
-def _half_width(table: Floats, alpha: float) -> float:
+def _half_width(table: Floats, alpha: float, is_coarse: bool) -> float:
     """Half of the interval at level 1 − alpha.
 
-    Seeds and items that all agree exactly would give an interval of no width. It gets Wilson's for as many
-    trials as there are clusters, in the unit of the metric: what was seen n times need not be so always.
+    Shares, or lengths on a grid, may agree exactly in all seeds and items, which would give an interval of no
+    width. It gets Wilson's, in their unit, for as many trials as there are clusters: what was seen n times
+    need not be so always.
     """
     found = estimate(table)
     if found.variance > 0:
         return float(stats.t.ppf(1 - alpha / 2, found.freedom) * np.sqrt(found.variance))
     square = float(stats.norm.ppf(1 - alpha / 2)) ** 2
-    return square / (table.shape[1] + square)
+    return square / (table.shape[1] + square) if is_coarse else 0.0
 
 
 def _common_seeds(found: Sequence[list[int]]) -> list[int]:

@@ -1,1 +1,1 @@
-"""x."""
+"""Claims of this project: what its README and its rows say."""

@@ -38,7 +38,12 @@ def long_trained(train_length: int, method: str = "vanilla", **changes: object) 
 def short_trained(method: str = "vanilla", **changes: object) -> Model:
     """A Mamba of 20,000 steps at L_train 1,024, evaluated on `SHORT_GRID`."""
     return _MAMBA.change(
-        method=method, train_steps=20_000, learning_rate=2e-3, train_queries=256, eval_lengths=SHORT_GRID
+        method=method,
+        train_steps=20_000,
+        learning_rate=2e-3,
+        train_queries=256,
+        eval_lengths=SHORT_GRID,
+        words="20,000 steps",
     ).change(**changes)
 
 
@@ -51,5 +56,6 @@ def transformer(train_length: int = 128, num_layers: int = 8) -> Model:
         train_length=train_length,
         train_steps=20_000,
         num_layers=num_layers,
+        words="" if num_layers == 8 else f"{num_layers} layers",
         eval_lengths=tuple(2**k for k in range((16 * train_length).bit_length())),
     )

@@ -6,7 +6,7 @@ from lgbench.claims.claim import Claim, below, within
 from lgbench.claims.quantities import log2_failure, value
 from lgbench.claims.rathjens._settings import GRID, LONG, PAPER, long_trained
 
-SHALLOW, DEEP = long_trained(128, num_layers=2), long_trained(128)
+SHALLOW, DEEP = long_trained(128, num_layers=2, words="2 layers"), long_trained(128)
 
 CLAIM = Claim(
     id="M6",

@@ -6,7 +6,7 @@ from lgbench.claims.claim import Claim, above, below
 from lgbench.claims.quantities import at_queries, value
 from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained
 
-FEW, MANY = long_trained(128), long_trained(128, train_queries=256)
+FEW, MANY = long_trained(128), long_trained(128, train_queries=256, words="trained with 256 queries")
 PENALTY = at_queries(MANY, 4).log() - at_queries(FEW, 4).log()
 PENALTY_OF_LENGTH = value(long_trained(512), 16).log() - value(long_trained(128), 16).log()
 

@@ -1,1 +1,1 @@
-"""x."""
+"""Claims of the papers behind the methods: decimation, scaling, filtering and state passing."""
