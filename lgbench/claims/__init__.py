@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from functools import cache
 
 from lgbench.claims.claim import Claim
@@ -21,17 +20,17 @@ FOLDERS = ("rathjens", "remedies", "ours")
 
 
 @cache
+def claims_of(folder: str) -> tuple[Claim, ...]:
+    """The claims of a folder, in the order of their ids."""
+    package = importlib.import_module(f"lgbench.claims.{folder}")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
+    modules = (importlib.import_module(f"{package.__name__}.{name}") for name in sorted(names, key=_natural))
+    return tuple(module.CLAIM for module in modules)
+
+
 def all_claims() -> tuple[Claim, ...]:
-    """Every claim, folder by folder, in the order of their ids."""
-    found = []
-    for folder in FOLDERS:
-        package = importlib.import_module(f"lgbench.claims.{folder}")
-        names = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"]
-        modules = [
-            importlib.import_module(f"lgbench.claims.{folder}.{name}") for name in sorted(names, key=_natural)
-        ]
-        found += [module.CLAIM for module in modules]
-    return tuple(found)
+    """Every claim, folder by folder."""
+    return tuple(claim for folder in FOLDERS for claim in claims_of(folder))
 
 
 def find_claim(name: str) -> Claim:
@@ -47,5 +46,5 @@ def find_claim(name: str) -> Claim:
 
 
 def _natural(name: str) -> tuple[str, int]:
-    letters, digits = re.fullmatch(r"(\D*)(\d*)", name).groups()
-    return letters, int(digits or 0)
+    letters = name.rstrip("0123456789")
+    return letters, int(name[len(letters) :] or 0)

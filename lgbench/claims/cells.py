@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,24 @@ from lgbench.store import frame, read
 
 _SAME = ("recipe", "task_params", "backbone_params", "data_fingerprint")
 """Two cells of one model and seed may differ in the code that made them, in these columns they may not."""
+_X = {"context": "eval_length", "queries": "num_queries"}
+COLUMNS = [
+    "cell",
+    "seed",
+    "status",
+    "axis",
+    "metric",
+    "value",
+    "best",
+    "chance",
+    "higher_is_better",
+    "combine",
+]
+COLUMNS += ["eval_length", "num_queries", "train_length", "item_values", "item_clusters", "items_hash"]
+COLUMNS += ["created_at", *_SAME]
+"""What claims read of a row once its model is known."""
+
+Row = Mapping[str, Any]
 _EVALUATION = ("eval_lengths", "eval_batch", "query_grid")
 """Numbers of a recipe that do not make two cells different experiments."""
 
@@ -70,8 +88,8 @@ class Cells:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.rows = rows
-        self._models: dict[Model, pd.DataFrame] = {}
-        self._rows: dict[tuple[Point, int], Mapping[str, Any]] = {}
+        self._known: dict[Model, list[Row]] = {}
+        self._at: dict[tuple[Point, int], list[Row]] = {}
 
     @classmethod
     def read(cls, roots: Sequence[Path]) -> Cells:
@@ -82,25 +100,9 @@ class Cells:
         """
         return cls(frame(read(roots)))
 
-    def of(self, model: Model) -> pd.DataFrame:
-        """Rows of a model at the end of its training, whatever their status."""
-        if model not in self._models:
-            rows = self.rows
-            keep = (rows["task"] == model.task) & (rows["label"] == model.method)
-            keep &= (rows["backbone"] == model.backbone) & (rows["preset"] == model.preset)
-            keep &= (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
-            keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])
-            for name in SETTING:
-                if (value := getattr(model, name)) is not None:
-                    keep &= np.isclose(rows[name].astype(float), value)
-            found = rows[keep]
-            meant = np.array([_is_meant(*params, model) for params in _params(found)], dtype=bool)
-            self._models[model] = found[meant]
-        return self._models[model]
-
     def seeds(self, model: Model) -> list[int]:
         """Seeds of a model that have any row, increasing."""
-        return sorted(int(seed) for seed in self.of(model)["seed"].dropna().unique())
+        return sorted({int(row["seed"]) for row in self._of(model) if not pd.isna(row["seed"])})
 
     def sample(self, point: Point, seeds: Sequence[int]) -> Sample:
         """The items of a point in these seeds, in their order.
@@ -126,43 +128,60 @@ class Cells:
         """Whether a seed was measured at a point, with whatever result."""
         try:
             self._row(point, seed)
-        except NotRun:
-            return False
         except Unusable:
             return True
+        except NotRun:
+            return False
         return True
 
-    def _row(self, point: Point, seed: int) -> Mapping[str, Any]:
-        if (point, seed) not in self._rows:
-            self._rows[point, seed] = self._find(point, seed)
-        return self._rows[point, seed]
-
-    def _find(self, point: Point, seed: int) -> Mapping[str, Any]:
+    def _row(self, point: Point, seed: int) -> Row:
         """The newest row of a seed at a point, checked."""
-        mine = self.of(point.model)
-        mine = mine[mine["seed"] == seed]
-        name = "num_queries" if point.axis == "queries" else "eval_length"
-        is_there = (mine["axis"] == point.axis) & (mine[name] == point.at)
-        at = mine[is_there & (mine["metric"] == point.model.metric)]
-        bad = mine[mine["status"] != "ok"] if at.empty else at[at["status"] != "ok"]
-        if not bad.empty:
-            raise Unusable(f"{point.model}: seed {seed} is {bad['status'].iloc[0].replace('_', ' ')}")
-        if at.empty:
-            raise NotRun(f"{point.model}: seed {seed} was not measured at {point.at:,}")
-        ambiguous = [name for name in _SAME if at[name].map(_comparable).nunique() > 1]
+        model = point.model
+        mine = [row for row in self._of(model) if row["seed"] == seed]
+        at = self._at.get((point, seed), [])
+        bad = [row["fault"] for row in at or mine if row["fault"] and (at or row["status"] != "ok")]
+        if bad:
+            raise Unusable(f"{model}: seed {seed} cannot be used, since {bad[0]}")
+        if not at:
+            raise NotRun(f"{model}: seed {seed} was not measured at {point.at:,}")
+        ambiguous = [name for name in _SAME if len({_comparable(row[name]) for row in at}) > 1]
         if ambiguous:
-            raise Unusable(f"{point.model}: seed {seed} has cells that differ in {', '.join(ambiguous)}")
-        row = at.sort_values(["created_at", "cell"], kind="stable").iloc[[-1]]
-        is_number = np.isfinite(row["value"].iloc[0])
-        if fault := find_faults(row).iloc[0] if is_number else "its value is not a number":
-            raise Unusable(f"{point.model}: seed {seed} cannot be used, since {fault}")
-        found: Mapping[str, Any] = row.iloc[0].to_dict()
-        return found
+            raise Unusable(f"{model}: seed {seed} has cells that differ in {', '.join(ambiguous)}")
+        return max(at, key=lambda row: (row["created_at"], row["cell"]))
+
+    def _of(self, model: Model) -> list[Row]:
+        """Rows of a model at the end of its training, whatever their status, with a `fault` in words."""
+        if model not in self._known:
+            self._known[model] = self._find(model)
+            for row in self._known[model]:
+                if row["axis"] in _X and row["metric"] == model.metric and not pd.isna(row["seed"]):
+                    point = Point(model=model, axis=row["axis"], at=int(row[_X[row["axis"]]]))
+                    self._at.setdefault((point, int(row["seed"])), []).append(row)
+        return self._known[model]
+
+    def _find(self, model: Model) -> list[Row]:
+        rows = self.rows
+        keep = (rows["task"] == model.task) & (rows["label"] == model.method)
+        keep &= (rows["backbone"] == model.backbone) & (rows["preset"] == model.preset)
+        keep &= (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
+        keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])
+        for name in SETTING:
+            if (value := getattr(model, name)) is not None:
+                keep &= np.isclose(rows[name].astype(float), value)
+        found = rows.loc[keep, COLUMNS]
+        params = zip(found["task_params"], found["recipe"], strict=True)
+        found = found[np.array([_is_meant(*of_row, model) for of_row in params], dtype=bool)]
+        return found.assign(fault=_faults(found)).to_dict("records")
 
 
-def _params(rows: pd.DataFrame) -> Iterator[tuple[Any, Any]]:
-    """Parameters of the task and recipe of every row; equal ones are one object."""
-    return zip(rows["task_params"], rows["recipe"], strict=True)
+def _faults(rows: pd.DataFrame) -> pd.Series:
+    """Why a row may not be used, in words; empty where it may."""
+    faults = rows["status"].map(lambda status: "" if status == "ok" else f"it is {status.replace('_', ' ')}")
+    is_number = np.isfinite(rows["value"].astype(float))
+    faults[(faults == "") & ~is_number] = "its value is not a number"
+    measured = faults.index[faults == ""]
+    faults.loc[measured] = find_faults(rows.loc[measured])
+    return faults
 
 
 def _is_meant(task_params: Any, recipe: Any, model: Model) -> bool:
@@ -176,7 +195,7 @@ def _is_meant(task_params: Any, recipe: Any, model: Model) -> bool:
     return queries is None or json.loads(queries) == [model.train_queries] * 2
 
 
-def _items(row: Mapping[str, Any]) -> Floats:
+def _items(row: Row) -> Floats:
     items = row["item_values"]
     if items is not None and np.size(items):
         return np.asarray(items, dtype=float)

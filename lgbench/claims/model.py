@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -51,17 +51,14 @@ class Model:
         """The same with other fields."""
         return replace(self, **fields)
 
-    def run(self, seeds: int | None = None) -> dict[str, Any]:
-        """The run that makes its rows, as a mapping that `lgbench run --config` takes."""
+    def run(self, seeds: Sequence[int]) -> dict[str, Any]:
+        """The run that makes its rows in these seeds, as a mapping that `lgbench run --config` takes."""
         run: dict[str, Any] = {"task": {self.task: dict(self.task_params)} if self.task_params else self.task}
         run |= {"method": self.method, "backbone": self.backbone, "preset": self.preset}
-        run |= {"seeds": seeds or self.seeds}
-        run |= {
-            name: value for name in (*SETTING, "train_queries") if (value := getattr(self, name)) is not None
-        }
-        if self.eval_lengths:
-            run["eval_lengths"] = list(self.eval_lengths)
-        return {name: [value] if name in SETTING[:4] else value for name, value in run.items()}
+        run |= {"first_seed": min(seeds), "seeds": max(seeds) - min(seeds) + 1}
+        numbers = (*SETTING, "train_queries")
+        run |= {name: value for name in numbers if (value := getattr(self, name)) is not None}
+        return run | ({"eval_lengths": list(self.eval_lengths)} if self.eval_lengths else {})
 
     def training(self) -> tuple[Any, ...]:
         """What decides the weights, seeds aside: equal for methods that use the same ones."""
@@ -70,17 +67,19 @@ class Model:
         return method, self.task, self.backbone, *(fields[name] for name in (*SETTING, "train_queries"))
 
 
-def plan_of(models: Iterable[Model], seeds: int | None = None) -> list[dict[str, Any]]:
-    """Runs that make the rows of several models, those that differ in their method alone as one.
+def plan_of(needed: Iterable[tuple[Model, int]]) -> list[dict[str, Any]]:
+    """Runs that make the rows of models and seeds, in the form of `lgbench run --config`.
 
-    Args:
-        models: in the order in which they are to be made.
-        seeds: of every model; each model's own number if None.
+    Models that differ in their method alone are one run. Seeds between two that are needed are run too.
     """
+    seeds: dict[Model, list[int]] = {}
+    for model, seed in needed:
+        seeds.setdefault(model, []).append(seed)
     runs: dict[str, dict[str, Any]] = {}
-    for model in dict.fromkeys(models):
-        run = model.run(seeds)
+    for model, mine in seeds.items():
+        run = model.run(mine)
         method = run.pop("method")
-        methods = runs.setdefault(json.dumps(run), run | {"method": []})["method"]
-        methods.append(method)
-    return [{"task": run.pop("task"), "method": run.pop("method"), **run} for run in runs.values()]
+        same = runs.setdefault(json.dumps(run), {"task": run["task"], "method": []} | run)
+        if method not in same["method"]:
+            same["method"].append(method)
+    return list(runs.values())

@@ -44,18 +44,17 @@ class Quantity:
         needs: the points that it reads.
         readings: what it reads of probes.
         compute: from a function that reads a point.
+        is_sum: whether its text needs brackets beside a minus or a factor.
     """
 
     text: str
     needs: tuple[Point, ...]
     readings: tuple[Reading, ...] = ()
     compute: Callable[[Read], Floats]
+    is_sum: bool = False
 
     def __sub__(self, other: Quantity) -> Quantity:
         return self._with(f"{self.text} − {other._inner()}", other, lambda a, b: a - b)
-
-    def __add__(self, other: Quantity) -> Quantity:
-        return self._with(f"{self.text} + {other.text}", other, lambda a, b: a + b)
 
     def __rmul__(self, factor: float) -> Quantity:
         return self._of(f"{factor:g} · {self._inner()}", lambda a: factor * a)
@@ -65,7 +64,7 @@ class Quantity:
         return self._of(f"ln {self._inner()}", _log)
 
     def _inner(self) -> str:
-        return f"({self.text})" if " − " in self.text or " + " in self.text else self.text
+        return f"({self.text})" if self.is_sum else self.text
 
     def _of(self, text: str, function: Callable[[Floats], Floats]) -> Quantity:
         return Quantity(
@@ -81,6 +80,7 @@ class Quantity:
             needs=(*self.needs, *other.needs),
             readings=(*self.readings, *other.readings),
             compute=lambda read: function(self.compute(read), other.compute(read)),
+            is_sum=True,
         )
 
 
