@@ -14,7 +14,7 @@ import pandas as pd
 from lgbench.claims.model import SETTING, Model
 from lgbench.stats.rows import find_faults
 from lgbench.stats.scores import Floats
-from lgbench.store import frame, read
+from lgbench.store import frame, from_texts, read
 
 _SAME = ("recipe", "task_params", "backbone_params", "data_fingerprint")
 """Two cells of one model and seed may differ in the code that made them, in these columns they may not."""
@@ -186,13 +186,17 @@ def _faults(rows: pd.DataFrame) -> pd.Series:
 
 def _is_meant(task_params: Any, recipe: Any, model: Model) -> bool:
     """Whether what is kept as JSON in a row is what a model says."""
-    params = task_params or {}
-    if any(name in params and json.loads(params[name]) != value for name, value in model.task_params):
+    params = _decoded(task_params)
+    if any(name in params and params[name] != value for name, value in model.task_params):
         return False
     if model.train_queries is None:
         return True
-    queries = (recipe or {}).get("train_queries")
-    return queries is None or json.loads(queries) == [model.train_queries] * 2
+    return _decoded(recipe).get("train_queries", [model.train_queries] * 2) == [model.train_queries] * 2
+
+
+def _decoded(params: Any) -> dict[str, Any]:
+    """Parameters of a row: a map to JSON, as the store keeps it, or all as JSON, as reports do."""
+    return json.loads(params or "{}") if isinstance(params, str) else from_texts(params)
 
 
 def _items(row: Row) -> Floats:

@@ -42,7 +42,7 @@ class Prices:
         self.rows = rows[(rows["status"] == "ok") & ~rows["device"].str.lower().str.contains("cpu")]
 
     def cost(self, missing: Sequence[tuple[Model, int]]) -> Cost:
-        """Add up what models and seeds need that are not in the store: trainings, each once, and evaluations."""
+        """Add up trainings, each once, and evaluations that models and seeds need beyond the store."""
         trained = {(*model.training(), seed) for model, _ in missing for seed in self._trained(model)}
         seconds, unknown = 0.0, []
         for model, seed in missing:

@@ -31,8 +31,8 @@ TITLES = {
     "ours": "Claims of our own",
 }
 HOW_TO_READ = (
-    "**holds**: the 95 % interval of every part lies wholly on the claimed side of its threshold; for flatness, "
-    "wholly between both limits.",
+    "**holds**: the 95 % interval of every part lies wholly on the claimed side of its threshold; for "
+    "flatness, wholly between both limits.",
     "**contradicted**: the interval of one part lies wholly on the other side, at a level corrected for the "
     "number of parts (Bonferroni).",
     "**undecided**: neither; more seeds would narrow the intervals. One seed decides nothing, since it does "

@@ -7,9 +7,11 @@ from lgbench.claims.model import Model
 _SIZES = Model(task="marked_recall", metric="accuracy", seeds=5, train_length=256, num_layers=2, d_state=16)
 
 
-def marked_recall(method: str = "vanilla") -> Model:
-    """Two layers that name the only marked symbol; trained on up to 256 tokens."""
-    return _SIZES.change(method=method, task_params=(("num_symbols", 8), ("repeats", 0)), train_steps=4000)
+def marked_recall(method: str = "vanilla", repeats: int = 0) -> Model:
+    """Two layers that name the marked symbol; trained on up to 256 tokens. With `repeats` the mark recurs."""
+    params = (("num_symbols", 8), ("repeats", repeats))
+    words = f"repeats {repeats}" if repeats else ""
+    return _SIZES.change(method=method, task_params=params, train_steps=4000, words=words)
 
 
 def induction_heads(method: str = "vanilla") -> Model:

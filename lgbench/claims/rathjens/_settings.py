@@ -15,7 +15,7 @@ LONG = (
     "512, two small sets of characters"
 )
 SHORT = "preset small, 20,000 of about 4,800,000 steps, 256 queries in training, two small sets of characters"
-DISCRETE = "The paper's tick values and thresholds are lost with its formulas."
+ENCODER_DECODER = "preset small, 20,000 steps, two small sets of characters"
 
 _OMNIGLOT = Model(
     task="omniglot", task_params=(("augment", True), ("position", "concat")), metric="MSE", train_length=1024

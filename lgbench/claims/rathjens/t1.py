@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, below
 from lgbench.claims.quantities import chance, value
-from lgbench.claims.rathjens._settings import PAPER, SHORT, transformer
+from lgbench.claims.rathjens._settings import ENCODER_DECODER, PAPER, transformer
 
 MODEL = transformer()
 
@@ -18,5 +18,5 @@ CLAIM = Claim(
         below(value(MODEL, 2048) - chance(MODEL, 2048)),
     ),
     inferred="the 10 % and the factor 16",
-    conditions=SHORT,
+    conditions=ENCODER_DECODER,
 )

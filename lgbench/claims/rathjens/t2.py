@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from lgbench.claims.claim import Claim, below
 from lgbench.claims.quantities import value
-from lgbench.claims.rathjens._settings import PAPER, SHORT, transformer
+from lgbench.claims.rathjens._settings import ENCODER_DECODER, PAPER, transformer
 
 CLAIM = Claim(
     id="T2",
@@ -17,5 +17,5 @@ CLAIM = Claim(
         for shorter, longer in pairwise((64, 128, 256))
     ),
     inferred="training lengths 64, 128 and 256, and the plateau at 1,024 tokens",
-    conditions=SHORT,
+    conditions=ENCODER_DECODER,
 )

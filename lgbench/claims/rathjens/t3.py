@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, below
 from lgbench.claims.quantities import value
-from lgbench.claims.rathjens._settings import LONG, PAPER, SHORT, long_trained, transformer
+from lgbench.claims.rathjens._settings import ENCODER_DECODER, LONG, PAPER, long_trained, transformer
 
 PENALTY = value(transformer(256), 16).log() - value(transformer(128), 16).log()
 PENALTY_OF_MAMBA = value(long_trained(256), 16).log() - value(long_trained(128), 16).log()
@@ -15,5 +15,5 @@ CLAIM = Claim(
     statement="The penalty on short sequences for training on longer ones is less than half of Mamba's.",
     parts=(below(PENALTY - 0.5 * PENALTY_OF_MAMBA),),
     inferred="the half; L_train 256 against 128, at 16 tokens",
-    conditions=f"transformer: {SHORT}. Mamba: {LONG}",
+    conditions=f"transformer: {ENCODER_DECODER}. Mamba: {LONG}",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, below
 from lgbench.claims.quantities import value
-from lgbench.claims.rathjens._settings import PAPER, SHORT, transformer
+from lgbench.claims.rathjens._settings import ENCODER_DECODER, PAPER, transformer
 
 SHALLOW, DEEP = transformer(num_layers=2), transformer()
 
@@ -17,5 +17,5 @@ CLAIM = Claim(
         *(below(value(model, 2048) - 1.1 * value(model, 128)) for model in (SHALLOW, DEEP)),
     ),
     inferred="8 layers against 2; to saturate means at most 10 % more error at 16 L_train than at L_train",
-    conditions=SHORT,
+    conditions=ENCODER_DECODER,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, within_percent
 from lgbench.claims.quantities import at_queries
-from lgbench.claims.rathjens._settings import PAPER, SHORT, transformer
+from lgbench.claims.rathjens._settings import ENCODER_DECODER, PAPER, transformer
 
 CLAIM = Claim(
     id="T5",
@@ -15,5 +15,5 @@ CLAIM = Claim(
         for queries in (16, 32, 128, 256, 512, 1024, 2048)
     ),
     inferred="the 5 %, the reference of 64 queries, and that fewer than 16 are too noisy to be meant",
-    conditions=f"{SHORT}; 1 to 100 queries in training, as in the paper's code",
+    conditions=f"{ENCODER_DECODER}; 1 to 100 queries in training, as in the paper's code",
 )

@@ -17,6 +17,6 @@ CLAIM = Claim(
             for far in (32768, 131072)
         ),
     ),
-    inferred="that it shows at 16 and 64 times L_train; one scale a layer, fitted to 8 items at every length",
+    inferred="that it shows at 16 and 64 times L_train; one scale a layer, fitted at every length",
     conditions=SMALL,
 )
