@@ -64,7 +64,7 @@ def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options:
     """Train and measure what a claim reads and the store does not have, as `lgbench run` would."""
     import yaml
 
-    from lgbench import cli
+    from lgbench import cli_run
     from lgbench.claims import find_claim
     from lgbench.claims.cells import Cells
     from lgbench.claims.model import plan_of
@@ -79,7 +79,7 @@ def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / f"{claim.id}.yaml"
         config.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
-        cli.run(
+        cli_run.run(
             config=config,
             results=roots[0],
             device=options["device"],
@@ -107,13 +107,13 @@ def _print_tables(tables: Iterable[tuple[Sequence[str], list[dict[str, str]]]]) 
     """Each as its heading, line by line, and a table."""
     from rich.table import Table
 
-    from lgbench import cli
+    from lgbench.cli_style import console
 
-    console = cli._console()
+    screen = console()
     for heading, lines in tables:
         for line in heading:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            screen.print(line, markup=False, highlight=False, soft_wrap=True)
         table = Table(*lines[0])
         for row in lines:
             table.add_row(*(text.replace("[", r"\[") for text in row.values()))
-        console.print(table)
+        screen.print(table)

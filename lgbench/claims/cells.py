@@ -88,6 +88,7 @@ class Cells:
 
     def __init__(self, rows: pd.DataFrame) -> None:
         self.rows = rows
+        self._groups = rows.groupby(["task", "label", "backbone", "preset"]).indices
         self._known: dict[Model, list[Row]] = {}
         self._at: dict[tuple[Point, int], list[Row]] = {}
 
@@ -139,15 +140,18 @@ class Cells:
         model = point.model
         mine = [row for row in self._of(model) if row["seed"] == seed]
         at = self._at.get((point, seed), [])
-        bad = [row["fault"] for row in at or mine if row["fault"] and (at or row["status"] != "ok")]
-        if bad:
-            raise Unusable(f"{model}: seed {seed} cannot be used, since {bad[0]}")
         if not at:
+            bad = [row["fault"] for row in mine if row["status"] != "ok"]
+            if bad:
+                raise Unusable(f"{model}: seed {seed} cannot be used, since {bad[0]}")
             raise NotRun(f"{model}: seed {seed} was not measured at {point.at:,}")
         ambiguous = [name for name in _SAME if len({_comparable(row[name]) for row in at}) > 1]
         if ambiguous:
             raise Unusable(f"{model}: seed {seed} has cells that differ in {', '.join(ambiguous)}")
-        return max(at, key=lambda row: (row["created_at"], row["cell"]))
+        newest = max(at, key=lambda row: (row["created_at"], row["cell"]))
+        if newest["fault"]:
+            raise Unusable(f"{model}: seed {seed} cannot be used, since {newest['fault']}")
+        return newest
 
     def _of(self, model: Model) -> list[Row]:
         """Rows of a model at the end of its training, whatever their status, with a `fault` in words."""
@@ -160,10 +164,9 @@ class Cells:
         return self._known[model]
 
     def _find(self, model: Model) -> list[Row]:
-        rows = self.rows
-        keep = (rows["task"] == model.task) & (rows["label"] == model.method)
-        keep &= (rows["backbone"] == model.backbone) & (rows["preset"] == model.preset)
-        keep &= (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
+        group = self._groups.get((model.task, model.method, model.backbone, model.preset), [])
+        rows = self.rows.iloc[group]
+        keep = (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
         keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])
         for name in SETTING:
             if (value := getattr(model, name)) is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from lgbench.claims.cells import Cells
 from lgbench.claims.model import Model
@@ -13,6 +14,7 @@ from lgbench.claims.model import Model
 COLUMNS = ["task", "method", "label", "backbone", "preset", "status", "device", "cell", "training", "step"]
 COLUMNS += ["num_layers", "train_length", "train_wall_s", "eval_wall_s", "calibration_wall_s"]
 """What prices are read from."""
+_NOTHING = pd.DataFrame(columns=COLUMNS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class Prices:
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
         rows = cells.rows[COLUMNS]
-        self.rows = rows[(rows["status"] == "ok") & ~rows["device"].str.lower().str.contains("cpu")]
+        rows = rows[(rows["status"] == "ok") & ~rows["device"].str.lower().str.contains("cpu")]
+        self._rows = dict(tuple(rows.groupby(["task", "preset"])))
+        self._trainings: dict[Model, float | None] = {}
+        self._evaluations: dict[Model, float | None] = {}
 
     def cost(self, missing: Sequence[tuple[Model, int]]) -> Cost:
         """Add up trainings, each once, and evaluations that models and seeds need beyond the store."""
@@ -65,12 +70,23 @@ class Prices:
 
     def training(self, model: Model) -> float | None:
         """Seconds of one training, None without any like it."""
-        rows = self.rows[(self.rows["task"] == model.task) & (self.rows["backbone"] == model.backbone)]
-        rows = rows[(rows["preset"] == model.preset) & (rows["train_wall_s"] > 0)].drop_duplicates("training")
+        if model not in self._trainings:
+            self._trainings[model] = self._price_training(model)
+        return self._trainings[model]
+
+    def evaluation(self, model: Model) -> float | None:
+        """Seconds of one evaluation with its calibration, None if no method has one."""
+        if model not in self._evaluations:
+            self._evaluations[model] = self._price_evaluation(model)
+        return self._evaluations[model]
+
+    def _price_training(self, model: Model) -> float | None:
+        rows = self._rows.get((model.task, model.preset), _NOTHING)
+        rows = rows[(rows["backbone"] == model.backbone) & (rows["train_wall_s"] > 0)]
         if rows.empty:
             return None
         alike = rows[rows["label"] == model.method]
-        rows = rows if alike.empty else alike
+        rows = (rows if alike.empty else alike).drop_duplicates("training")
         octaves = np.log2(rows["train_length"] / model.train_length).abs()
         near = rows[octaves == octaves.min()]
         rate = float((near["train_wall_s"] / (near["step"] * near["num_layers"])).median())
@@ -78,9 +94,8 @@ class Prices:
         steps, layers = model.train_steps or usual["step"], model.num_layers or usual["num_layers"]
         return rate * steps * layers * model.train_length / usual["train_length"]
 
-    def evaluation(self, model: Model) -> float | None:
-        """Seconds of one evaluation with its calibration, None if no method has one."""
-        rows = self.rows[(self.rows["task"] == model.task) & (self.rows["preset"] == model.preset)]
+    def _price_evaluation(self, model: Model) -> float | None:
+        rows = self._rows.get((model.task, model.preset), _NOTHING)
         for name in (_name(model), "vanilla"):
             mine = rows[rows["method"] == name].groupby("cell")
             if len(mine):

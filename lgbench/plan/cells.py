@@ -211,7 +211,7 @@ def _pairs(
             task.check(recipe)
             asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
             choice = choose(request.name, asked, recipe, method)
-            why = refusal(method, name, choice.name, recipe, task) or ""
+            why = refusal(method, name, choice.name, recipe) or ""
             yield Pair(choice, recipe.without_sizes(), seed, why, steps)
 
 
