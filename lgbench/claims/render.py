@@ -111,6 +111,11 @@ def numbers(verdict: Verdict) -> str:
     return f"{part.part.quantity.text} = {measured(part)}, claimed {part.part.threshold()}{more}"
 
 
+def decided_lines(claims: Iterable[Claim], cells: Cells) -> list[dict[str, str]]:
+    """Lines of the claims that these rows say anything about, for a report: those not run are left out."""
+    return [line(one) for one in verdicts_of(claims, cells) if one.finding.verdict != NOT_RUN]
+
+
 def num_seeds(verdict: Verdict) -> str:
     """Seeds that went into the parts, "2 to 3" where they differ, "" without any."""
     counts = sorted({part.num_seeds for part in verdict.finding.parts if part.num_seeds})
