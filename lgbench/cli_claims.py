@@ -53,11 +53,16 @@ def claims(
             return
         ids = [run]
     chosen = [find_claim(name) for name in ids or ()]
-    verdicts = verdicts_of(all_claims() if out or not chosen else chosen, Cells.read(roots))
+    cells = Cells.read(roots)
+    for sentence in cells.left_out:
+        typer.echo(f"Note: {sentence}", err=True)
+    verdicts = verdicts_of(all_claims() if out or not chosen else chosen, cells)
     shown = [one for one in verdicts if one.claim in chosen] if chosen else verdicts
     _show(shown, roots, form, whole=bool(chosen))
     if out is not None:
-        typer.echo(f"Claims: {write_claims(verdicts, roots, out)}", err=form is not Format.TABLE)
+        typer.echo(
+            f"Claims: {write_claims(verdicts, roots, out, cells.left_out)}", err=form is not Format.TABLE
+        )
 
 
 def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options: Any) -> None:

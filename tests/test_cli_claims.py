@@ -68,3 +68,10 @@ def test_what_is_there_is_not_run_again(monkeypatch):
     monkeypatch.setattr(cli_run, "run", None)
     code, output = lgbench("--run", "M3", "--results", ROOT / "results")
     assert code == 0 and "Nothing of M3 has to be run." in output and "M3: contradicted" in output
+
+
+def test_a_file_that_cannot_be_read_is_named(empty, tmp_path):
+    (empty / "rows" / "torn.parquet").write_bytes(b"torn")
+    code, output = lgbench("M3", "--results", empty, "--out", tmp_path / "claims.md")
+    assert code == 0 and "Could not read" in output and "torn.parquet" in output
+    assert "torn.parquet" in (tmp_path / "claims.md").read_text()

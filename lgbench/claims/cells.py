@@ -19,19 +19,16 @@ from lgbench.store import frame, from_texts, read
 _SAME = ("recipe", "task_params", "backbone_params", "data_fingerprint")
 """Two cells of one model and seed may differ in the code that made them, in these columns they may not."""
 _X = {"context": "eval_length", "queries": "num_queries"}
-COLUMNS = [
-    "cell",
-    "seed",
-    "status",
-    "axis",
-    "metric",
-    "value",
-    "best",
-    "chance",
-    "higher_is_better",
+COLUMNS = ["cell", "seed", "status", "axis", "metric", "value", "best", "chance", "higher_is_better"]
+COLUMNS += [
     "combine",
+    "eval_length",
+    "num_queries",
+    "train_length",
+    "item_values",
+    "item_clusters",
+    "items_hash",
 ]
-COLUMNS += ["eval_length", "num_queries", "train_length", "item_values", "item_clusters", "items_hash"]
 COLUMNS += ["created_at", *_SAME]
 """What claims read of a row once its model is known."""
 
@@ -84,10 +81,12 @@ class Cells:
 
     Args:
         rows: as `lgbench.store.frame` gives them.
+        left_out: what could not be read, a sentence each.
     """
 
-    def __init__(self, rows: pd.DataFrame) -> None:
+    def __init__(self, rows: pd.DataFrame, left_out: Sequence[str] = ()) -> None:
         self.rows = rows
+        self.left_out = tuple(left_out)
         self._groups = rows.groupby(["task", "label", "backbone", "preset"]).indices
         self._known: dict[Model, list[Row]] = {}
         self._at: dict[tuple[Point, int], list[Row]] = {}
@@ -99,7 +98,9 @@ class Cells:
         Raises:
             UserError: a folder does not exist.
         """
-        return cls(frame(read(roots)))
+        reading = read(roots)
+        unread = [f"Could not read {path}: {why}" for path, why in reading.unreadable.items()]
+        return cls(frame(reading), unread)
 
     def seeds(self, model: Model) -> list[int]:
         """Seeds of a model that have any row, increasing."""
@@ -158,8 +159,9 @@ class Cells:
         if model not in self._known:
             self._known[model] = self._find(model)
             for row in self._known[model]:
-                if row["axis"] in _X and row["metric"] == model.metric and not pd.isna(row["seed"]):
-                    point = Point(model=model, axis=row["axis"], at=int(row[_X[row["axis"]]]))
+                at = row[_X[row["axis"]]] if row["axis"] in _X else None
+                if row["metric"] == model.metric and not pd.isna(at) and not pd.isna(row["seed"]):
+                    point = Point(model=model, axis=row["axis"], at=int(at))
                     self._at.setdefault((point, int(row["seed"])), []).append(row)
         return self._known[model]
 
@@ -174,12 +176,13 @@ class Cells:
         found = rows.loc[keep, COLUMNS]
         params = zip(found["task_params"], found["recipe"], strict=True)
         found = found[np.array([_is_meant(*of_row, model) for of_row in params], dtype=bool)]
-        return found.assign(fault=_faults(found)).to_dict("records")
+        records = found.assign(fault=_faults(found)).to_dict("records")
+        return [{str(name): value for name, value in row.items()} for row in records]
 
 
 def _faults(rows: pd.DataFrame) -> pd.Series:
     """Why a row may not be used, in words; empty where it may."""
-    faults = rows["status"].map(lambda status: "" if status == "ok" else f"it is {status.replace('_', ' ')}")
+    faults = rows["status"].map(lambda status: "" if status == "ok" else f"it is {status}".replace("_", " "))
     is_number = np.isfinite(rows["value"].astype(float))
     faults[(faults == "") & ~is_number] = "its value is not a number"
     measured = faults.index[faults == ""]
@@ -189,17 +192,21 @@ def _faults(rows: pd.DataFrame) -> pd.Series:
 
 def _is_meant(task_params: Any, recipe: Any, model: Model) -> bool:
     """Whether what is kept as JSON in a row is what a model says."""
-    params = _decoded(task_params)
+    try:
+        params, numbers = _decoded(task_params), _decoded(recipe)
+    except ValueError:  # torn JSON: of no model
+        return False
     if any(name in params and params[name] != value for name, value in model.task_params):
         return False
     if model.train_queries is None:
         return True
-    return _decoded(recipe).get("train_queries", [model.train_queries] * 2) == [model.train_queries] * 2
+    asked = [model.train_queries] * 2
+    return bool(numbers.get("train_queries", asked) == asked)
 
 
 def _decoded(params: Any) -> dict[str, Any]:
     """Parameters of a row: a map to JSON, as the store keeps it, or all as JSON, as reports do."""
-    return json.loads(params or "{}") if isinstance(params, str) else from_texts(params)
+    return dict(json.loads(params or "{}")) if isinstance(params, str) else from_texts(params)
 
 
 def _items(row: Row) -> Floats:

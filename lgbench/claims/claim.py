@@ -81,7 +81,8 @@ class Claim:
     @property
     def models(self) -> tuple[Model, ...]:
         """All models that its parts read, each once; those that only probes read too."""
-        return tuple(dict.fromkeys(one.model for one in (*self.points, *self.readings)))
+        of_points, of_probes = ([one.model for one in found] for found in (self.points, self.readings))
+        return tuple(dict.fromkeys([*of_points, *of_probes]))
 
     @property
     def readings(self) -> tuple[Reading, ...]:

@@ -92,7 +92,7 @@ class Prices:
         rate = float((near["train_wall_s"] / (near["step"] * near["num_layers"])).median())
         usual = near.iloc[0]
         steps, layers = model.train_steps or usual["step"], model.num_layers or usual["num_layers"]
-        return rate * steps * layers * model.train_length / usual["train_length"]
+        return float(rate * steps * layers * model.train_length / usual["train_length"])
 
     def _price_evaluation(self, model: Model) -> float | None:
         rows = self._rows.get((model.task, model.preset), _NOTHING)

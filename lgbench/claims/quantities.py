@@ -169,7 +169,8 @@ def _log(values: Floats) -> Floats:
     mean = values.mean(axis=1, keepdims=True)
     if (mean <= 0).any():
         raise Unusable("a mean is not above 0, so it has no logarithm")
-    return np.log(mean) + (values - mean) / mean
+    logarithms: Floats = np.log(mean) + (values - mean) / mean
+    return logarithms
 
 
 def _one(number: float) -> Floats:

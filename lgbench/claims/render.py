@@ -148,28 +148,33 @@ def records(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     ]
 
 
-def write_claims(verdicts: Sequence[Verdict], roots: Sequence[Path], out: Path) -> Path:
+def write_claims(
+    verdicts: Sequence[Verdict], roots: Sequence[Path], out: Path, left_out: Sequence[str] = ()
+) -> Path:
     """Write the scorecard as Markdown, atomically; the same rows give the same bytes.
 
     Args:
         verdicts: of all claims.
         roots: the results folders that they were judged by, for the command on the page.
         out: the file to write.
+        left_out: what could not be read, a sentence each.
 
     Raises:
         UserError: `out` cannot be written.
     """
     with atomic_file(Path(out)) as temporary:
-        temporary.write_text(render(verdicts, roots), encoding="utf-8")
+        temporary.write_text(render(verdicts, roots, left_out), encoding="utf-8")
     return Path(out)
 
 
-def render(verdicts: Sequence[Verdict], roots: Sequence[Path]) -> str:
+def render(verdicts: Sequence[Verdict], roots: Sequence[Path], left_out: Sequence[str] = ()) -> str:
     """The scorecard: counts, how to read it, a table a group, then every claim with all its numbers."""
     command = " ".join(["lgbench claims", *(f"--results {root}" for root in roots)])
     parts = ["# Claims", f"Made by `{command}` from the rows in the store. Do not edit: edits are lost."]
     counts = {verdict: sum(one.finding.verdict == verdict for one in verdicts) for verdict in VERDICTS}
     parts.append(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + ".")
+    if left_out:
+        parts += ["## Left out", "\n".join(f"- {_escape(sentence)}" for sentence in left_out)]
     parts += ["## How to read this", "\n".join(f"- {sentence}" for sentence in HOW_TO_READ)]
     groups = {folder: [one for one in verdicts if one.claim in claims_of(folder)] for folder in FOLDERS}
     for folder, mine in groups.items():
@@ -239,10 +244,12 @@ def _record(part: Judged) -> dict[str, Any]:
 
 def _telling(finding: Finding) -> Judged | None:
     """The part to show where there is room for one."""
-    for wanted in (lambda p: p.is_refuted, lambda p: p.verdict == UNDECIDED, lambda p: p.verdict == NOT_RUN):
-        chosen = [part for part in finding.parts if wanted(part) and part.num_seeds]
-        if chosen:
-            return chosen[0]
+    refuted = [part for part in finding.parts if part.is_refuted]
+    by_verdict = [[p for p in finding.parts if p.verdict == wanted] for wanted in (UNDECIDED, NOT_RUN)]
+    for chosen in (refuted, *by_verdict):
+        measured_ones = [part for part in chosen if part.num_seeds]
+        if measured_ones:
+            return measured_ones[0]
     known = [part for part in finding.parts if not math.isnan(part.low)]
     return min(known, key=_margin, default=None)
 

@@ -126,6 +126,8 @@ def _judge_part(part: Part, num_parts: int, cells: Cells) -> Judged:
     try:
         seeds = _common_seeds([cells.seeds(model) for model in models])
         samples = {point: cells.sample(point, seeds) for point in quantity.needs}
+        if len({sample.values.shape[1] for sample in samples.values()}) > 1:
+            raise Unusable("what it compares was measured on different numbers of items")
         values = quantity.compute(samples.__getitem__)
     except NotRun as error:
         return Judged(part=part, verdict=NOT_RUN, why=str(error))

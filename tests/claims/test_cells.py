@@ -69,3 +69,10 @@ def test_seeds_on_different_items_are_not_put_together(model, rows, cells):
     store = cells(rows(model, 0.5, seeds=(0,)), rows(model, 0.5, seeds=(1,), items_hash="others"))
     with pytest.raises(Unusable, match="different items"):
         mean_at(store, model)
+
+
+def test_torn_parameters_and_missing_numbers_stop_nothing(model, rows, cells):
+    asked = model.change(task_params=(("augment", True),))
+    torn = rows(asked, 0.9, seeds=(0,), task_params={"augment": "{torn"}, created_at="2027")
+    blank = rows(asked, 0.9, seeds=(0,), eval_length=None, status=None, created_at="2027")
+    assert mean_at(cells(rows(asked, 0.5), torn, blank), asked) == pytest.approx(0.5, abs=0.01)

@@ -97,6 +97,13 @@ def test_what_a_probe_reads_waits_for_it(model, rows, cells):
     assert found.verdict == NOT_RUN and found.probes == ("xray",) and found.missing == ()
 
 
+def test_models_with_different_numbers_of_items_are_not_compared(model, rows, cells):
+    other = model.change(method="other")
+    store = cells(rows(model, 0.5), rows(other, 0.9, num_items=20))
+    found = judge(claim(above(value(other, 64) - value(model, 64))), store)
+    assert found.verdict == UNDECIDED and "different numbers of items" in found.whys[0]
+
+
 def test_seeds_are_paired(model, rows, cells):
     """Both vary by 0.1 from seed to seed; their difference of 0.02 does not."""
     other = model.change(method="other")
