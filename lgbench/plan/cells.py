@@ -226,7 +226,7 @@ def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe
         )
     task.check(recipe)
     choice = choose(backbone.name, backbone.params, recipe, method)
-    why = refusal(method, name, choice.name, recipe, task) or ""
+    why = refusal(method, name, choice.name, recipe) or ""
     return Pair(choice, recipe.without_sizes(), 0, why)
 
 

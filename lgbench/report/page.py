@@ -13,6 +13,9 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from lgbench.claims import all_claims
+from lgbench.claims.cells import Cells
+from lgbench.claims.render import decided_lines
 from lgbench.report.budget import cost_figure, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
@@ -86,6 +89,7 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
         warnings=[warning for warning in results.warnings if warning not in notices],
         boards=boards,
         missing=results.missing.to_dict("records"),
+        claims=decided_lines(all_claims(), Cells(results.rows)),
         provenance=trace_cells(results.rows),
         environments=read_environments(roots, results.rows),
         definitions=_definitions(results.boards),
