@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lgbench.cli_answers import add_answers
 from lgbench.cli_results import results_app
+from lgbench.console import make_console as _console
 from lgbench.errors import UserError
 
 Ints = str | None
@@ -46,6 +47,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+add_answers(app)
 
 Results = Annotated[
     list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")
@@ -316,14 +318,6 @@ def data_verify(data_dir: DataDir = None) -> None:
         typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
-
-
-def _console() -> Any:
-    """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
-    from rich.console import Console
-
-    narrow = os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0
-    return Console() if sys.stdout.isatty() or narrow else Console(width=160)
 
 
 def main() -> None:
