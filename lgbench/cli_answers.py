@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lgbench.console import make_console
+from lgbench.errors import UserError
+
+if TYPE_CHECKING:
+    from lgbench.answers.baseline import Baseline
+    from lgbench.answers.regress import Check, Measured
 
 
 def add_answers(app: typer.Typer) -> None:
     """Register the commands of this file."""
-    for command in (compare,):
+    for command in (compare, regress):
         app.command()(command)
 
 
@@ -32,3 +39,79 @@ def compare(
     console = make_console()
     for part in render(comparison, everything=all_):
         console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+
+
+def regress(
+    baseline: Annotated[Path, typer.Option(help="YAML file with the plan and what it gave; see the docs.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Read rows of the plan from this folder; nothing is run or timed.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    update: Annotated[
+        bool, typer.Option("--update", help="Renew the baseline and say what moved; judge nothing.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="JUnit file to write.")] = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(envvar="GITHUB_STEP_SUMMARY", help="Markdown file to append a summary to."),
+    ] = None,
+) -> None:
+    """Run a plan and compare it with its baseline: a gate for CI.
+
+    Exit status: 0 no regression, 1 a regression, 2 bad input, 3 cells without numbers.
+    """
+    from lgbench.answers import regress as gate
+    from lgbench.answers import verdicts
+    from lgbench.answers.baseline import Device, read_baseline
+
+    before = read_baseline(baseline)
+    measured = _measured(before, results, device)
+    section = before.devices.get(measured.device)
+    if section is None and not update:
+        raise UserError(
+            f"--baseline {baseline} has no numbers for {measured.device}; "
+            f"add them with: lgbench regress --baseline {baseline} --device {measured.device} --update"
+        )
+    checks = gate.judge(section or Device(), measured, before.golden)
+    title = f"{before.name} on {measured.device}"
+    console = make_console()
+    console.print(verdicts.table(title, checks))
+    if summary is not None:
+        verdicts.append_summary(summary, title, checks)
+    if junit is not None:
+        verdicts.write_junit(junit, before.name, checks)
+    if update and not measured.failed:
+        _renew(baseline, before, measured, checks)
+        return
+    typer.echo(verdicts.sentence(checks))
+    if measured.failed and update:
+        typer.echo(f"{baseline} stays as it is: cells have no numbers.")
+    raise typer.Exit(gate.exit_status(checks))
+
+
+def _measured(baseline: Baseline, results: Path | None, device: str) -> Measured:
+    """What the plan gives, run in a folder of its own, or read."""
+    from lgbench.bench import gate
+
+    if results is not None:
+        return gate.read_out(baseline, results, make_console())
+    with tempfile.TemporaryDirectory(prefix="lgbench-regress-") as folder:
+        return gate.carry_out(baseline, device, make_console(), Path(folder))
+
+
+def _renew(path: Path, baseline: Baseline, measured: Measured, checks: list[Check]) -> None:
+    """Write the baseline with the numbers of this run, and say what is another one."""
+    from lgbench.answers import verdicts
+    from lgbench.answers.baseline import Device, write_baseline
+    from lgbench.answers.regress import blunt, renewed
+    from lgbench.bench.gate import made
+
+    before = baseline.devices.get(measured.device, Device())
+    section = renewed(before, measured, made(measured))
+    devices = {**baseline.devices, measured.device: section}
+    write_baseline(path, baseline.model_copy(update={"devices": devices}))
+    for line in verdicts.moved(checks) or ["nothing moved"]:
+        typer.echo(line)
+    for line in blunt(section):
+        typer.echo(f"Note: {line}")
+    typer.echo(f"Renewed: {path}, section {measured.device}")

@@ -1,0 +1,102 @@
+"""Time pieces of work as multiples of a fixed reference that is timed in turns with them, in one process.
+
+A busy machine slows both alike, so the ratio says how fast the code is, and seconds are never compared. The
+reference is plain PyTorch and calls nothing of lgbench: a slower lgbench does not slow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+
+import torch
+
+from lgbench.bench.timing import Call, Clock
+
+ROUNDS = 15
+TRIES = 3
+"""Measurements of what looks too slow; it is slow if each of them says so."""
+_BATCH, _LENGTH, _WIDTH, _STATE = 32, 16, 64, 8
+
+Measure = Callable[[Iterable[str]], dict[str, float]]
+"""Ratio of each of these pieces of work."""
+
+
+def reference(device: torch.device) -> Call:
+    """A training step of a small gated recurrence in plain PyTorch: products, elementwise work, a loop.
+
+    Its mixture is that of a small training step here, so that one processor speeds up both alike.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_BATCH, _LENGTH, _WIDTH, generator=generator).to(device)
+    ways = [
+        (torch.randn(_WIDTH, _WIDTH, generator=generator) / 8).to(device).requires_grad_() for _ in range(4)
+    ]
+    rates = -torch.arange(1.0, _STATE + 1, device=device)
+
+    def step() -> None:
+        hidden = x
+        for way in ways:
+            inner = hidden @ way
+            decay = torch.exp(torch.nn.functional.softplus(inner).unsqueeze(-1) * rates)
+            state, seen = torch.zeros_like(decay[:, 0]), []
+            for at in range(_LENGTH):
+                state = decay[:, at] * state + inner[:, at].unsqueeze(-1)
+                seen.append(state.sum(-1))
+            hidden = hidden + torch.nn.functional.silu(torch.stack(seen, dim=1))
+        gradients = torch.autograd.grad(hidden.square().mean(), ways)
+        with torch.no_grad():
+            for way, gradient in zip(ways, gradients, strict=True):
+                way.sub_(gradient, alpha=1e-9)  # the work of an update; the weights stay what they are
+
+    return step
+
+
+def ratios(works: Mapping[str, Call], beside: Call, clock: Clock, rounds: int = ROUNDS) -> dict[str, float]:
+    """Median over rounds of time ÷ mean time of the reference just before and just after.
+
+    Args:
+        works: pieces of work by name; each is run twice untimed first.
+        beside: the reference.
+        clock: see `lgbench.bench.timing`.
+        rounds: one of each a round.
+    """
+    for call in (beside, *works.values()):
+        call()
+        call()
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        before = clock(beside)
+        for name, work in works.items():
+            took, after = clock(work), clock(beside)
+            found[name].append(2 * took / (before + after))
+            before = after
+    return {name: median(several) for name, several in found.items()}
+
+
+def confirmed(measure: Measure, names: Iterable[str], limits: Mapping[str, float]) -> dict[str, float]:
+    """Ratios of all names; what is above its limit is measured again, and the fastest of `TRIES` counts.
+
+    A disturbance seldom lasts for all tries; slower code does.
+    """
+    found = measure(list(names))
+    for _ in range(TRIES - 1):
+        suspects = [name for name, ratio in found.items() if ratio > limits.get(name, float("inf"))]
+        if not suspects:
+            break
+        for name, ratio in measure(suspects).items():
+            found[name] = min(found[name], ratio)
+    return found
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU one thread, so that ratios do not depend on how many there are."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
