@@ -1,4 +1,4 @@
-"""Does the regression gate alarm when it should, and only then? Run by hand, on a machine that is busy or not.
+"""Does the regression gate alarm when it should, and only then? Run by hand, on a busy machine or not.
 
     python benchmarks/regress_gate.py --repeats 10 --load 4         undisturbed code on a loaded machine
     python benchmarks/regress_gate.py --slower 0.3                  every piece of work takes 30 % longer
@@ -50,8 +50,8 @@ def main() -> None:
         checks = regress.judge(baseline.devices[measured.device], measured, baseline.golden)
         status = regress.exit_status(checks)
         alarms += status != 0
-        print(f"{number}: exit {status} after {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}; "
-              f"{verdicts.sentence(checks)}", flush=True)  # fmt: skip
+        took, load = time.monotonic() - began, os.getloadavg()[0]
+        print(f"{number}: exit {status} after {took:.0f} s, load {load:.1f}; {verdicts.sentence(checks)}")
         for check in checks:
             if check.kind == "speed" or check.verdict == regress.REGRESSION:
                 print(f"   {check.what}: {check.before:.4f} → {check.now:.4f}, {check.verdict}", flush=True)

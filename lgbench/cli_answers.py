@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_answers(app: typer.Typer) -> None:
     """Register the commands of this file."""
-    for command in (compare, regress):
+    for command in (compare, regress, export, submit):
         app.command()(command)
 
 
@@ -65,7 +65,7 @@ def regress(
     from lgbench.answers.baseline import Device, read_baseline
 
     before = read_baseline(baseline)
-    measured = _measured(before, results, device)
+    measured = _measured(before, results, device, update)
     section = before.devices.get(measured.device)
     if section is None and not update:
         raise UserError(
@@ -89,14 +89,58 @@ def regress(
     raise typer.Exit(gate.exit_status(checks))
 
 
-def _measured(baseline: Baseline, results: Path | None, device: str) -> Measured:
+def export(
+    kind: Annotated[str, typer.Option("--format", help="csv, latex or parquet.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Results folder (default: runs); may be given several times."),
+    ] = None,
+) -> None:
+    """Rows as one CSV or parquet file, or curves as LaTeX tables with booktabs."""
+    from lgbench.answers.export import export as export_rows
+
+    left_out = export_rows(results or [Path("runs")], kind, out)
+    for sentence in left_out:
+        typer.echo(f"Left out: {sentence}", err=True)
+    typer.echo(f"Written: {out}")
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="File of lgbench export --format parquet, or a folder.")],
+    into: Annotated[Path | None, typer.Option(help="Results folder that accepted rows are put into.")] = None,
+    results: Annotated[Path, typer.Option(help="Our rows, to compare with.")] = Path("results"),
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin of the rows.")] = None,
+) -> None:
+    """Whether somebody's rows may stand beside ours, cell by cell; exit status 1 if one is refused."""
+    from lgbench.answers import submit as submissions
+    from lgbench.plan.rekey import new_keys
+    from lgbench.plugins import registry
+
+    for path in plugin or []:
+        registry.add_file(path)
+    found = submissions.examine(file, into or results, new_keys)
+    for verdict in found.verdicts:
+        word = "refused" if verdict.problems else "known" if verdict.is_known else "accepted"
+        typer.echo(f"{word:<9} {verdict.name}")
+        for line in (*verdict.problems, *verdict.notes):
+            typer.echo(f"{'':<9}   {line}")
+    refused = sum(bool(verdict.problems) for verdict in found.verdicts)
+    typer.echo(f"{len(found.verdicts)} verdicts: {len(found.tables)} accepted, {refused} refused")
+    if into is not None:
+        typer.echo(f"Put into {into}: {submissions.merge(found, into)} cells")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _measured(baseline: Baseline, results: Path | None, device: str, renew: bool) -> Measured:
     """What the plan gives, run in a folder of its own, or read."""
     from lgbench.bench import gate
 
     if results is not None:
         return gate.read_out(baseline, results, make_console())
     with tempfile.TemporaryDirectory(prefix="lgbench-regress-") as folder:
-        return gate.carry_out(baseline, device, make_console(), Path(folder))
+        return gate.carry_out(baseline, device, make_console(), Path(folder), renew=renew)
 
 
 def _renew(path: Path, baseline: Baseline, measured: Measured, checks: list[Check]) -> None:
@@ -107,7 +151,7 @@ def _renew(path: Path, baseline: Baseline, measured: Measured, checks: list[Chec
     from lgbench.bench.gate import made
 
     before = baseline.devices.get(measured.device, Device())
-    section = renewed(before, measured, made(measured))
+    section = renewed(before, measured, before.made | made(measured))
     devices = {**baseline.devices, measured.device: section}
     write_baseline(path, baseline.model_copy(update={"devices": devices}))
     for line in verdicts.moved(checks) or ["nothing moved"]:

@@ -188,7 +188,7 @@ def _quality(what: str, before: Quality | None, now: Sequence[float] | None) -> 
         note = f"{len(now)} seeds, the baseline has {len(before.seeds)}"
         return Check(**known, before=float(np.mean(before.seeds)), now=mean, verdict=MISSING, note=note)
     better = mean > float(np.mean(before.seeds)) + before.tolerance
-    verdict = REGRESSION if mean < limit else IMPROVED if better else FINE
+    verdict = REGRESSION if not mean >= limit else IMPROVED if better else FINE
     return Check(**known, before=float(np.mean(before.seeds)), now=mean, limit=limit, verdict=verdict)
 
 
@@ -223,7 +223,7 @@ def _speed(what: str, before: Speed | None, speeds: Mapping[str, float] | None, 
     if before is None or now is None:
         return _one_sided(known, before and before.ratio, now)
     limit = speed_limit(before, is_same)
-    verdict = REGRESSION if now > limit else IMPROVED if now < before.ratio**2 / limit else FINE
+    verdict = REGRESSION if not now <= limit else IMPROVED if now < before.ratio**2 / limit else FINE
     note = f"{now / before.ratio:.2f} times as long" if verdict == REGRESSION else ""
     note = note if is_same else f"{note}; baseline of another processor".strip("; ")
     return Check(**known, before=before.ratio, now=now, limit=limit, verdict=verdict, note=note)

@@ -7,6 +7,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import lgbench
 from lgbench.answers.baseline import Baseline, Device
 from lgbench.answers.regress import DIGITS, Measured, read_quality, speed_limit
 from lgbench.bench import pace
-from lgbench.bench.timing import Call, wall_clock
+from lgbench.bench.timing import Call
 from lgbench.errors import UserError
 from lgbench.launchers import local
 from lgbench.models.model import build_model
@@ -30,11 +31,15 @@ from lgbench.run.prepare import Prepared, prepare
 from lgbench.run.schedule import draw_lengths
 from lgbench.run.train import Trainer
 
+_ITEMS = 64
+"""Items of a timed evaluation, at most: short pieces of work are disturbed less."""
 _LOOKED_AT = 20
 """First steps among which the one with the longest context is timed."""
 
 
-def carry_out(baseline: Baseline, device: str, console: Console, folder: Path) -> Measured:
+def carry_out(
+    baseline: Baseline, device: str, console: Console, folder: Path, *, renew: bool = False
+) -> Measured:
     """Run the plan in an empty folder, then compute first losses and times.
 
     Args:
@@ -42,6 +47,7 @@ def carry_out(baseline: Baseline, device: str, console: Console, folder: Path) -
         device: auto, cpu or cuda.
         console: told what happens.
         folder: where rows and weights go.
+        renew: the limits of the baseline do not count, since it is made anew.
 
     Raises:
         UserError: the plan cannot be run.
@@ -55,7 +61,7 @@ def carry_out(baseline: Baseline, device: str, console: Console, folder: Path) -
     before = baseline.devices.get(kind.type, Device())
     is_same = before.made.get("processor") == measured.processor
     console.print("Timing pieces of work in turns with the reference …")
-    limits = {what: speed_limit(speed, is_same) for what, speed in before.speed.items()}
+    limits = {what: speed_limit(speed, is_same) for what, speed in before.speed.items() if not renew}
     measured.speed = _timed([one for _, one in prepared], limits)
     measured.losses = {}
     if baseline.golden is not None:
@@ -80,9 +86,8 @@ def read_out(baseline: Baseline, results: Path, console: Console) -> Measured:
 
 
 def made(measured: Measured) -> dict[str, str]:
-    """What a section of a baseline is made with."""
-    return {
-        "processor": measured.processor,
+    """What a section of a baseline is made with; rows alone do not name the processor."""
+    return ({"processor": measured.processor} if measured.processor else {}) | {
         "torch": torch.__version__,
         "lgbench": lgbench.__version__,
         "python": platform.python_version(),
@@ -147,7 +152,7 @@ def _timed(several: Iterable[Prepared], limits: Mapping[str, float]) -> dict[str
                 if not cell.calibration_format:
                     works[f"{_name(cell, cell.label)}, evaluation"] = _evaluation(cell, prepared)
         with pace.one_thread(device):
-            beside, clock = pace.reference(device), wall_clock(device)
+            beside, clock = pace.reference(device), pace.both_clocks(device)
 
             def measure(names: Iterable[str]) -> dict[str, float]:
                 return pace.ratios({name: works[name] for name in names}, beside, clock)
@@ -189,8 +194,9 @@ def _step(trainer: Trainer) -> Call:
 
 
 def _evaluation(cell: Cell, prepared: Prepared) -> Callable[[], object]:
-    """All points of a cell, with weights as they were drawn."""
-    task, recipe = prepared.tasks[task_key(cell)], cell.recipe
+    """All points of a cell on a few items, with weights as they were drawn."""
+    task = prepared.tasks[task_key(cell)]
+    recipe = replace(cell.recipe, eval_items=min(cell.recipe.eval_items, _ITEMS))
     method = load_method(cell.method, cell.method_params)
     model = build_model(
         task, method, recipe, seed=cell.seed,

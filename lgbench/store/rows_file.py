@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +24,13 @@ _FIRST_SEALED = 3
 """Schema version from which on files have checksums."""
 
 
-def write_rows(path: Path, table: pa.Table) -> None:
+def write_rows(path: Path, table: pa.Table, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write rows of the current schema atomically, with checksums of pages, of the content and of the file.
+
+    Args:
+        path: the file.
+        table: the rows.
+        metadata: texts that the file holds besides.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing half-written remains.
@@ -31,15 +38,24 @@ def write_rows(path: Path, table: pa.Table) -> None:
     with atomic_file(path) as temporary:
         with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True, **_FAST) as writer:
             writer.write_table(table)
-            writer.add_key_value_metadata({_CONTENT: content_digest(table), "lgbench_seal": BLANK})
+            writer.add_key_value_metadata(
+                {**metadata, _CONTENT: content_digest(table), "lgbench_seal": BLANK}
+            )
         seal(temporary)
 
 
 def read_rows(path: Path, known: bool = False) -> pa.Table:
-    """The rows of a file, of the current schema whatever the file's.
+    """The rows of a cell's file, whose name is the key of its cell; see `read_table`."""
+    table = read_table(path, known)
+    _check_bound(table, path.stem)
+    return table
+
+
+def read_table(path: Path, known: bool = False) -> pa.Table:
+    """Rows of a file, of one cell or of several, in the current schema whatever the file's.
 
     Args:
-        path: the file; its name is the key of its cell.
+        path: the file.
         known: skip the digest of the decoded content, because this file of this size and time had the right
             one before. Checksums of the file and its pages are verified in any case.
 
@@ -56,7 +72,6 @@ def read_rows(path: Path, known: bool = False) -> pa.Table:
     table = upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
     if sealed and not known and content_digest(table) != file.metadata.metadata.get(_CONTENT, b"").decode():
         raise Damaged("damaged: the digest of its content is another one")
-    _check_bound(table, path.stem)
     return table
 
 
