@@ -151,7 +151,7 @@ def _pairs(
                 unpaired.append(f"{one.board}, {one.name}: in {where} alone, no such series in {other}")
         else:
             names = "; ".join(
-                f"{side} has {', '.join(one.name for one in some)}"
+                f"{side} has {', '.join(sorted(one.name for one in some))}"
                 for side, some in zip(_SIDES, (mine, theirs), strict=True)
             )
             unpaired.append(f"{mine[0].board}: no single pair ({names}); select more narrowly")

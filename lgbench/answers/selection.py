@@ -74,7 +74,7 @@ def read_selection(text: str) -> Selection:
     Raises:
         UserError: it does not have the form of the examples, or names no column that can be selected by.
     """
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return Selection(text=text, folder=Path(text))
     place, _, filters = text.partition("@") if "=" in text.rpartition("@")[2] else (text, "", "")
     if Path(place).is_dir() or ":" not in place:

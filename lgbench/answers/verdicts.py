@@ -50,7 +50,7 @@ def moved(checks: Sequence[Check]) -> list[str]:
             lines.append(f"new: {check.kind}, {check.what}: {_number(check.now)}")
         elif check.verdict == MISSING:
             lines.append(f"gone: {check.kind}, {check.what}: was {_number(check.before)}")
-        elif check.verdict != UNJUDGED and check.before != check.now:
+        elif check.verdict not in (UNJUDGED, FAILED) and check.before != check.now:
             step = f" ({check.note})" if check.kind == "loss" else ""
             was, now = _number(check.before), _number(check.now)
             lines.append(f"moved: {check.kind}, {check.what}: {was} → {now}{step}, {check.verdict}")

@@ -31,8 +31,9 @@ from lgbench.run.prepare import Prepared, prepare
 from lgbench.run.schedule import draw_lengths
 from lgbench.run.train import Trainer
 
-_ITEMS = 64
-"""Items of a timed evaluation, at most: short pieces of work are disturbed less."""
+_ITEMS = 16
+"""Items of a timed evaluation, at most: few fit into the processor's cache as the reference does, so that
+others who use the memory slow both alike."""
 _LOOKED_AT = 20
 """First steps among which the one with the longest context is timed."""
 
