@@ -3,6 +3,7 @@
     python benchmarks/regress_gate.py --repeats 10 --load 4         undisturbed code on a loaded machine
     python benchmarks/regress_gate.py --slower 0.3                  every piece of work takes 30 % longer
     python benchmarks/regress_gate.py --worse 0.05                  5 % of the right answers count as wrong
+    python benchmarks/regress_gate.py --speed-only --repeats 10     times alone: nothing is trained
 
 Each repetition carries out the plan of tests/regress/baseline.yaml, as `lgbench regress` does, and prints its
 exit status, what was not ok, and the load of the machine. `--load N` keeps N processes computing meanwhile.
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--slower", type=float, default=0.0, help="share of its time that each work wastes")
     parser.add_argument("--worse", type=float, default=0.0, help="share of answers that count as wrong")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--speed-only", action="store_true", help="run no cell; compare times alone")
     asked = parser.parse_args()
     plant(asked.slower, asked.worse)
     baseline = read_baseline(asked.baseline)
@@ -46,8 +48,11 @@ def main() -> None:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             quiet = Console(file=io.StringIO())
-            measured = gate.carry_out(baseline, asked.device, quiet, Path(folder))
-        checks = regress.judge(baseline.devices[measured.device], measured, baseline.golden)
+            if asked.speed_only:
+                checks = speed_checks(baseline, asked.device, quiet, Path(folder))
+            else:
+                measured = gate.carry_out(baseline, asked.device, quiet, Path(folder))
+                checks = regress.judge(baseline.devices[measured.device], measured, baseline.golden)
         status = regress.exit_status(checks)
         alarms += status != 0
         took, load = time.monotonic() - began, os.getloadavg()[0]
@@ -58,6 +63,18 @@ def main() -> None:
     for other in others:
         other.terminate()
     print(f"{alarms} of {asked.repeats} repetitions raised an alarm")
+
+
+def speed_checks(baseline, device: str, console: Console, folder: Path) -> list[regress.Check]:
+    """The comparisons of times, with nothing trained."""
+    prepared = [one for _, one in gate._prepared(baseline.plan, device, console, folder, dry=True)]
+    kind = prepared[0].device
+    before = baseline.devices[kind.type]
+    now = regress.Measured(processor=gate.processor(kind))
+    is_same = before.made.get("processor") == now.processor
+    limits = {what: regress.speed_limit(speed, is_same) for what, speed in before.speed.items()}
+    now.speed = gate._timed(prepared, limits)
+    return [check for check in regress.judge(before, now, baseline.golden) if check.kind == "speed"]
 
 
 def plant(slower: float, worse: float) -> None:
