@@ -28,9 +28,10 @@ def rows_of(method, seed):
     rng = np.random.default_rng(seed)
     base = dict.fromkeys(SCHEMA.names) | {
         "cell": cell, "training": cell, "status": "ok", "reason": "", "task": "made_up", "task_params": {},
-        "data_source": "made up", "data_fingerprint": "f", "notice": "", "method": method, "method_params": {},
-        "label": method, "backbone": "mamba", "preset": "small", "recipe": {}, "d_model": 16, "num_layers": 2,
-        "d_state": 8, "num_parameters": 1, "seed": seed, "train_length": 256, "train_low": 1, "train_high": 256,
+        "data_source": "made up", "data_fingerprint": "f", "notice": "", "method": method,
+        "method_params": {}, "label": method, "backbone": "mamba", "preset": "small", "recipe": {}, "d_model": 16, "num_layers": 2,
+        "d_state": 8, "num_parameters": 1, "seed": seed, "train_length": 256, "train_low": 1,
+        "train_high": 256,
         "length_unit": "tokens", "train_steps": 9, "step": 9, "batch_size": 8, "lm_weight": 0.0,
         "learning_rate": 1e-3, "protocol": "clean", "needs_length": False, "apply_in_decode": True,
         "axis": "context", "num_queries": 1, "num_fitted": 0, "calibration_tokens": 0,
