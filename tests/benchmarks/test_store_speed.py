@@ -29,7 +29,8 @@ def rows_of(method, seed):
     base = dict.fromkeys(SCHEMA.names) | {
         "cell": cell, "training": cell, "status": "ok", "reason": "", "task": "made_up", "task_params": {},
         "data_source": "made up", "data_fingerprint": "f", "notice": "", "method": method,
-        "method_params": {}, "label": method, "backbone": "mamba", "preset": "small", "recipe": {}, "d_model": 16, "num_layers": 2,
+        "method_params": {}, "label": method, "backbone": "mamba", "preset": "small", "recipe": {},
+        "d_model": 16, "num_layers": 2,
         "d_state": 8, "num_parameters": 1, "seed": seed, "train_length": 256, "train_low": 1,
         "train_high": 256,
         "length_unit": "tokens", "train_steps": 9, "step": 9, "batch_size": 8, "lm_weight": 0.0,
