@@ -15,12 +15,13 @@ import torch
 
 from lgbench.bench.timing import Call, wall_clock
 
-ROUNDS = 31
+ROUNDS = 25
 BUSY = 1.1
 """Wall time of the reference ÷ its time on the processor, above which the machine counts as busy."""
 TRIES = 3
 """Measurements of what looks too slow; it is slow if each of them says so."""
-_BATCH, _LENGTH, _WIDTH, _STATE = 32, 16, 64, 8
+_BATCH, _LENGTH, _WIDTH, _STATE, _STEPS = 32, 16, 64, 8, 3
+"""Sizes of the reference; about as long as a piece of work, so that both are disturbed as often."""
 
 BothClocks = Callable[[Call], tuple[float, float]]
 """Runs a call once; milliseconds of wall time and on the processor."""
@@ -29,9 +30,9 @@ Measure = Callable[[Iterable[str]], dict[str, float]]
 
 
 def reference(device: torch.device) -> Call:
-    """A training step of a small gated recurrence in plain PyTorch: products, elementwise work, a loop.
+    """Training steps of a small gated recurrence in plain PyTorch: products, elementwise work, a loop.
 
-    Its mixture is that of a small training step here, so that one processor speeds up both alike.
+    The mixture is that of a small training step here, so that one processor speeds up both alike.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_BATCH, _LENGTH, _WIDTH, generator=generator).to(device)
@@ -55,7 +56,11 @@ def reference(device: torch.device) -> Call:
             for way, gradient in zip(ways, gradients, strict=True):
                 way.sub_(gradient, alpha=1e-9)  # the work of an update; the weights stay what they are
 
-    return step
+    def steps() -> None:
+        for _ in range(_STEPS):
+            step()
+
+    return steps
 
 
 def both_clocks(device: torch.device) -> BothClocks:
@@ -74,10 +79,12 @@ def both_clocks(device: torch.device) -> BothClocks:
 def ratios(
     works: Mapping[str, Call], beside: Call, clock: BothClocks, rounds: int = ROUNDS
 ) -> dict[str, float]:
-    """Median over rounds of time ÷ mean time of the reference just before and just after.
+    """Time of all rounds ÷ time of the reference just before and just after each, for every piece of work.
 
-    Times are wall times. On a busy machine, where the reference waits for a processor for more than a tenth
-    of its time, they are times on the processor, and work that sleeps is not seen.
+    Times are wall times, of which the median of the rounds' ratios counts. On a busy machine, where the
+    reference waits for a processor for more than a tenth of its time, they are times on the processor, and
+    work that sleeps is not seen; there the ratio of sums counts, since whoever shares a processor slows long
+    and short pieces in proportion, but seldom every piece.
 
     Args:
         works: pieces of work by name; each is run twice untimed first.
@@ -88,17 +95,23 @@ def ratios(
     for call in (beside, *works.values()):
         call()
         call()
-    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in works}
+    found: dict[str, list[tuple[tuple[float, float], ...]]] = {name: [] for name in works}
     waits = []
     for _ in range(rounds):
         before = clock(beside)
         for name, work in works.items():
             took, after = clock(work), clock(beside)
-            found[name].append(tuple(2 * t / (b + a) for t, b, a in zip(took, before, after, strict=True)))
+            found[name].append((took, before, after))
             waits.append(after[0] / after[1])
             before = after
-    which = int(median(waits) > BUSY)
-    return {name: median(pair[which] for pair in several) for name, several in found.items()}
+    if median(waits) <= BUSY:
+        return {
+            name: median(2 * took[0] / (before[0] + after[0]) for took, before, after in several)
+            for name, several in found.items()
+        }
+    whole = sum(before[1] + after[1] for several in found.values() for _, before, after in several)
+    share = whole / (2 * rounds * len(works))
+    return {name: sum(took[1] for took, _, _ in several) / rounds / share for name, several in found.items()}
 
 
 def confirmed(measure: Measure, names: Iterable[str], limits: Mapping[str, float]) -> dict[str, float]:

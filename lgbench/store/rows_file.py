@@ -35,12 +35,12 @@ def write_rows(path: Path, table: pa.Table, metadata: Mapping[str, str] = Mappin
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing half-written remains.
     """
+    facts: dict[str | bytes, str] = {_CONTENT: content_digest(table), "lgbench_seal": BLANK}
+    facts.update(metadata)
     with atomic_file(path) as temporary:
         with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True, **_FAST) as writer:
             writer.write_table(table)
-            writer.add_key_value_metadata(
-                {**metadata, _CONTENT: content_digest(table), "lgbench_seal": BLANK}
-            )
+            writer.add_key_value_metadata(facts)
         seal(temporary)
 
 
