@@ -53,9 +53,9 @@ def rows_of(method, seed):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """120 cells: 24 methods with 5 seeds."""
+    """40 cells: 8 methods with 5 seeds."""
     root = tmp_path_factory.mktemp("results")
-    for method in range(24):
+    for method in range(8):
         for seed in range(5):
             Store(root).write("made_up", *rows_of(f"m{method:02}", seed))
     return root
@@ -82,9 +82,9 @@ def test_store_append(benchmark, tmp_path):
 
 def test_store_read(benchmark, folder):
     reading = benchmark(read, [folder])
-    assert reading.table.num_rows == 120 * len(LENGTHS) and not reading.unreadable
+    assert reading.table.num_rows == 40 * len(LENGTHS) and not reading.unreadable
 
 
 def test_report(benchmark, folder, tmp_path):
-    made = benchmark.pedantic(build_report, ([folder], tmp_path), rounds=3, warmup_rounds=1)
+    made = benchmark.pedantic(build_report, ([folder], tmp_path), rounds=2)
     assert made.html.stat().st_size > 10_000
