@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lgbench import __version__, cli_run
+from lgbench.cli_answers import add_answers
 from lgbench.cli_claims import claims
 from lgbench.cli_results import results_app
 from lgbench.cli_style import HELP, Commands, console, examples
@@ -26,6 +27,7 @@ cli_run.register(app)
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+add_answers(app)
 app.command()(claims)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lgbench.claims.model import SETTING, Model
-from lgbench.stats.rows import find_faults
+from lgbench.stats.rows import REQUIRED, find_faults
 from lgbench.stats.scores import Floats
 from lgbench.store import frame, from_texts, read
 
@@ -30,6 +30,7 @@ COLUMNS += [
     "items_hash",
 ]
 COLUMNS += ["created_at", *_SAME]
+COLUMNS += [name for name in REQUIRED if name not in COLUMNS]
 """What claims read of a row once its model is known."""
 
 Row = Mapping[str, Any]

@@ -28,10 +28,9 @@ BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "ev
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_UNREAD = ["backbone_params", "recipe", "weights_digest", "protocol", "apply_in_decode", "context_tokens"]
-_UNREAD += ["kept_tokens", "state_bytes", "ci_low", "ci_high", "std", "item_texts", "training"]
-_UNREAD += ["calibration_format", "train_scan_backend"]
-"""Columns of the store that no board needs."""
+_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens", "state_bytes"]
+_UNREAD += ["ci_low", "ci_high", "std", "item_texts", "calibration_format", "train_scan_backend"]
+"""Columns of the store that neither boards nor claims need."""
 COLUMNS = [name for name in SCHEMA.names if name not in _UNREAD]
 _TEXTS = [name for name in COLUMNS if SCHEMA.field(name).type == pa.string()]
 

@@ -34,7 +34,8 @@ INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_low", "train_hi
 INTEGERS += [name for name, said in columns().items() if said.column.startswith("int")]
 """Columns of whole numbers that every measurement has, once what is missing is filled in."""
 REQUIRED = [name for name in INTEGERS if name not in _WITH_DEFAULT]
-"""Those of them that nothing stands for where they are missing."""
+REQUIRED += ["lm_weight", "learning_rate", "higher_is_better"]
+"""Columns that nothing stands for where they are missing."""
 AXES = ("context", "queries", "position")
 _TOLERANCE = 1e-6
 """By which a metric may pass its best value through rounding, relative to best − chance."""
@@ -68,7 +69,7 @@ def find_faults(rows: pd.DataFrame) -> pd.Series:
     mark(rows["seed"].isna(), "it has no seed")
     mark(~(rows["train_length"].astype(float) > 0), "its train_length is not above 0")
     mark(~(pd.Series(reach, rows.index) > 0), "its length is not above 0")
-    for name in (*REQUIRED, "lm_weight", "learning_rate", "higher_is_better"):
+    for name in REQUIRED:
         mark(rows[name].isna(), f"it has no {name}")
     horizon, learned = (_known(rows, name) for name in ("horizon", "learned"))
     mark(~((horizon >= 1) & np.isfinite(horizon)), "its horizon is not a number from 1 on")

@@ -15,7 +15,7 @@ ROW = {
     "chance": 1.0, "higher_is_better": False, "combine": "mean", "item_clusters": None, "items_hash": "items",
     "created_at": "2026-01-01", "backbone_params": {}, "data_fingerprint": "f00d", "device": "NVIDIA H200",
     "train_wall_s": 60.0, "eval_wall_s": 6.0, "calibration_wall_s": 0.0, "learning_rate": 1e-3,
-    "lm_weight": 0.0,
+    "lm_weight": 0.0, "train_low": 1, "train_high": 64, "d_model": 16, "batch_size": 8,
 }  # fmt: skip
 
 
