@@ -19,6 +19,8 @@ from lgbench.errors import UserError
 NAMED_AT_MOST = 4
 """Names listed in an error; the others are counted."""
 
+_POINTER = b"version https://git-lfs"
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -88,6 +90,7 @@ def first_names(names: list[str]) -> str:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
+    _refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -97,6 +100,16 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise UserError(f"{path} holds no dictionary of weights")
     return found
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Git without its LFS extension leaves three lines of text in place of a large file."""
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(
+                f"{path} is a Git LFS pointer, not the weights themselves. Get them: "
+                f"git lfs install && git -C {path.parent} lfs pull"
+            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

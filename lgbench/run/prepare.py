@@ -83,6 +83,9 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_backend(config.scan_backend, device)
     named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
     start = _pretrained(config)
+    axes = config.axes()
+    if config.pretrained is not None and config.backbone is None:
+        axes["backbone"] = [PluginRequest(pretrained.kept(start["pretrained"]).sizes.backbone, {})]
 
     def resolve_plan() -> list[Cell]:
         return resolve_cells(
@@ -90,7 +93,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             method_requests,
             seeds=range(config.first_seed, config.first_seed + config.seeds),
             preset=config.preset,
-            axes=Axes(**config.axes()),
+            axes=Axes(**axes),
             overrides=config.recipe_overrides() | start,
         )
 
@@ -201,7 +204,7 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
         "pretrained": pretrained.keep(checkpoint),
         "d_model": sizes.d_model,
         "num_layers": sizes.num_layers,
-        "sizes": suggest(**sizes.backbone_options()),
+        "sizes": suggest(**sizes.options),
     }
 
 
