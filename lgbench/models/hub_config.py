@@ -74,6 +74,35 @@ def read_config(folder: Path) -> Sizes:
     return _read(_KINDS[kind], values, path).sizes()
 
 
+def write_config(sizes: Sizes) -> dict[str, Any]:
+    """The `config.json` in the Hugging Face format that `read_config` reads as these sizes."""
+    options = sizes.options
+    config = {
+        "hidden_size": sizes.d_model,
+        "num_hidden_layers": sizes.num_layers,
+        "vocab_size": sizes.vocabulary,
+        "state_size": options["d_state"],
+        "expand": options["expand"],
+        "conv_kernel": options["conv_width"],
+        "layer_norm_epsilon": options["norm_eps"],
+        "tie_word_embeddings": sizes.tied,
+        "hidden_act": "silu",
+        "use_bias": False,
+        "use_conv_bias": True,
+        "residual_in_fp32": True,
+        "torch_dtype": "float32",
+    }
+    if sizes.backbone == "mamba2":
+        heads = options["expand"] * sizes.d_model // options["head_dim"]
+        own = {"num_heads": heads, "head_dim": options["head_dim"], "n_groups": options["groups"]}
+        return {"model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"]} | config | own
+    config |= {"time_step_rank": options["dt_rank"], "intermediate_size": options["expand"] * sizes.d_model}
+    if "mixer_norm_eps" not in options:
+        return {"model_type": "mamba", "architectures": ["MambaForCausalLM"]} | config
+    kind = {"model_type": "falcon_mamba", "architectures": ["FalconMambaForCausalLM"]}
+    return kind | config | {"mixer_rms_eps": options["mixer_norm_eps"]}
+
+
 class _Config(BaseModel):
     """The part of `config.json` that all three have, with the defaults of the format."""
 
