@@ -194,13 +194,13 @@ def list_plugins(
         registry.add_file(path)
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
-        names = plugins.names()
-        width = max(map(len, names), default=0)
+        names = {name: name for name in plugins.names()} | {f: f"{f}:NAME" for f in plugins.families()}
+        width = max(map(len, names.values()), default=0)
         typer.echo(f"{title}:")
-        for name in names:
+        for name, shown in names.items():
             problem = plugins.problem(name)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {name:<{width}}  {plugins.summary(name)}{note}")
+            typer.echo(f"  {shown:<{width}}  {plugins.summary(name)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 

@@ -12,22 +12,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lgbench.errors import UserError
 from lgbench.models.hub_files import read_json
 
 Auto = Literal["auto"]
-
-
-def _plain(value: Any) -> Any:
-    """transformers writes infinity, which JSON does not have, as `{"__float__": "Infinity"}`."""
-    return value.get("__float__", value) if isinstance(value, dict) else value
-
-
-_Number = Annotated[float, BeforeValidator(_plain)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +165,7 @@ class _Mamba2(_Config):
     num_heads: int = Field(128, ge=1)
     head_dim: int = Field(64, ge=1)
     n_groups: int = Field(8, ge=1)
-    time_step_limit: tuple[_Number, _Number] = (0.0, math.inf)
+    time_step_limit: tuple[float, float] = (0.0, math.inf)
 
     def lacking(self) -> list[str]:
         found = super().lacking() + _limits("time_step_limit", self.time_step_limit)

@@ -119,12 +119,17 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_hook=_number)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object")
     return values
+
+
+def _number(found: dict[str, Any]) -> Any:
+    """transformers writes infinity, which JSON does not have, as `{"__float__": "Infinity"}`."""
+    return float(found["__float__"]) if [*found] == ["__float__"] else found
 
 
 def _line(error: Exception) -> str:

@@ -112,7 +112,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
-    _check_contracts(cells, device)
+    _check_contracts(cells, device, console)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
     return Prepared(cells, tasks, store, device, broken)
@@ -137,10 +137,11 @@ def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device)
         try:
             kind.check_backend(kind.Params.model_validate_json(params), scan_backend, device)
         except ValueError as error:
-            raise UserError(f"--scan-backend {scan_backend}, backbone '{name}': {error}") from None
+            asked = "" if scan_backend == "auto" else f"--scan-backend {scan_backend}, "
+            raise UserError(f"{asked}backbone '{name}': {error}") from None
 
 
-def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
+def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Console) -> None:
     """Refuse a backbone of somebody else's that breaks its contract, in one line and before any training."""
     trainings = (cell.training for cell in cells if not cell.left_out)
     asked = {(t.backbone, t.backbone_params, t.recipe.d_model) for t in trainings}
@@ -149,10 +150,15 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
             continue
         for verdict in check_backbone(registry.BACKBONES.load(name), json.loads(params), device, d_model):
             if not verdict.kept:
+                place = (
+                    f'--backbone "{name}"' if ":" in name else f"--plugin {registry.BACKBONES.place(name)}"
+                )
                 raise UserError(
                     f"backbone '{name}' breaks its contract, {verdict.check}: {verdict.found}. "
-                    f"All verdicts: lgbench check --plugin {registry.BACKBONES.place(name)}"
+                    f"All verdicts: lgbench check {place}"
                 )
+            if verdict.note:
+                console.print(f"[yellow]Note:[/yellow] backbone '{name}': {verdict.note}", soft_wrap=True)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:

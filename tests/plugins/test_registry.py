@@ -103,10 +103,15 @@ def test_an_unknown_name_lists_the_near_and_the_known_ones(zoo: Zoo) -> None:
     methods = zoo(decimamba=GENTLE, vanilla=GENTLE)
     with pytest.raises(UserError) as caught:
         methods.load("decimmba")
-    assert str(caught.value) == ("no method 'decimmba'. Did you mean 'decimamba'?  Known: decimamba, vanilla")
+    assert str(caught.value) == (
+        "no method 'decimmba'. Did you mean 'decimamba'?  Known: decimamba, vanilla. "
+        "One of your own: --plugin FILE.py"
+    )
     with pytest.raises(UserError) as caught:
         methods.summary("zzz")
-    assert str(caught.value) == "no method 'zzz'. Known: decimamba, vanilla"
+    assert str(caught.value) == (
+        "no method 'zzz'. Known: decimamba, vanilla. One of your own: --plugin FILE.py"
+    )
 
 
 def test_listing_runs_no_plugin_and_imports_no_torch(zoo: Zoo, install: Callable[..., Path]) -> None:
