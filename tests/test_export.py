@@ -32,56 +32,43 @@ def export(folder, cell, out, read_as="bytes"):
 
 
 PASSKEY = ("--task", "passkey[data=procedural]", "--eval-lengths", "192", "--eval-items", "5")
-KINDS = {
-    "mamba": ("mamba[conv_width=0,dt_rank=3]", "bytes"),
-    "falcon": ("mamba[mixer_norm_eps=1e-06,conv_width=2]", "bytes"),
-    "mamba2": ("mamba2[conv_width=4,groups=2,norm_eps=0.001]", "file"),
-    "mamba2-without-convolution": ("mamba2[conv_width=0]", "file"),
-}
+KINDS = (
+    "mamba[conv_width=0,dt_rank=3]",
+    "mamba[mixer_norm_eps=1e-06,conv_width=2]",
+    "mamba2[conv_width=4,groups=2,norm_eps=0.001]",
+    "mamba2[conv_width=0]",
+)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Folders with a cell of each kind, and of what cannot be exported."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("bytes", "file")}
-    for name, folder in folders.items():
-        kinds = ",".join(kind for kind, own in KINDS.values() if own == name)
-        run(folder, *PASSKEY, "--tokenizer", tokenizer(name, folder), "--backbone", kinds)
-    return folders
-
-
-def tokenizer(name, folder):
-    """The word for `--tokenizer`: bytes, or the path of a small file."""
-    if name == "bytes":
-        return name
-    path = folder / "small.json"
-    if not path.exists():
-        made = tokenizers.Tokenizer(tokenizers.models.BPE())
-        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = tokenizers.decoders.ByteLevel()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=300,
-            special_tokens=["<|endoftext|>"],
-            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        made.train_from_iterator(["The pass key is 12345. Remember it."] * 3, trainer)
-        made.save(str(path))
-    return str(path)
+    """A folder with a cell of each kind, and the file of their tokenizer."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(["The pass key is 12345. Remember it."] * 3, trainer)
+    made.save(str(folder / "small.json"))
+    run(folder / "runs", *PASSKEY, "--tokenizer", str(folder / "small.json"), "--backbone", ",".join(KINDS))
+    return folder / "runs", str(folder / "small.json")
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def exported(request, trained, tmp_path_factory):
     """The trained model, transformers' of the exported folder, and the folder."""
-    label, name = KINDS[request.param]
-    runs, out = trained[name], tmp_path_factory.mktemp("out")
-    read_as = tokenizer(name, runs)
-    (cell,) = {r["cell"] for r in read([runs]).table.to_pylist() if r["backbone"] == label}
-    done = export(runs, cell[:8], out, read_as)
+    (runs, tokenizer), out = trained, tmp_path_factory.mktemp("out")
+    (cell,) = {r["cell"] for r in read([runs]).table.to_pylist() if r["backbone"] == request.param}
+    done = export(runs, cell[:8], out, tokenizer)
     assert done.exit_code == 0, done.output
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
-    return lgbench.load(cell, runs, data="procedural", tokenizer=read_as), theirs.eval(), out
+    return lgbench.load(cell, runs, data="procedural", tokenizer=tokenizer), theirs.eval(), out
 
 
 @torch.no_grad()
@@ -112,8 +99,7 @@ def test_the_tokenizer_comes_with_it(exported):
     assert loaded.decode(ids) == text
     assert loaded.eos_token_id == theirs.config.eos_token_id
     assert max(ids) < theirs.config.vocab_size
-    if theirs.config.vocab_size == 257:
-        assert ids == list(text.encode())
+    assert len(ids) < len(text.encode())
 
 
 def test_what_was_exported_is_read_again(exported):
@@ -136,6 +122,10 @@ def test_a_loaded_checkpoint_with_a_head_of_its_own_is_exported_as_it_was(tmp_pa
     assert done.exit_code == 0, done.output
     one, other = (load_pretrained(tmp_path / name) for name in ("given", "out"))
     assert one.fingerprint == other.fingerprint
+    text = "Naïve reader! ☃\n"
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = loaded(text, add_special_tokens=False)["input_ids"]
+    assert ids == list(text.encode()) and loaded.decode(ids) == text and loaded.eos_token_id == 256
 
 
 @pytest.mark.parametrize("backbone", ["mamba", "mamba2"])
@@ -162,18 +152,19 @@ def test_what_has_no_such_format_is_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_written_over_and_a_cell_must_exist(exported, trained, tmp_path):
-    done = export(trained["bytes"], "", exported[2])
+def test_nothing_is_written_over_and_a_cell_must_exist(trained, tmp_path):
+    runs, tokenizer = trained
+    done = export(runs, "", tmp_path / "out", tokenizer)
     assert done.exit_code == 2 and "no single cell ''" in done.output
     (tmp_path / "note").touch()
-    cell = read([trained["bytes"]]).table["cell"][0].as_py()
-    done = export(trained["bytes"], cell, tmp_path)
+    cell = read([runs]).table["cell"][0].as_py()
+    done = export(runs, cell, tmp_path, tokenizer)
     assert done.exit_code == 2 and "is not an empty folder" in done.output
 
 
 def test_other_data_than_those_of_the_training_are_noticed(trained, tmp_path):
-    cell = read([trained["bytes"]]).table["cell"][0].as_py()
-    done = export(trained["bytes"], cell, tmp_path / "out", tokenizer("file", trained["file"]))
+    cell = read([trained[0]]).table["cell"][0].as_py()
+    done = export(trained[0], cell, tmp_path / "out", "bytes")
     assert done.exit_code == 2 and "are not those that the cell was trained on" in " ".join(
         done.output.split()
     )
