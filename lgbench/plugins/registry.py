@@ -225,8 +225,6 @@ class Registry:
 TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
-BASELINE = "vanilla"
-"""Name of the method that others are compared with, and that runs where none is named."""
 
 
 def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES)) -> None:

@@ -37,11 +37,17 @@ class PluginSource:
     """Whether it is lgbench's own; its `version` then stands for its code."""
 
     def summary(self) -> str:
-        """First line of the module's docstring, from the syntax tree; empty if there is none to read."""
+        """First line of the module's docstring, from the syntax tree, else of its first public class's.
+
+        Empty if there is none to read.
+        """
         try:
-            return (ast.get_docstring(self._tree()) or "").partition("\n")[0]
+            tree = self._tree()
         except (OSError, SyntaxError, ValueError):
             return ""
+        classes = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name[0] != "_"]
+        texts = (ast.get_docstring(place) for place in (tree, *classes))
+        return next((text for text in texts if text), "").partition("\n")[0]
 
     def problem(self) -> str | None:
         """Why the plugin cannot be used, as far as its source shows: what follows its name, or None."""

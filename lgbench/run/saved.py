@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgbench.run import checkpoint, provenance
@@ -29,8 +30,8 @@ def save_weights(trainer: Trainer) -> None:
         checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
 
 
-def save_resume(trainer: Trainer) -> None:
-    """Keep everything that a resumed run needs to end with the same numbers."""
+def save_resume(trainer: Trainer, folder: Path) -> None:
+    """Keep in a folder everything that a resumed run needs to end with the same numbers."""
     tensors = {f"model.{name}": t for name, t in trainer.model.state_dict().items()}
     for k, parameter in enumerate(trainer.parameters):
         for name, value in trainer.optimizer.state[parameter].items():
@@ -44,7 +45,7 @@ def save_resume(trainer: Trainer) -> None:
         "history": trainer.history,
     }
     facts |= {"stage": trainer.stage, "stage_steps": trainer.stage_steps}
-    checkpoint.save(checkpoint.resume_path(trainer.folder), tensors, facts)
+    checkpoint.save(checkpoint.resume_path(folder), tensors, facts)
 
 
 def resume(trainer: Trainer) -> bool:
