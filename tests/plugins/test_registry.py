@@ -99,6 +99,12 @@ def test_hyphens_count_as_underscores(zoo: Zoo) -> None:
     assert methods.load("doc-retrieval") is methods.load("doc_retrieval")
 
 
+def test_a_plugin_without_a_docstring_of_its_module_is_described_by_its_class(zoo: Zoo) -> None:
+    by_class = 'from lgbench.method import Method\n\nclass Bare(Method):\n    """Do nothing."""\n'
+    methods = zoo(bare=by_class, silent=by_class.replace('"""Do nothing."""', "pass"))
+    assert (methods.summary("bare"), methods.summary("silent")) == ("Do nothing.", "")
+
+
 def test_an_unknown_name_lists_the_near_and_the_known_ones(zoo: Zoo) -> None:
     methods = zoo(decimamba=GENTLE, vanilla=GENTLE)
     with pytest.raises(UserError) as caught:
