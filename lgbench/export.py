@@ -22,7 +22,8 @@ from lgbench.errors import CannotWrite, UserError
 from lgbench.models.hub_config import Sizes, write_config
 from lgbench.models.pretrained import BLOCK_NAMES, our_names
 from lgbench.plan.cells import Cell, checkpoint_folder
-from lgbench.plugins.registry import BACKBONES, BASELINE
+from lgbench.plan.options import BASELINE
+from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint
 from lgbench.text.tokenizer import Tokenizer
 
