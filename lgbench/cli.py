@@ -11,6 +11,7 @@ import typer
 
 from lgbench import __version__, cli_run
 from lgbench.cli_answers import add_answers
+from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
 from lgbench.cli_results import results_app
 from lgbench.cli_style import HELP, Commands, console, examples
@@ -29,6 +30,9 @@ app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
 add_answers(app)
 app.command()(claims)
+app.command(
+    "export-checkpoint", epilog=examples("lgbench export-checkpoint 3f2a --results runs --out my-model")
+)(export_checkpoint)
 
 
 def _say_version(wanted: bool) -> None:
@@ -123,13 +127,13 @@ def list_plugins(
         return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
-        names = plugins.names()
-        width = max(map(len, names), default=0)
+        names = {one: one for one in plugins.names()} | {one: f"{one}:NAME" for one in plugins.families()}
+        width = max(map(len, names.values()), default=0)
         typer.echo(f"{title}:")
-        for one in names:
+        for one, shown in names.items():
             problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {one:<{width}}  {plugins.summary(one)}{note}")
+            typer.echo(f"  {shown:<{width}}  {plugins.summary(one)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 

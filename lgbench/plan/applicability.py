@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lgbench.errors import UserError
 from lgbench.intervention import missing_hooks, overridden_hooks
 from lgbench.method import Method
+from lgbench.models import pretrained
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.task import Layout, Recipe, Task
 
@@ -98,8 +99,10 @@ def refusal(method: Method, name: str, backbone: str, recipe: Recipe) -> str | N
         backbone: name of the backbone.
         recipe: numbers of the training.
     """
-    if recipe.pretrained and backbone != "mamba":
-        return f"--pretrained: holds a Mamba, and method '{name}' would run on the backbone {backbone}"
+    if recipe.pretrained:
+        held = pretrained.kept(recipe.pretrained).sizes.backbone
+        if backbone != held:
+            return f"--pretrained: holds weights of the backbone {held}, not of {backbone}"
     return _unfit(method, name, backbone, _ANY_LENGTH, recipe.d_model)
 
 

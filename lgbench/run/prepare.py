@@ -92,6 +92,9 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_backend(config.scan_backend, device)
     named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
     start = _pretrained(config)
+    axes = config.axes()
+    if config.pretrained is not None and config.backbone is None:
+        axes["backbone"] = [PluginRequest(pretrained.kept(start["pretrained"]).sizes.backbone, {})]
 
     def resolve_plan(num_seeds: int) -> list[Cell]:
         return resolve_cells(
@@ -99,7 +102,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             method_requests,
             seeds=range(config.first_seed, config.first_seed + num_seeds),
             preset=config.preset,
-            axes=Axes(**config.axes()),
+            axes=Axes(**axes),
             overrides=config.recipe_overrides() | start,
         )
 
@@ -120,7 +123,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
-    _check_contracts(cells, device)
+    _check_contracts(cells, device, console)
     left_out = _left_out(cells, tasks)
     for reason, num in Counter(left_out.values()).items():
         cells_of = _count(num, "cell")
@@ -160,10 +163,11 @@ def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device)
         try:
             kind.check_backend(kind.Params.model_validate_json(params), scan_backend, device)
         except ValueError as error:
-            raise UserError(f"--scan-backend {scan_backend}, backbone '{name}': {error}") from None
+            asked = "" if scan_backend == "auto" else f"--scan-backend {scan_backend}, "
+            raise UserError(f"{asked}backbone '{name}': {error}") from None
 
 
-def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
+def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Console) -> None:
     """Refuse a backbone of somebody else's that breaks its contract, in one line and before any training."""
     trainings = (cell.training for cell in cells if not cell.left_out)
     asked = {(t.backbone, t.backbone_params, t.recipe.d_model) for t in trainings}
@@ -172,10 +176,15 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
             continue
         for verdict in check_backbone(registry.BACKBONES.load(name), json.loads(params), device, d_model):
             if not verdict.kept:
+                place = (
+                    f'--backbone "{name}"' if ":" in name else f"--plugin {registry.BACKBONES.place(name)}"
+                )
                 raise UserError(
                     f"backbone '{name}' breaks its contract, {verdict.check}: {verdict.found}. "
-                    f"All verdicts: lgbench check --plugin {registry.BACKBONES.place(name)}"
+                    f"All verdicts: lgbench check {place}"
                 )
+            if verdict.note:
+                console.print(f"[yellow]Note:[/yellow] backbone '{name}': {verdict.note}", soft_wrap=True)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -227,7 +236,7 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
         "pretrained": pretrained.keep(checkpoint),
         "d_model": sizes.d_model,
         "num_layers": sizes.num_layers,
-        "sizes": suggest(**sizes.backbone_options()),
+        "sizes": suggest(**sizes.options),
     }
 
 
