@@ -26,7 +26,8 @@ class Method:
         bound: whether it is about that backbone and runs on no other.
         version: raised when a change of the code gives other weights, fits or scores. Of built-in methods and
             of those without source; for others the source's hash stands.
-        identity: what stands for its code in keys, see `Registry.identity`; a plan sets it.
+        released_version: likewise, where only the numbers with `protocol=as_released` change.
+        identity: what stands for its code in keys, see `Registry.identity_of`; a plan sets it.
         eval_only: names of parameters that do not influence training.
         calibration_free: names of parameters that do not influence `calibrate`.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
@@ -44,6 +45,7 @@ class Method:
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
+    released_version: ClassVar[int] = 1
     identity: str = ""
     backbone: str = "mamba"
     bound: bool = False

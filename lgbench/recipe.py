@@ -27,6 +27,9 @@ class Recipe:
     train_length: int
     """Largest context in training, in the task's unit of length (tokens, unless it says otherwise); a method
     may narrow or widen the range (truncated, expanded)."""
+    fixed_length: bool = False
+    """Whether every training context has the largest length, as published for text. A method that narrows the
+    range from below, truncated for instance, keeps its range."""
     train_queries: tuple[int, int]
     """Smallest and largest number of queries in a training batch, both inclusive."""
     train_steps: int
@@ -39,6 +42,12 @@ class Recipe:
     """Largest global gradient norm."""
     weight_decay: float = 0.0
     """Of matrices, decoupled (AdamW)."""
+    decay_all: bool = False
+    """Whether vectors, norms and the logarithms of A decay too, as where PyTorch's defaults are taken."""
+    adam_epsilon: float = 1e-6
+    """What Adam adds to the root of the second moment."""
+    untied: bool = False
+    """Whether embedding and head of a task of tokens are trained apart, from one and the same start."""
     lm_weight: float = 0.0
     """Weight of the mean next-token loss of all other tokens beside that of the answer; the sum is divided by
     1 + lm_weight. For tasks of tokens."""

@@ -158,8 +158,10 @@ class Task:
     version: ClassVar[int] = 1
     """Raised when a change of the code gives other items, weights or scores. Of built-in tasks and of those
     without source; for others the source's hash stands."""
+    released_version: ClassVar[int] = 1
+    """Likewise, where only the numbers with `protocol=as_released` change."""
     identity: str = ""
-    """What stands for its code in keys, see `Registry.identity`; set where a plan makes the task."""
+    """What stands for its code in keys, see `Registry.identity_of`; set where a plan makes the task."""
     metric: ClassVar[Metric]
     more_metrics: ClassVar[tuple[Metric, ...]] = ()
     """Metrics beside the headline; an evaluation set's `grade` gives them, or the core (see `lm_metric`)."""

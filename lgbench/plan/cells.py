@@ -14,6 +14,7 @@ from lgbench.plan.applicability import no_task_for, refusal
 from lgbench.plan.backbones import BackboneChoice, choose
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
+from lgbench.plugins.compose import combine
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
@@ -125,7 +126,7 @@ def resolve_cells(
     for (task_name, task), request in product(tasks, methods):
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
-        method.identity = METHODS.identity(request.name)
+        method.identity = METHODS.identity_of(request.name, method)
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
             cells += _cells_of(task_name, task, request.name, method, pair, preset, axes.eval_at_steps or ())
     cells = list({cell.key: cell for cell in cells}.values())
@@ -239,7 +240,7 @@ def load_task(request: PluginRequest) -> Task:
     """
     task_class = TASKS.load(request.name)
     task = task_class(resolve(task_class, request.params, "task", request.name))
-    task.identity = TASKS.identity(request.name)
+    task.identity = TASKS.identity_of(request.name, task)
     return task
 
 
@@ -257,7 +258,7 @@ def load_method(name: str, params: str) -> Method:
     """The method of a cell or training, from the JSON of its parameters."""
     method_class = METHODS.load(name)
     method = method_class(method_class.Params.model_validate_json(params))
-    method.identity = METHODS.identity(name)
+    method.identity = METHODS.identity_of(name, method)
     return method
 
 
@@ -278,20 +279,22 @@ def _training(
     parts = method.parts(name)
     own = [(n, part) for n, part in parts if part.trains_like is None]
     if own:
-        ((name, method),) = own
+        name, method = own[0] if len(own) == 1 else combine(own)
     else:
         name = parts[0][1].trains_like
         method = METHODS.load(name)()
     params = method.params
     low, high = method.train_lengths(recipe.train_length)
+    if recipe.fixed_length and low == 1:
+        low = high
     return Training(
         task=task_name,
         task_params=changed_params(task.params, task.eval_only | task.data_params),
         data_fingerprint=task.data_fingerprint,
-        task_identity=task.identity or TASKS.identity(task_name),
+        task_identity=task.identity or TASKS.identity_of(task_name, task),
         method=name,
         method_params=changed_params(params, method.eval_only),
-        method_identity=METHODS.identity(name),
+        method_identity=METHODS.identity_of(name, method),
         backbone=backbone.name,
         backbone_params=backbone.params,
         backbone_identity=BACKBONES.identity(backbone.name),

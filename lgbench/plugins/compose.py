@@ -1,13 +1,14 @@
 """Several methods at once, `decimamba+mambamodulation`: each changes its own hooks of one and the same model.
 
-At most one of them trains in a way of its own; the others must be content with a model trained like vanilla.
-They are calibrated one after another in the order of their names, each with its predecessors in place.
+At most one of them trains in a way of its own, and one decides the lengths of the training; the others must
+be content with a model trained like vanilla. They are calibrated one after another in the order of their
+names, each with its predecessors in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, model_validator
 
@@ -15,7 +16,10 @@ from lgbench.errors import UserError
 from lgbench.intervention import Composed, ScanIntervention, overridden_hooks
 from lgbench.method import Method
 from lgbench.plan.params import resolve
-from lgbench.task import Recipe, Task
+from lgbench.task import Batch, Recipe, Task
+
+if TYPE_CHECKING:
+    from lgbench.models.model import Model, TrainingAnswer
 
 
 def compose(named: Sequence[tuple[str, type[Method]]]) -> type[Method]:
@@ -54,6 +58,14 @@ def compose(named: Sequence[tuple[str, type[Method]]]) -> type[Method]:
     return type("Combined", (_Combined,), {"Params": params, "named": tuple(named)})
 
 
+def combine(parts: Sequence[tuple[str, Method]]) -> tuple[str, Method]:
+    """Name and method that train as these parts do together, in the order of their names."""
+    parts = sorted(parts, key=lambda part: part[0])
+    kind = compose([(name, type(part)) for name, part in parts])
+    given = {f"{name}.{key}": value for name, part in parts for key, value in dict(part.params).items()}
+    return "+".join(name for name, _ in parts), kind(kind.Params.model_validate(given))
+
+
 class _Combined(Method):
     named: tuple[tuple[str, type[Method]], ...]
 
@@ -70,6 +82,8 @@ class _Combined(Method):
         self.needs_length = any(part.needs_length for part in methods)
         released = any(part.protocol == "as_released" for part in methods)
         self.protocol = "as_released" if released else "clean"
+        self.eval_only = frozenset(f"{name}.{key}" for name, part in self._parts for key in part.eval_only)
+        self.train_eagerly = any(part.train_eagerly for part in methods)
         self._check_training()
 
     def parts(self, name: str) -> list[tuple[str, Method]]:
@@ -81,6 +95,16 @@ class _Combined(Method):
         for _, part in self._parts:
             part.check(recipe, backbone)
         self.intervention(recipe.train_length, recipe.d_model)
+
+    def train_lengths(self, train_length: int) -> tuple[int, int]:
+        """Of the part that decides them."""
+        deciding = [part for _, part in self._parts if _decides_lengths(part)]
+        return (deciding[0] if deciding else super()).train_lengths(train_length)
+
+    def training_answer(self, model: Model, batch: Batch, **options: Any) -> TrainingAnswer:
+        """Of the part that trains in a way of its own."""
+        own = [part for _, part in self._parts if type(part).training_answer is not Method.training_answer]
+        return (own[0] if own else super()).training_answer(model, batch, **options)
 
     def backbone_options(self) -> dict[str, Any]:
         """What the parts decide."""
@@ -128,19 +152,27 @@ class _Combined(Method):
                 f"{owners['keep']} takes context and queries in one piece, so {passive[0]} cannot leave "
                 "queries alone; set its apply_in_decode=true, or protocol=clean"
             )
-        return Composed([intervention for _, intervention in made])
+        changing = [intervention for _, intervention in made if type(intervention) is not ScanIntervention]
+        return changing[0] if len(changing) == 1 else Composed([intervention for _, intervention in made])
 
     def _check_training(self) -> None:
         first_name, first = self._parts[0]
         for name, part in self._parts:
             if (part.bound or first.bound) and part.backbone != first.backbone:
                 self._refuse(f"{first_name} runs on the backbone {first.backbone}, {name} on {part.backbone}")
-        own = [name for name, part in self._parts if part.trains_like is None]
-        if len(own) > 1:
-            self._refuse(f"{own[0]} and {own[1]} each need a training of their own")
-        others = {part.trains_like for _, part in self._parts} - {None}
-        if len(others) > 1:
-            self._refuse(f"the parts need different trainings: {', '.join(sorted(others))}")
+        trained = [(name, part) for name, part in self._parts if part.trains_like is None]
+        ranges = [name for name, part in trained if _decides_lengths(part)]
+        others = [name for name, part in trained if not _decides_lengths(part)]
+        for own in (ranges, others):
+            if len(own) > 1:
+                self._refuse(f"{own[0]} and {own[1]} each need a training of their own")
+        alike = {part.trains_like for _, part in self._parts} - {None}
+        if len(alike) > 1:
+            self._refuse(f"the parts need different trainings: {', '.join(sorted(alike))}")
 
     def _refuse(self, why: str) -> None:
         raise UserError(f"method '{'+'.join(name for name, _ in self.named)}' cannot be: {why}")
+
+
+def _decides_lengths(part: Method) -> bool:
+    return type(part).train_lengths is not Method.train_lengths
