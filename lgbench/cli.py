@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lgbench.cli_fidelity import fidelity
 from lgbench.cli_results import results_app
 from lgbench.errors import UserError
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+app.command()(fidelity)
 
 Results = Annotated[
     list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")

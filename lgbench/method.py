@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from lgbench.intervention import Mode, ScanIntervention
+from lgbench.published import Figure
 from lgbench.task import Batch, Recipe, Task
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Method:
             pass.
         train_eagerly: whether its training steps cannot be captured in graphs that serve several lengths.
         needs_length: whether the length of the context must be known before its first token.
+        published: figures and tables of papers that it makes where no task says so, for `docs/fidelity.md`.
         protocol: "clean", or "as_released" where it follows the choices of published code; stored in rows.
     """
 
@@ -56,6 +58,7 @@ class Method:
     train_eagerly: ClassVar[bool] = False
     needs_length: ClassVar[bool] = False
     protocol: ClassVar[str] = "clean"
+    published: ClassVar[tuple[Figure, ...]] = ()
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()

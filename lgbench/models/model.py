@@ -317,6 +317,8 @@ def build_model(
         )
     if recipe.pretrained:
         pretrained.kept(recipe.pretrained).install(model)
+    if recipe.untied:
+        model.interface.untie()
     if recipe.weights:
         own_weights.kept(recipe.weights).install(model)
     return model.to(task.device)

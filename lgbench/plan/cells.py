@@ -214,10 +214,7 @@ def _pairs(
             base = replace(task.recipe(preset, kind.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
-        numbers = ("train_length", "train_steps", "num_layers", "lm_weight")
-        grid = product(*(getattr(axes, number) or [getattr(base, number)] for number in numbers), seeds)
-        for (*values, seed), d_state in product(list(grid), axes.d_state or [None]):
-            recipe = replace(base, **dict(zip(numbers, values, strict=True)))
+        for recipe, seed, d_state in _recipes(task, base, axes, seeds):
             _check(recipe)
             _check_fits(recipe, task)
             if recipe.num_layers % kind.layers_multiple_of:
@@ -230,6 +227,18 @@ def _pairs(
             choice = choose(request.name, asked, recipe, method)
             why = refusal(method, name, choice.name, recipe, task) or ""
             yield Pair(choice, recipe.without_sizes(), seed, why)
+
+
+def _recipes(
+    task: Task, base: Recipe, axes: Axes, seeds: Sequence[int]
+) -> Iterator[tuple[Recipe, int, int | None]]:
+    """Recipes over all axes but the backbone, each with a seed and a state size that is asked for."""
+    numbers = ("train_steps", "num_layers", "lm_weight")
+    for length in axes.train_length or [base.train_length]:
+        at = base if length == base.train_length else task.at_train_length(base, length)
+        grid = product(*(getattr(axes, number) or [getattr(at, number)] for number in numbers), seeds)
+        for (*values, seed), d_state in product(list(grid), axes.d_state or [None]):
+            yield replace(at, **dict(zip(numbers, values, strict=True))), seed, d_state
 
 
 def load_task(request: PluginRequest) -> Task:

@@ -100,6 +100,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         task.prepare(device, config.data_dir)
         if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
+        if config.preset == "paper" and task.fine_tunes and not start:
+            task.notice = " ".join(filter(None, [task.notice, _says_that_it_fine_tunes(task)]))
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
@@ -113,6 +115,14 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
     return Prepared(cells, tasks, store, device, broken)
+
+
+def _says_that_it_fine_tunes(task: Task) -> str:
+    return (
+        f"The paper fine-tunes {task.fine_tunes} for the few steps of the preset paper; here every weight "
+        "starts at random, which is another experiment. To start where the paper does: "
+        f"--pretrained {task.fine_tunes}"
+    )
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
