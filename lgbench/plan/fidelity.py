@@ -18,6 +18,8 @@ Everywhere: items of calibration and of evaluation are disjoint, all methods hav
 and passkey has 20 items a depth and length where one was published. Paths of data stand for your own copy.
 """
 
+TOP = "| figure or table | command | deviations that remain |"
+
 
 def published(registries: Iterable[Registry] = (TASKS, METHODS)) -> list[Figure]:
     """Figures of all plugins that can be imported, by paper, else in the order of the plugins."""
@@ -36,10 +38,8 @@ def render(figures: Iterable[Figure]) -> str:
     lines, paper = [HEAD], None
     for figure in figures:
         if figure.paper != paper:
+            lines += [*([""] if paper else []), f"## {figure.paper}", "", TOP, "| --- | --- | --- |"]
             paper = figure.paper
-            lines.append(f"## {paper}\n")
-        lines.append(f"### {figure.shows}\n")
-        lines.append(f"```sh\n{figure.command}\n```\n")
-        lines += [f"- {deviation}" for deviation in figure.deviations] or ["- No deviation is known."]
-        lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+        remain = "<br>".join(figure.deviations) or "none known"
+        lines.append(f"| {figure.shows} | `{figure.command}` | {remain} |")
+    return "\n".join(lines) + "\n"
