@@ -197,7 +197,8 @@ def test_samples_and_evaluation_items_agree_on_shapes_and_prompt():
     for params in ({}, {"variant": "repeated"}, {"protocol": "as_released"}, {"tokenizer": "bpe"}):
         task = load(**params)
         batch = task.sample(2, 500, 5, torch.Generator().manual_seed(0))
-        contexts, queries, targets = whole(task.eval_set(5, 0), 500 if not params.get("protocol") else 1000)
+        length = 1000 - len(task.question) if "protocol" in params else 500  # where sentences start
+        contexts, queries, targets = whole(task.eval_set(5, 0), length)
         num_prompt = queries.shape[1] - targets.shape[1] + 1
         assert (
             queries.shape[1] == batch.queries["tokens"].shape[1]
