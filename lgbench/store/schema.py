@@ -30,7 +30,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "hash of everything that decides the trained weights; shared by methods that train alike",
     ),
     ("status", pa.string(), "ok, diverged, out_of_memory, failed or skipped; only ok rows have a value"),
-    ("reason", pa.string(), "why the status is not ok; of an ok row that the method changed nothing there"),
+    ("reason", pa.string(), "why the status is not ok; empty otherwise"),
     ("task", pa.string(), "name of the task"),
     ("task_params", _PARAMS, "resolved parameters of the task, those that choose the data aside"),
     (
@@ -83,11 +83,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("learning_rate", pa.float64(), "peak learning rate"),
     ("protocol", pa.string(), "clean, or as_released where a method follows the choices of published code"),
     ("needs_length", pa.bool_(), "whether the length of the context must be known before its first token"),
-    (
-        "apply_in_decode",
-        pa.bool_(),
-        "whether the method also acts on queries and generated tokens that follow a kept state",
-    ),
+    ("apply_in_decode", pa.bool_(), "whether the method also acts on queries that follow a kept state"),
     (
         "axis",
         pa.string(),
