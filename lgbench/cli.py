@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lgbench.cli_probe import probe
 from lgbench.cli_results import results_app
 from lgbench.errors import UserError
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+app.command()(probe)
 
 Results = Annotated[
     list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")
@@ -179,13 +181,20 @@ def leaderboard(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="tasks, methods, backbones or probes; all if left out.")
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
     """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs."""
     from lgbench.plugins import registry
 
-    groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
+    groups = {
+        "tasks": registry.TASKS,
+        "methods": registry.METHODS,
+        "backbones": registry.BACKBONES,
+        "probes": registry.PROBES,
+    }
     if kind is not None and kind not in groups:
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lgbench.plugins.identity import canonical
-from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
+from lgbench.plugins.registry import BACKBONES, METHODS, PROBES, TASKS, Registry
 from lgbench.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "recorded.json"
-REGISTRIES = {"tasks": TASKS, "methods": METHODS, "backbones": BACKBONES}
+REGISTRIES = {"tasks": TASKS, "methods": METHODS, "backbones": BACKBONES, "probes": PROBES}
 
 
 def own_files(registry: Registry, name: str) -> list[Path]:
