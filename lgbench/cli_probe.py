@@ -164,9 +164,8 @@ def _show(looker: Any, readings: Readings, path: Path) -> None:
         f"{facts['label']} on {facts['task']}, L_train {facts['train_length']:,}, seed {facts['seed']}"
     )
     for row in readings.rows:
-        if row.name in looker.statistics:
+        if row.name in looker.statistics and row.layer is None:
             place = [f"length {row.length:,}"] if row.length is not None else []
-            place += [f"layer {row.layer}"] if row.layer is not None else []
             place += [row.group] if row.group else []
             typer.echo(f"  {row.name:<32} {row.value:>12.5g}  {', '.join(place)}")
     typer.echo(f"  {len(readings.rows)} readings, {len(readings.arrays)} arrays: {path}")

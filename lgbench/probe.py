@@ -107,12 +107,16 @@ class Probe:
             return f"it reads what scans compute, by the hook `record`; {backbone.__name__} has {hooks}"
         return None
 
+    def fitted_lengths(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """Lengths for which a calibrated method's parameters are needed."""
+        return lengths
+
     def recorder(self, layers: Sequence[int]) -> Recorder:
         """What collects, empty. Methods that need the same statistics use it too."""
         raise NotImplementedError
 
     def read(self, subject: Subject, recorder: Any) -> None:
-        """Show the model to the recorder: by default, all contexts of each length, as the method reads them."""
+        """Show the model to the recorder: by default all contexts of each length, read as the method does."""
         for length in subject.lengths:
             for chosen in subject.batches(length):
                 for passage in range(self.passes):

@@ -23,7 +23,8 @@ class Registry:
     """The plugins of one kind. Whatever takes a name accepts hyphens for underscores.
 
     Args:
-        kind: "task", "method", "backbone" or "probe"; decides the contract and the entry points, `lgbench.{kind}s`.
+        kind: "task", "method", "backbone" or "probe"; decides the contract and the entry points,
+            `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
 

@@ -150,8 +150,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 def kinds_defined(path: Path) -> set[str]:
     """Which of `KINDS` a plugin file defines, by the base classes in its syntax tree.
 
-    A base counts if it is called `Task`, `Method`, `Backbone` or `Probe`, comes from `lgbench.tasks` and so on, or is
-    a class of the same file that counts.
+    A base counts if it is called `Task`, `Method`, `Backbone` or `Probe`, comes from `lgbench.tasks` and so
+    on, or is a class of the same file that counts.
 
     Raises:
         UserError: the file cannot be read as Python.

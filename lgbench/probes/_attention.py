@@ -72,7 +72,16 @@ class LastRow(ScanRecorder):
         self._sums: dict[int, Tensor] = {}
 
     def see(
-        self, layer: int, first: int, *, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, x: Tensor, **rest: Tensor
+        self,
+        layer: int,
+        first: int,
+        *,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        x: Tensor,
+        **rest: Tensor,
     ) -> None:
         """Add up Δ; in the second pass hand over the weights."""
         before = self._sums.get(layer, 0.0)

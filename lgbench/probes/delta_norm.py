@@ -38,7 +38,7 @@ class DeltaNorm(Probe):
 
     def read(self, subject, recorder: _Recorder) -> None:
         """All lengths."""
-        recorder.added = len(_tokens_in_front(subject))
+        recorder.added = subject.tokens_in_front()
         super().read(subject, recorder)
 
     def result(self, recorder: _Recorder) -> Readings:
@@ -59,10 +59,13 @@ class DeltaNorm(Probe):
             shortest = min(map(len, curves))
             table = np.stack([curve[:shortest] for curve in curves])
             arrays[f"norms of layer {layer}"] = table.astype(np.float32)
-            arrays[f"standard errors of layer {layer}"] = np.stack([e[:shortest] for e in errors]).astype("f4")
+            arrays[f"standard errors of layer {layer}"] = np.stack([e[:shortest] for e in errors]).astype(
+                "f4"
+            )
             spreads[layer] = float(((table.max(axis=0) - table.min(axis=0)) / table.mean(axis=0)).max())
             rows.append(Reading("spread in the layer", spreads[layer], None, layer))
         first = arrays[f"norms of layer {recorder.watched[0]}"][0][recorder.added :]
+        rows.append(Reading("tokens in front", recorder.added))
         rows.append(Reading("spread between lengths", max(spreads.values())))
         rows.append(Reading("unevenness of the first block", float(first.std() / first.mean())))
         return Readings(rows, arrays | {"lengths": np.array(lengths)})
@@ -81,7 +84,8 @@ class DeltaNorm(Probe):
                 one, layer = several[k // len(layers)], layers[k % len(layers)]
                 for index, curve in enumerate(one.arrays[f"norms of layer {layer}"]):
                     look = line_style(index) | {"marker": "", "linewidth": 2.6 - 0.6 * index}
-                    panel.plot(np.arange(1, len(curve) + 1), curve, **look)
+                    start = 1 - int(one.value("tokens in front"))
+                    panel.plot(np.arange(start, start + len(curve)), curve, **look)
                 panel.set_title(f"{draw.name_of(one, several)}, layer {layer}", loc="left", fontsize=8.5)
                 panel.set_xlabel("token")
                 panel.set_ylim(bottom=0)
@@ -92,20 +96,6 @@ class DeltaNorm(Probe):
             ]
             draw.finish(figure, axes, several, [], handles=handles, gap_in=0.45, top_in=0.2)
         return figure
-
-
-def _tokens_in_front(subject) -> range:
-    """Tokens that the method puts before the first one."""
-    model = subject.model
-    tokens = next(model.parameters()).new_zeros(1, 1, subject.cell.recipe.d_model)
-    model.intervention.begin("prefill", 1, 0)
-    return range(model.intervention.sequence(tokens).shape[1] - 1) if _changes(model) else range(0)
-
-
-def _changes(model) -> bool:
-    from lgbench.intervention import overridden_hooks
-
-    return "sequence" in overridden_hooks(model.intervention)
 
 
 class _Recorder(ScanRecorder):

@@ -4,8 +4,8 @@
 
 Up to `full_up_to` tokens the whole matrix is kept, beyond it the last row alone, read in pieces. As a check
 the last row is applied to the scan's input and compared with C_L h_L from the scan's own state.
-Source: Ali et al., arXiv:2403.01590; DeciMamba (arXiv:2406.14528), figures of |α| averaged over channels. Here
-the absolute value is taken in each channel, before the mean.
+Source: Ali et al., arXiv:2403.01590; DeciMamba (arXiv:2406.14528), figures of |α| averaged over channels.
+Here the absolute value is taken in each channel, before the mean.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class MeanDistances(Probe):
         super().read(subject, recorder)
 
     def result(self, recorder: _Recorder) -> Readings:
-        """Distances in tokens by layer and length, and against both lengths; means over layers beside them."""
+        """Distances in tokens by layer and length, and against both lengths; also their mean."""
         rows, lengths = [], sorted({length for length, _ in recorder.far})
         table = np.empty((len(lengths), len(recorder.watched)))
         for row, length in enumerate(lengths):

@@ -138,6 +138,31 @@ class Subject:
         answer = self.model.answer_from(state, queries, count, announced)
         return self.items.gallery_images(answer.float())
 
+    def score(
+        self, state: list, length: int, chosen: slice, num_queries: int, announced: int | None = None
+    ) -> Tensor:
+        """The task's score of each query `(items, num_queries)` after a context; answers are not generated.
+
+        Args:
+            state: after the context.
+            length: in the task's unit.
+            chosen: the items.
+            num_queries: how many, from the first on.
+            announced: length that is given to the method; None is the true one.
+        """
+        queries, targets = self.items.queries(chosen, length, num_queries)
+        told = self.window(length).announced if announced is None else announced
+        return self.task.score(self.model.answer_from(state, queries, targets.shape[1], told), targets)
+
+    def tokens_in_front(self) -> int:
+        """Tokens that the method puts before the first one of a context."""
+        change = self.model.intervention
+        if "sequence" not in overridden_hooks(change):
+            return 0
+        change.begin("prefill", 1, 0)
+        tokens = next(self.model.parameters()).new_zeros(1, 1, self.cell.recipe.d_model)
+        return change.sequence(tokens).shape[1] - 1
+
     def untrained(self) -> Subject | None:
         """The same before training; None where training began from given weights."""
         cell = self.cell
@@ -209,7 +234,7 @@ def look(
             f"cell {cell.key} was never trained here: {error}. Its training can be run again"
         ) from None
     model.eval().requires_grad_(False)
-    recipe = replace(cell.recipe, eval_lengths=lengths)
+    recipe = replace(cell.recipe, eval_lengths=probe.fitted_lengths(lengths))
     fits = fit_lengths(
         model, task, method, recipe, name=cell.method, seed=cell.seed,
         folder=checkpoint_folder(root, cell.training), on_progress=on_progress,
