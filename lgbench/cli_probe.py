@@ -81,7 +81,7 @@ def find_cells(
     train_length: tuple[int, ...],
     seed: tuple[int, ...],
 ) -> list[Cell]:
-    """Trained cells that fit what was asked for, of every model the lowest seed, or those that were asked for.
+    """Trained cells that fit what was asked for, of every model the lowest seed or those given.
 
     Raises:
         UserError: there is none; what there is, or how to train one.
@@ -164,7 +164,7 @@ def _show(looker: Any, readings: Readings, path: Path) -> None:
         f"{facts['label']} on {facts['task']}, L_train {facts['train_length']:,}, seed {facts['seed']}"
     )
     for row in readings.rows:
-        if row.name in looker.statistics and row.layer is None:
+        if row.name in looker.statistics and row.layer is None and row.value == row.value:
             place = [f"length {row.length:,}"] if row.length is not None else []
             place += [row.group] if row.group else []
             typer.echo(f"  {row.name:<32} {row.value:>12.5g}  {', '.join(place)}")

@@ -77,7 +77,8 @@ class Probe:
     Attributes:
         version: raised when a change of the code gives other readings.
         identity: what stands for its code in keys; set where a plan makes the probe.
-        statistics: names of the readings that its claim uses; `result` gives each.
+        statistics: names of the readings that its claim uses; `result` gives each, NaN where it
+            does not apply.
         passes: how often each context is read; a second pass knows what the first found at its end.
         num_items: items that are read where the user does not say.
     """

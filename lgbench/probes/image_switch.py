@@ -130,7 +130,7 @@ def _switched(subject, chosen: slice, switch: int):
 
 
 def _crossing(times: Sequence[int], difference: np.ndarray) -> float:
-    """The first time at which the difference is no longer above 0, interpolated; infinite if there is none."""
+    """The first time at which the difference is not above 0, interpolated; infinite if there is none."""
     for k, value in enumerate(difference):
         if value <= 0:
             if k == 0:

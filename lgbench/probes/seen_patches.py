@@ -2,8 +2,8 @@
 
     M[g, t]    error on the patches of group g, tokens (2^(g-1), 2^g], asked for at their places after t
 
-Derived: A, the first tokens against t; B, all tokens so far; C, the latest ones. With a small training length A
-rises with t (R1), with a large one it falls up to that length (R2). Source: Rathjens et al., Fig. 5 right,
+Derived: A, the first tokens against t; B, all tokens so far; C, the latest ones. With a small training length
+A rises with t (R1), with a large one it falls up to that length (R2). Source: Rathjens et al., Fig. 5 right,
 whose words allow all three readings.
 """
 
@@ -66,7 +66,7 @@ class SeenPatches(Probe):
                     recorder.add(name, time, values=self._errors(subject, state, chosen, time, start, stop))
 
     def _errors(self, subject, state: list, chosen: slice, time: int, start: int, stop: int) -> np.ndarray:
-        """Mean error of each item on tokens from `start` to `stop`, in random order, a part if they are many."""
+        """Mean error of each item on tokens `start` to `stop`, in random order, a part of many."""
         size = min(self.params.queries, stop - start)
         order = torch.randperm(stop - start, generator=torch.Generator().manual_seed(0))[:size]
         seen = subject.items.context(chosen, start, stop, time)
