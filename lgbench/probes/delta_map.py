@@ -82,11 +82,12 @@ class DeltaMap(Probe):
         length, layers = one.facts["lengths"][-1], draw.columns_of(one.layers(), 3)
         with looks():
             figure, axes = new_figure(len(layers))
-            for panel, layer in zip(axes, layers, strict=True):
-                found = one.arrays[f"map {length} {layer}"].T
+            maps = [one.arrays[f"map {length} {layer}"].T for layer in layers]
+            every = np.log10(np.maximum(np.concatenate([found.ravel() for found in maps]), 1e-6))
+            low, high = np.quantile(every, [0.02, 0.998])
+            for panel, layer, found in zip(axes, layers, maps, strict=True):
                 order = found.mean(axis=1).argsort()[::-1]
                 shown = np.log10(np.maximum(found[order], 1e-6))
-                low, high = np.quantile(shown, [0.02, 0.998])
                 extent = (0, length, len(shown), 0)
                 image = panel.imshow(shown, aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
                 for edge in one.arrays.get(f"needle {length}", ()):
@@ -95,12 +96,13 @@ class DeltaMap(Probe):
                     )
                 panel.set_title(f"layer {layer}", loc="left", fontsize=8.5, pad=8)
                 panel.set_xlabel("token")
+                panel.set_xticks([0, length // 2])
                 panel.tick_params(labelleft=panel is axes[0])
             axes[0].set_ylabel("channel, by mean Δ")
             marked = "Marks: the needle." if f"needle {length}" in one.arrays else ""
-            text = f"{draw.name_of(one, several)}, first item; each layer has its own scale. {marked}"
+            text = f"{draw.name_of(one, several)}, first item. {marked}"
             draw.finish(figure, axes, [one], [text], right_in=0.8, top_in=0.25)
-            draw.colour_bar(figure, axes[-1], image, r"$\log_{10}\Delta$, last panel")
+            draw.colour_bar(figure, axes[-1], image, r"$\log_{10}\Delta$")
         return figure
 
 

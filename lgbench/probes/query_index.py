@@ -87,14 +87,14 @@ class QueryIndex(Probe):
             for one, panel in zip(several, axes, strict=True):
                 for k, length in enumerate(one.facts["lengths"]):
                     curve = one.arrays[f"scores {length}"]
-                    width = max(1, len(curve) // 64)
+                    width = max(1, len(curve) // 12)
                     smooth = np.convolve(curve, np.ones(width) / width, mode="valid")
                     at = np.arange(len(smooth)) + width / 2 + 0.5
                     panel.plot(at, smooth, **(line_style(k) | {"marker": ""}))
                 panel.axvline(one.arrays["trained queries"][0], color="black", linewidth=0.8, linestyle="--")
                 panel.set_title(draw.name_of(one, several), loc="left", fontsize=8.5)
                 panel.set_xlabel("query")
-            axes[0].set_ylabel("score, running mean")
+            axes[0].set_ylabel(f"{several[0].facts['metric']}, running mean")
             draw.same_limits(axes)
             multiples = [n / several[0].facts["train_length"] for n in several[0].facts["lengths"]]
             handles = [

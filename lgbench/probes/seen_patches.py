@@ -10,6 +10,7 @@ whose words allow all three readings.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,8 +106,24 @@ class SeenPatches(Probe):
         panels = [
             (READINGS["B"], "MSE on all tokens so far", {}),
             (READINGS["A"], f"MSE on the first {group}", {}),
-            (READINGS["C"], f"MSE on the latest {group}", {}),
         ]
+        if len(several) > 1:
+            panels.append((READINGS["C"], f"MSE on the latest {group}", {}))
         with looks():
             text = "Patches that the model has seen, asked for at their places."
-            return draw.by_model(several, panels, [text])
+            matrix = partial(_draw_matrix, several[0].arrays) if len(several) == 1 else None
+            return draw.by_model(several, panels, [text], last=matrix)
+
+
+def _draw_matrix(arrays, panel) -> None:
+    """M[g, t] as a map, dark is a small error; groups and times are named by their last token."""
+    from lgbench.report.wording import format_length
+
+    times = arrays["times"]
+    image = panel.imshow(arrays["matrix"], cmap="viridis", origin="lower")
+    panel.figure.colorbar(image, ax=panel, shrink=0.7, label="MSE")
+    ticks = range(0, len(times), max(1, len(times) // 4))
+    panel.set_xticks(ticks, [format_length(times[k]) for k in ticks])
+    panel.set_yticks(ticks, [format_length(times[k]) for k in ticks])
+    panel.set_xlabel("context (tokens, K = 1,024)")
+    panel.set_ylabel("tokens of the group, up to")

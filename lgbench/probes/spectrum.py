@@ -74,7 +74,8 @@ class Spectrum(Probe):
                 for layer, colour in zip(layers, draw.shades(len(layers)), strict=True):
                     density = one.arrays[f"counts {length} {layer}"].reshape(-1, 8).sum(axis=1)
                     at = 10.0 ** -one.arrays["log10 rates"].reshape(-1, 8).mean(axis=1)
-                    panel.plot(at, density / (8 * (HIGH - LOW) / BINS), color=colour)
+                    inside = (at > 1e-2) & (at < 1e7)
+                    panel.plot(at[inside], density[inside] / (8 * (HIGH - LOW) / BINS), color=colour)
                 panel.axvline(one.facts["train_length"], color="black", linewidth=0.8, linestyle="--")
                 panel.set_xscale("log")
                 panel.set_xlim(1e-2, 1e7)

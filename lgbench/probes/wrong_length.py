@@ -99,10 +99,11 @@ class WrongLength(Probe):
                 panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 panel.set_xlabel("given length / true length")
                 panel.set_title(draw.name_of(one, several), loc="left", fontsize=8.5)
-            axes[0].set_ylabel("score")
+            axes[0].set_ylabel(several[0].facts["metric"])
             draw.same_limits(axes)
+            trained = several[0].facts["train_length"]
             handles = [
-                Line2D([], [], label=f"true length {draw.heading(n)}", **line_style(k))
+                Line2D([], [], label=f"true length {n / trained:g} $L_{{train}}$", **line_style(k))
                 for k, n in enumerate(several[0].facts["lengths"])
             ]
             draw.finish(figure, axes, several, [], handles=handles, top_in=0.2)

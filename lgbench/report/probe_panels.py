@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lgbench.report.style import GREY, SHADE, WIDTH_IN, compose, length_axis, line_style, new_figure
+from lgbench.report.style import SHADE, WIDTH_IN, compose, length_axis, line_style, new_figure
 from lgbench.report.wording import count_of, format_length, unit_in_words
 from lgbench.store.readings import Readings
 
@@ -85,7 +85,7 @@ def by_model(
     panels: Sequence[tuple[str, str, dict[str, Any]]],
     sentences: Iterable[str] = (),
     *,
-    axis: str | None = None,
+    last: Callable[[Axes], None] | None = None,
 ) -> Figure:
     """Readings over the length, a panel a reading, a line a model.
 
@@ -93,18 +93,20 @@ def by_model(
         several: the models.
         panels: for each the reading, the label of its axis and what `Readings.curve` takes beside it.
         sentences: small print.
-        axis: words under the length axis.
+        last: draws one more panel.
     """
-    figure, axes = new_figure(len(panels))
-    for (reading, label, place), panel in zip(panels, axes, strict=True):
+    figure, axes = new_figure(len(panels) + (last is not None))
+    for (reading, label, place), panel in zip(panels, axes, strict=False):
         lengths: set[int] = set()
         for index, one in enumerate(several):
             at, values = one.curve(reading, **place)
             panel.plot(at, values, **line_style(index))
             lengths |= set(at)
         unit = several[0].facts["length_unit"]
-        length_axis(panel, sorted(lengths), axis or f"context ({unit_in_words(unit)})", unit)
+        length_axis(panel, sorted(lengths), f"context ({unit_in_words(unit)})", unit)
         panel.set_ylabel(label)
+    if last is not None:
+        last(axes[-1])
     handles = [
         Line2D([], [], label=name_of(one, several), **line_style(index)) for index, one in enumerate(several)
     ]
@@ -161,6 +163,7 @@ def picture_rows(
     sentences: Iterable[str] = (),
     *,
     underlined: Sequence[Sequence[int]] = (),
+    widest_in: float = WIDTH_IN,
 ) -> Figure:
     """Rows of pictures with values in [-1, 1], white is 1.
 
@@ -170,6 +173,7 @@ def picture_rows(
         headings: of the columns.
         sentences: small print.
         underlined: for each row the columns that a line is drawn under.
+        widest_in: width of all pictures together, inches, at most.
     """
     figure, (axes,) = new_figure()
     axes.axis("off")
@@ -184,7 +188,7 @@ def picture_rows(
             extent = (left, left + 1, top + 1, top)
             axes.imshow(picture, cmap="gray", vmin=-1, vmax=1, extent=extent, interpolation="nearest")
             axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor="#999999", linewidth=0.5))
-        columns = underlined[row] if row < len(underlined) else ()
+        columns = [k for k in (underlined[row] if underlined else ()) if pictures[k] is not None]
         if columns:
             ends = [min(columns) * step, max(columns) * step + 1]
             axes.plot(ends, [top + 1.07] * 2, color=line_style(0)["color"], linewidth=2)
@@ -192,19 +196,12 @@ def picture_rows(
         axes.text(column * step + 0.5, -0.08, heading, ha="center", va="bottom", fontsize=7.5)
     width, height = len(headings) * step - 0.14, len(rows) * step
     axes.set(xlim=(-0.01, width + 0.01), ylim=(height, 0), aspect="auto")
-    left_in = max(
-        0.3,
-        0.2
-        + max(
-            text.get_window_extent().width
-            for text in axes.texts[: len(axes.texts)]
-            if text.get_ha() == "right"
-        )
-        / figure.dpi,
-    )
+    names = [text for text in axes.texts if text.get_ha() == "right"]
+    left_in = max(text.get_window_extent().width for text in names) / figure.dpi + 0.2
+    across = min(widest_in, WIDTH_IN - left_in - 0.1)
     finish(
-        figure, [axes], several, [*sentences], left_in=left_in, top_in=0.2, bottom_in=0.05,
-        height_in=height / width * (WIDTH_IN - left_in - 0.1),
+        figure, [axes], several, [*sentences], left_in=left_in, right_in=WIDTH_IN - left_in - across,
+        height_in=height / width * across, top_in=0.2, bottom_in=0.05,
     )  # fmt: skip
     return figure
 
@@ -219,16 +216,3 @@ def columns_of(lengths: Sequence[int], most: int = 9) -> list[int]:
 def heading(length: float) -> str:
     """A length over a column."""
     return format_length(length)
-
-
-__all__ = [
-    "GREY",
-    "by_layer",
-    "by_model",
-    "colour_bar",
-    "columns_of",
-    "finish",
-    "heading",
-    "name_of",
-    "picture_rows",
-]

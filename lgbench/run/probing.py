@@ -307,6 +307,7 @@ def _facts(cell: Cell, task: Task, weights: str, items: EvalSet) -> dict[str, An
         "step": cell.step,
         "data_source": task.data_source,
         "notice": task.notice,
+        "metric": task.metric.name,
         "weights_digest": weights,
         "items_hash": items.fingerprint,
         "device": provenance.device_name(task.device),
