@@ -100,7 +100,7 @@ def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = 
     """
     import torch
 
-    from lgbench.plan.rekey import cell_of_row
+    from lgbench.plan.rekey import stored_cell
     from lgbench.run.measure import trained_model
     from lgbench.store import read
 
@@ -110,7 +110,7 @@ def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = 
         known = ", ".join(names[:5]) or "none"
         raise UserError(f"no single cell '{cell}' in {results}; those that begin so: {known}")
     place = table["cell"].to_pylist().index(names[0])
-    found = cell_of_row(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
+    found = stored_cell(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
     try:
         model, _, _ = trained_model(
             found, _prepared_task(found, torch.device("cpu"), data_dir), Path(results)

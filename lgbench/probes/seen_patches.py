@@ -115,15 +115,15 @@ class SeenPatches(Probe):
             return draw.by_model(several, panels, [text], last=matrix)
 
 
-def _draw_matrix(arrays, panel) -> None:
+def _draw_matrix(arrays, panel):
     """M[g, t] as a map, dark is a small error; groups and times are named by their last token."""
     from lgbench.report.wording import format_length
 
     times = arrays["times"]
-    image = panel.imshow(arrays["matrix"], cmap="viridis", origin="lower")
-    panel.figure.colorbar(image, ax=panel, shrink=0.7, label="MSE")
+    image = panel.imshow(arrays["matrix"], cmap="viridis", origin="lower", aspect="auto")
     ticks = range(0, len(times), max(1, len(times) // 4))
     panel.set_xticks(ticks, [format_length(times[k]) for k in ticks])
     panel.set_yticks(ticks, [format_length(times[k]) for k in ticks])
     panel.set_xlabel("context (tokens, K = 1,024)")
     panel.set_ylabel("tokens of the group, up to")
+    return image, "MSE"

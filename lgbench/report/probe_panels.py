@@ -85,7 +85,7 @@ def by_model(
     panels: Sequence[tuple[str, str, dict[str, Any]]],
     sentences: Iterable[str] = (),
     *,
-    last: Callable[[Axes], None] | None = None,
+    last: Callable[[Axes], tuple[ScalarMappable, str]] | None = None,
 ) -> Figure:
     """Readings over the length, a panel a reading, a line a model.
 
@@ -93,7 +93,7 @@ def by_model(
         several: the models.
         panels: for each the reading, the label of its axis and what `Readings.curve` takes beside it.
         sentences: small print.
-        last: draws one more panel.
+        last: draws one more panel, a map; gives what its colours say, and the words for it.
     """
     figure, axes = new_figure(len(panels) + (last is not None))
     for (reading, label, place), panel in zip(panels, axes, strict=False):
@@ -105,12 +105,16 @@ def by_model(
         unit = several[0].facts["length_unit"]
         length_axis(panel, sorted(lengths), f"context ({unit_in_words(unit)})", unit)
         panel.set_ylabel(label)
-    if last is not None:
-        last(axes[-1])
     handles = [
         Line2D([], [], label=name_of(one, several), **line_style(index)) for index, one in enumerate(several)
     ]
-    finish(figure, axes, several, [*sentences], handles=handles, gap_in=0.62)
+    room = {"handles": handles, "gap_in": 0.62}
+    if last is None:
+        finish(figure, axes, several, [*sentences], **room)
+        return figure
+    image, words = last(axes[-1])
+    finish(figure, axes, several, [*sentences], right_in=0.8, **room)
+    colour_bar(figure, axes[-1], image, words)
     return figure
 
 

@@ -224,7 +224,7 @@ def look(
     if path.exists() and not asked.force:
         return path, read_readings(path)
     task = _task(cell, torch.device(asked.device), asked.data_dir)
-    items = task.eval_set(num_items, EVAL_SEED)
+    items = _items(task, cell, num_items)
     method = load_method(cell.method, cell.method_params)
     _check(probe, name, cell, task, items, method, lengths)
     try:
@@ -269,6 +269,14 @@ def _task(cell: Cell, device: torch.device, data_dir: Path | None) -> Task:
             "trained on; say where they are with --data-dir"
         )
     return task
+
+
+def _items(task: Task, cell: Cell, num_items: int) -> EvalSet:
+    """As many items; the first ones of the evaluation's where a task has no sets of that size."""
+    try:
+        return task.eval_set(num_items, EVAL_SEED)
+    except UserError:
+        return task.eval_set(cell.recipe.eval_items, EVAL_SEED)
 
 
 def _check(
