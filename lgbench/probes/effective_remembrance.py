@@ -111,7 +111,7 @@ class EffectiveRemembrance(Probe):
                 Line2D([], [], label=draw.name_of(one, several), **line_style(k))
                 for k, one in enumerate(several)
             ]
-            draw.finish(figure, axes, several, [], handles=handles, top_in=0.2)
+            draw.finish(figure, axes, several, [], handles=handles, top_in=0.2, left_in=0.82)
         return figure
 
 

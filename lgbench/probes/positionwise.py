@@ -75,6 +75,7 @@ class Positionwise(Probe):
     def figure(self, several: Sequence[Readings]):
         """Perplexity over the position, a line a model."""
         from matplotlib.lines import Line2D
+        from matplotlib.ticker import FuncFormatter
 
         from lgbench.report import probe_panels as draw
         from lgbench.report.style import length_axis, line_style, looks, new_figure
@@ -89,8 +90,12 @@ class Positionwise(Probe):
                 train = one.facts["train_length"]
                 axes[0].axvline(train, color=line_style(index)["color"], linewidth=0.8, linestyle="--")
                 ends |= {*at.tolist()}
-            length_axis(axes[0], [min(ends), max(ends)], "position (tokens, K = 1,024)")
+            length_axis(
+                axes[0], [min(ends), 1 << (max(ends) - 1).bit_length()], "position (tokens, K = 1,024)"
+            )
             axes[0].set_yscale("log")
+            for axis in (axes[0].yaxis.set_major_formatter, axes[0].yaxis.set_minor_formatter):
+                axis(FuncFormatter(lambda value, _: f"{value:g}"))
             axes[0].set_ylabel("perplexity of the next token")
             handles = [
                 Line2D([], [], label=draw.name_of(one, several), **line_style(k))

@@ -1,0 +1,179 @@
+"""Every probe keeps the contract; what cannot be looked at is refused in one line, before any work."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lgbench.cli import app
+from lgbench.errors import UserError
+from lgbench.intervention import overridden_hooks
+from lgbench.plugins.registry import PROBES
+from lgbench.run.probing import Look, look
+from lgbench.store.readings import all_readings, read_readings
+
+WHERE = {"positionwise": ("perplexity", "vanilla"), "wrong_length": ("omniglot", "prepended")}
+"""Cell of those that do not look at Omniglot under vanilla."""
+LENGTHS = {"positionwise": (128,)}
+
+
+@pytest.fixture
+def measured(trained, cell, tmp_path):
+    def run(name, **more):
+        kind = PROBES.load(name)
+        task, method = WHERE.get(name, ("omniglot", "vanilla"))
+        asked = Look(lengths=LENGTHS.get(name, (8, 16, 32)), num_items=3, **more)
+        return kind(), *look(kind(), name, cell(task, method), trained, asked, out=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("name", PROBES.names())
+def test_a_probe_reads_stores_and_draws(measured, name):
+    started = time.perf_counter()
+    probe, path, readings = measured(name)
+    assert time.perf_counter() - started < 30
+    names = {row.name for row in readings.rows}
+    assert set(probe.statistics) <= names and probe.statistics
+    again = read_readings(path)
+    assert [tuple(row) for row in again.rows] == pytest.approx(
+        [tuple(row) for row in readings.rows], nan_ok=True
+    ) or all(a[:1] + a[2:] == b[:1] + b[2:] for a, b in zip(again.rows, readings.rows, strict=True))
+    for key, values in readings.arrays.items():
+        np.testing.assert_array_equal(again.arrays[key], values)
+    figure = probe.figure([again, again])
+    assert figure.axes and figure.get_size_inches()[0] == 7
+
+
+@pytest.mark.parametrize("name", PROBES.names())
+def test_a_recorder_changes_nothing(name):
+    assert overridden_hooks(PROBES.load(name)().recorder((0,))) <= {"record"}
+
+
+@pytest.mark.parametrize("name", PROBES.names())
+def test_a_probe_says_what_it_is_for_and_where_it_comes_from(name):
+    assert PROBES.summary(name) and "Source:" in (sys.modules[PROBES.load(name).__module__].__doc__ or "")
+
+
+def test_what_was_read_is_not_read_again(measured):
+    _, path, first = measured("state_norm")
+    _, _, again = measured("state_norm")
+    assert again.facts["created_at"] == first.facts["created_at"]
+    assert list(all_readings([path.parents[2]])) == [path]
+
+
+def test_a_damaged_file_of_readings_is_noticed(measured):
+    _, path, _ = measured("state_norm")
+    arrays = path.with_suffix(".safetensors")
+    arrays.write_bytes(arrays.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="damaged"):
+        read_readings(path)
+    assert all_readings([path.parents[2]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "asked", "words"),
+    [
+        ("state_norm", "transformer", {}, "hook `record`"),
+        ("identical_tokens", "transformer", {}, "needs them whole"),
+        ("state_norm", "decimamba", {}, "chooses among all tokens"),
+        ("state_norm", "vanilla", {"layers": (2,)}, "--layers 2: .* layers 0 to 1"),
+        ("state_norm", "vanilla", {"layers": (-1,)}, "--layers -1"),
+        ("wrong_length", "vanilla", {}, "this one does not"),
+        ("image_switch", "vanilla", {"num_items": 1}, "needs two items"),
+        ("positionwise", "vanilla", {}, "no text"),
+        ("state_norm", "vanilla", {"lengths": (0,)}, "--length 0"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_before_weights_are_read(
+    trained, cell, tmp_path, monkeypatch, name, method, asked, words
+):
+    monkeypatch.setattr("lgbench.run.probing.trained_model", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(UserError, match=words) as refused:
+        look(PROBES.load(name)(), name, cell("omniglot", method), trained, Look(**asked), out=tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_length_beyond_the_text_is_refused(trained, cell, tmp_path):
+    with pytest.raises(UserError, match="100000000|100,000,000"):
+        look(
+            PROBES.load("state_norm")(), "state_norm", cell("perplexity"), trained,
+            Look(lengths=(100_000_000,)), out=tmp_path,
+        )  # fmt: skip
+
+
+def test_a_cell_that_was_never_trained_is_refused_in_one_line(trained):
+    options = ["probe", "state_norm", "--results", str(trained)]
+    for wanted in (
+        ["--task", "mqar"],
+        ["--task", "omniglot", "--method", "slow_clock"],
+        ["--cell", "zzz"],
+        [],
+    ):
+        with pytest.raises(UserError) as refused:
+            CliRunner().invoke(app, [*options, *wanted], catch_exceptions=False, standalone_mode=False)
+        assert "\n" not in str(refused.value)
+
+
+def test_the_command_reads_and_draws_several_models(trained, tmp_path):
+    options = [
+        "--task",
+        "omniglot",
+        "--method",
+        "vanilla",
+        "--method",
+        "prepended",
+        "--results",
+        str(trained),
+    ]
+    more = ["--out", str(tmp_path), "--length", "8,16", "--items", "2", "--layers", "1", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["probe", "delta-norm[first=4]", *options, *more], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert len(all_readings([tmp_path])) == 2 and len(list(tmp_path.rglob("*.png"))) == 1
+    assert "spread between lengths" in done.output
+
+
+def test_listing_probes_imports_no_torch():
+    code = (
+        "import sys\nfrom lgbench.plugins.registry import PROBES\n"
+        "[PROBES.summary(n) for n in PROBES.names()]\nsys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    listed = CliRunner().invoke(app, ["list", "probes"])
+    assert "hidden_attention" in listed.output and "methods:" not in listed.output
+
+
+def test_a_probe_comes_from_a_file(tmp_path, trained):
+    file = tmp_path / "loudness.py"
+    file.write_text('''"""How loud the input of a scan is."""
+from lgbench.probe import Probe, Reading, Readings, ScanRecorder
+from lgbench.report import probe_panels as draw
+
+
+class Loudness(Probe):
+    statistics = ("loudness",)
+
+    def recorder(self, layers):
+        return _Loudness(layers)
+
+    def result(self, recorder):
+        return Readings([Reading("loudness", recorder.sum, 8, 0), Reading("loudness", recorder.sum)])
+
+    def figure(self, several):
+        return draw.by_layer(several, "loudness", "loudness", log=False)
+
+
+class _Loudness(ScanRecorder):
+    sum = 0.0
+
+    def see(self, layer, first, *, x, **rest):
+        self.sum += float(x.abs().sum())
+''')
+    options = ["--task", "omniglot", "--results", str(trained), "--out", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(
+        app, ["probe", "loudness", "--plugin", str(file), "--length", "8", *options], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and "loudness" in done.output
