@@ -294,7 +294,11 @@ def _check(
         raise UserError(f"probe {name} cannot look at cell {cell.key} ({cell.label}): {reason}")
     if lengths[0] < task.min_length:
         raise UserError(f"--length {lengths[0]}: {cell.task} has no context shorter than {task.min_length}")
-    items.reach(lengths[-1])
+    try:
+        items.reach(lengths[-1])
+    except UserError as error:
+        reason = str(error).removeprefix("--eval-lengths: ")
+        raise UserError(f"--length {lengths[-1]}: {reason}") from None
 
 
 def _facts(cell: Cell, task: Task, weights: str, items: EvalSet) -> dict[str, Any]:

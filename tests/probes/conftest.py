@@ -56,7 +56,7 @@ def read_by(trained, cell, tmp_path):
 
 @pytest.fixture
 def feed():
-    """`feed(recorder, delta, A, …)` shows a scan to layer 0 of a recorder, in pieces, in each of its passes."""
+    """`feed(recorder, delta, A, …)` shows a scan to layer 0 of a recorder, in pieces and passes."""
 
     def show(recorder, *, length=None, cuts=(), passes=1, chosen=slice(0, 1), **tensors):
         whole = _scan(**tensors)

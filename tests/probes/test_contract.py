@@ -33,15 +33,14 @@ def measured(trained, cell, tmp_path):
 
 @pytest.mark.parametrize("name", PROBES.names())
 def test_a_probe_reads_stores_and_draws(measured, name):
-    started = time.perf_counter()
+    started = time.process_time()
     probe, path, readings = measured(name)
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
     names = {row.name for row in readings.rows}
     assert set(probe.statistics) <= names and probe.statistics
     again = read_readings(path)
-    assert [tuple(row) for row in again.rows] == pytest.approx(
-        [tuple(row) for row in readings.rows], nan_ok=True
-    ) or all(a[:1] + a[2:] == b[:1] + b[2:] for a, b in zip(again.rows, readings.rows, strict=True))
+    assert [row._replace(value=0) for row in again.rows] == [row._replace(value=0) for row in readings.rows]
+    np.testing.assert_array_equal([row.value for row in again.rows], [row.value for row in readings.rows])
     for key, values in readings.arrays.items():
         np.testing.assert_array_equal(again.arrays[key], values)
     figure = probe.figure([again, again])
@@ -98,7 +97,7 @@ def test_what_cannot_be_looked_at_is_refused_before_weights_are_read(
 
 
 def test_a_length_beyond_the_text_is_refused(trained, cell, tmp_path):
-    with pytest.raises(UserError, match="100000000|100,000,000"):
+    with pytest.raises(UserError, match="--length 100000000: a window .* is longer than every document"):
         look(
             PROBES.load("state_norm")(), "state_norm", cell("perplexity"), trained,
             Look(lengths=(100_000_000,)), out=tmp_path,
@@ -113,9 +112,8 @@ def test_a_cell_that_was_never_trained_is_refused_in_one_line(trained):
         ["--cell", "zzz"],
         [],
     ):
-        with pytest.raises(UserError) as refused:
-            CliRunner().invoke(app, [*options, *wanted], catch_exceptions=False, standalone_mode=False)
-        assert "\n" not in str(refused.value)
+        done = CliRunner().invoke(app, [*options, *wanted])
+        assert done.exit_code == 2 and done.output.startswith("lgbench: ") and done.output.count("\n") == 1
 
 
 def test_the_command_reads_and_draws_several_models(trained, tmp_path):

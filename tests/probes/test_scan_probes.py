@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lgbench.ops.scan.selective_scan import selective_scan
-from lgbench.ops.ssd import ssd
+from lgbench.ops.ssd.ssd import ssd
 from lgbench.plugins.registry import PROBES
 from lgbench.probes._attention import attention_matrix
 from lgbench.probes.delta_map import needle_ranks
