@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lgbench.probe import Probe, Reading, Readings, ScanRecorder
+from lgbench.probes._needle import needle_ranks
 
 
 class DeltaMap(Probe):
@@ -69,8 +70,7 @@ class DeltaMap(Probe):
                     rows.append(Reading("recall at the needle's size", few, *place))
             rows.append(Reading("best rank of the needle", min(ranks, default=float("nan")), length))
             rows.append(Reading("best recall at L_train", max(recalls, default=float("nan")), length))
-            if spans:
-                arrays[f"needle {length}"] = np.array(spans[0])
+            arrays |= {f"needle {length}": np.array(span) for span in spans[:1]}
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):
@@ -104,29 +104,6 @@ class DeltaMap(Probe):
             draw.finish(figure, axes, [one], [text], right_in=0.8, top_in=0.25)
             draw.colour_bar(figure, axes[-1], image, r"$\log_{10}\Delta$")
         return figure
-
-
-def needle_ranks(
-    scores: np.ndarray, spans: Sequence[tuple[int, int]], keep: int
-) -> tuple[float, float, float]:
-    """Means over items: rank (0 is best), recall at `keep` tokens, recall at as many as the needle has.
-
-    Args:
-        scores: q, `(items, length)`.
-        spans: of the needle of each item, last token exclusive.
-        keep: tokens that are kept.
-    """
-    found = []
-    for values, (first, stop) in zip(scores, spans, strict=True):
-        place = np.empty(len(values), dtype=int)
-        place[np.argsort(-values, kind="stable")] = np.arange(len(values))
-        mine = place[max(0, first) : max(0, stop)]
-        if len(mine):
-            found.append((mine.mean() / len(values), (mine < keep).mean(), (mine < len(mine)).mean()))
-        else:  # a window left the needle out
-            found.append((1.0, 0.0, 0.0))
-    rank, kept, few = np.mean(found, axis=0)
-    return float(rank), float(kept), float(few)
 
 
 def _binned(values: np.ndarray, most: int) -> np.ndarray:

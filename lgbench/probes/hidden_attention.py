@@ -67,7 +67,7 @@ class HiddenAttention(Probe):
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):
-        """Matrices of four layers at the longest length that has them, logarithmic, of the first model."""
+        """Matrices of four layers of the first model, logarithmic; without any, its last rows by distance."""
         from matplotlib.colors import LogNorm
 
         from lgbench.report import probe_panels as draw
@@ -77,7 +77,7 @@ class HiddenAttention(Probe):
         kept = [name.split()[1:] for name in one.arrays if name.startswith("matrix")]
         length = max((int(n) for n, _ in kept), default=0)
         if not length:
-            return draw.curves_of_rows(several, one.facts["lengths"])
+            return draw.last_rows(one)
         layers = draw.columns_of(sorted({int(layer) for n, layer in kept if int(n) == length}), 4)
         with looks():
             figure, axes = new_figure(len(layers))

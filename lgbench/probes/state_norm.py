@@ -29,15 +29,15 @@ class StateNorm(Probe):
         return _Recorder(layers)
 
     def read(self, subject, recorder: _Recorder) -> None:
-        """All lengths, and the training length too, which growth is measured against."""
+        """All lengths."""
         recorder.train_length = subject.train_length
         super().read(subject, recorder)
 
     def result(self, recorder: _Recorder) -> Readings:
         """Smallest, mean and largest norm of a channel, and the standard deviation, by layer and length.
 
-        Growth is the largest mean norm beyond the training length over that at the longest length within it,
-        of the layer where it is largest.
+        Growth is the largest mean norm beyond the training length over that at the longest length within it
+        (the shortest that was read, if none is), of the layer where it is largest.
         """
         rows, arrays, means = [], {}, {}
         lengths = sorted({length for length, _ in recorder.norms})

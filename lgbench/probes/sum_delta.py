@@ -34,7 +34,10 @@ class SumDelta(Probe):
         super().read(subject, recorder)
 
     def result(self, recorder: _Recorder) -> Readings:
-        """Σ, Σ per token, drift and survival by layer and length."""
+        """Σ, Σ per token, drift and survival by layer and length.
+
+        Drift is against the longest length within the training range, or the shortest that was read.
+        """
         rows, arrays, drifts = [], {}, []
         lengths = sorted({length for length, _ in recorder.sums})
         base = max([n for n in lengths if n <= recorder.train_length], default=lengths[0])

@@ -118,6 +118,28 @@ def by_model(
     return figure
 
 
+def last_rows(one: Readings) -> Figure:
+    """Share of a last row's weight that is at most so far back, a panel a length, a line a layer.
+
+    Args:
+        one: with arrays `last row LENGTH LAYER`, weights of equal stretches whose sum is 1.
+    """
+    lengths = columns_of(one.facts["lengths"], COLUMNS)
+    figure, axes = new_figure(len(lengths))
+    for length, panel in zip(lengths, axes, strict=True):
+        for layer, colour in zip(one.layers(), shades(len(one.layers())), strict=True):
+            weights = one.arrays[f"last row {length} {layer}"][::-1]
+            back = np.arange(1, len(weights) + 1) * -(-length // len(weights))
+            panel.plot(back, weights.cumsum(), color=colour)
+        length_axis(panel, [int(back[0]), length], f"distance ({unit_in_words('tokens')})")
+        panel.set_title(f"{length:,} {one.facts['length_unit']}", loc="left", fontsize=8.5)
+    axes[0].set_ylabel("share of the weight")
+    same_limits(axes)
+    text = "Attention of the last position to tokens at most so far back, mean over channels and items."
+    finish(figure, axes, [one], [text], handles=layer_handles([one]), top_in=0.2)
+    return figure
+
+
 def shades(count: int) -> list[Any]:
     """Colours of layers, from dark to bright."""
     return [colormaps["viridis"](0.9 * k / max(1, count - 1)) for k in range(count)]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lgbench.intervention import overridden_hooks
 from lgbench.plugins.registry import PROBES
 from lgbench.run.probing import Look, look
 from lgbench.store.readings import all_readings, read_readings
+from lgbench.store.verify import verify
 
 WHERE = {"positionwise": ("perplexity", "vanilla"), "wrong_length": ("omniglot", "prepended")}
 """Cell of those that do not look at Omniglot under vanilla."""
@@ -71,6 +73,7 @@ def test_a_damaged_file_of_readings_is_noticed(measured):
     with pytest.raises(ValueError, match="damaged"):
         read_readings(path)
     assert all_readings([path.parents[2]]) == {}
+    assert [finding.kind for finding in verify(path.parents[2]) if finding.problem] == ["readings"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_what_cannot_be_looked_at_is_refused_before_weights_are_read(
 
 
 def test_a_length_beyond_the_text_is_refused(trained, cell, tmp_path):
-    with pytest.raises(UserError, match="--length 100000000: a window .* is longer than every document"):
+    with pytest.raises(UserError, match=r"--length 100000000: a window .* is longer than every document"):
         look(
             PROBES.load("state_norm")(), "state_norm", cell("perplexity"), trained,
             Look(lengths=(100_000_000,)), out=tmp_path,
@@ -144,34 +147,18 @@ def test_listing_probes_imports_no_torch():
     assert "hidden_attention" in listed.output and "methods:" not in listed.output
 
 
-def test_a_probe_comes_from_a_file(tmp_path, trained):
+def test_the_probe_of_the_documentation_works(tmp_path, trained):
+    text = (Path(__file__).parents[2] / "docs" / "probes.md").read_text(encoding="utf-8")
     file = tmp_path / "loudness.py"
-    file.write_text('''"""How loud the input of a scan is."""
-from lgbench.probe import Probe, Reading, Readings, ScanRecorder
-from lgbench.report import probe_panels as draw
-
-
-class Loudness(Probe):
-    statistics = ("loudness",)
-
-    def recorder(self, layers):
-        return _Loudness(layers)
-
-    def result(self, recorder):
-        return Readings([Reading("loudness", recorder.sum, 8, 0), Reading("loudness", recorder.sum)])
-
-    def figure(self, several):
-        return draw.by_layer(several, "loudness", "loudness", log=False)
-
-
-class _Loudness(ScanRecorder):
-    sum = 0.0
-
-    def see(self, layer, first, *, x, **rest):
-        self.sum += float(x.abs().sum())
-''')
-    options = ["--task", "omniglot", "--results", str(trained), "--out", str(tmp_path), "--device", "cpu"]
-    done = CliRunner().invoke(
-        app, ["probe", "loudness", "--plugin", str(file), "--length", "8", *options], catch_exceptions=False
+    file.write_text(
+        text.partition("one class.")[2].partition("```python\n")[2].partition("```")[0], encoding="utf-8"
     )
-    assert done.exit_code == 0 and "loudness" in done.output
+    options = ["--task", "omniglot", "--results", str(trained), "--out", str(tmp_path), "--device", "cpu"]
+    words = ["probe", "loudness", "--plugin", str(file), "--length", "8,16", *options]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0 and "loudness" in done.output and "Figure: " in done.output
+
+
+def test_the_documentation_names_every_probe():
+    text = (Path(__file__).parents[2] / "docs" / "probes.md").read_text(encoding="utf-8")
+    assert [name for name in PROBES.names() if f"| `{name}` |" not in text] == []

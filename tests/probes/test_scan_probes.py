@@ -8,7 +8,7 @@ from lgbench.ops.scan.selective_scan import selective_scan
 from lgbench.ops.ssd.ssd import ssd
 from lgbench.plugins.registry import PROBES
 from lgbench.probes._attention import attention_matrix
-from lgbench.probes.delta_map import needle_ranks
+from lgbench.probes._needle import needle_ranks
 from lgbench.probes.mean_distance import mean_distance
 
 
