@@ -77,7 +77,8 @@ class HiddenAttention(Probe):
         kept = [name.split()[1:] for name in one.arrays if name.startswith("matrix")]
         length = max((int(n) for n, _ in kept), default=0)
         if not length:
-            return draw.last_rows(one)
+            with looks():
+                return draw.last_rows(one)
         layers = draw.columns_of(sorted({int(layer) for n, layer in kept if int(n) == length}), 4)
         with looks():
             figure, axes = new_figure(len(layers))
