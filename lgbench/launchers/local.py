@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import signal
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -23,6 +23,7 @@ from lgbench.plan.applicability import no_task_for
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
 from lgbench.plan.config import RunConfig
 from lgbench.run import checkpoint
+from lgbench.run.branch import handovers, trunks
 from lgbench.run.measure import Items, failure_path, run_cell, unmeasured_row
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
@@ -86,13 +87,15 @@ def run_plan(
     for (task_name, key), reason in unfinished.items():
         if reason:
             progress.measured_again(store.path(task_name, key), reason)
-    items: dict[tuple[str, int, int], Items] = {}
+    items: dict[tuple[str, int, int, int], Items] = {}
     with _polite_interrupt() as should_stop, store.manifest:
         for task_id, group in groupby(pending, key=task_key):
             task = tasks[task_id]
-            for batch in _in_batches(_runnable(group, task, store, outcome, progress), side_by_side):
+            groups = _runnable(group, task, store, outcome, progress)
+            trunk_of = trunks(groups)
+            for batch in _in_batches(groups, trunk_of, side_by_side):
                 failures = _train(
-                    batch, task, store, progress, force, scan_backend, save_every_s, should_stop
+                    batch, trunk_of, task, store, progress, force, scan_backend, save_every_s, should_stop
                 )
                 for training, training_cells in batch.items():
                     for cell in training_cells:
@@ -137,25 +140,34 @@ def _runnable(
     return by_training
 
 
-def _in_batches(groups: dict[Training, list[Cell]], size: int) -> Iterable[dict[Training, list[Cell]]]:
-    """At most `size` trainings at a time; those that differ in their seed alone stay together: they stack."""
+def _in_batches(
+    groups: dict[Training, list[Cell]], trunk_of: Mapping[Training, Training], size: int
+) -> Iterator[dict[Training, list[Cell]]]:
+    """At most `size` trainings at a time; those that differ in their seed alone stay together: they stack.
+
+    Branches come after all others, when their trunks have left them a state.
+    """
     batch: dict[Training, list[Cell]] = {}
-    for _, kin in groupby(groups, key=lambda training: replace(training, seed=0)):
-        together = list(kin)
-        if batch and len(batch) + len(together) > size:
-            yield batch
-            batch = {}
-        for training in together:
-            if len(batch) == size:
+    for branches in (False, True):
+        wave = [training for training in groups if (training in trunk_of) is branches]
+        for _, kin in groupby(wave, key=lambda training: replace(training, seed=0)):
+            together = list(kin)
+            if batch and len(batch) + len(together) > size:
                 yield batch
                 batch = {}
-            batch[training] = groups[training]
-    if batch:
-        yield batch
+            for training in together:
+                if len(batch) == size:
+                    yield batch
+                    batch = {}
+                batch[training] = groups[training]
+        if batch:
+            yield batch
+            batch = {}
 
 
 def _train(
     batch: Mapping[Training, Sequence[Cell]],
+    trunk_of: Mapping[Training, Training],
     task: Task,
     store: Store,
     progress: Progress,
@@ -174,10 +186,13 @@ def _train(
             continue
         try:
             method = load_method(training.method, training.method_params)
-            trainer = Trainer(training, task, method, folder, steps, scan_backend)
+            left = handovers(training, trunk_of, store.root)
+            trainer = Trainer(training, task, method, folder, steps, scan_backend, left)
             if not force:
                 trainer.resume()
-            if trainer.finished:  # nothing to train: a published model as it is
+            if trainer.finished and trainer.step:  # a trunk has taken all its steps
+                trainer.look()
+            elif trainer.finished:  # nothing to train: a published model as it is
                 trainer.save_weights()
             else:
                 trainers.append(trainer)
@@ -206,7 +221,9 @@ def _train(
     gc.collect()  # their memory, which each may need for itself
     for training in suspects:  # find out which one it was, and let the others finish
         alone = {training: batch[training]}
-        failures |= _train(alone, task, store, progress, force, scan_backend, save_every_s, should_stop)
+        failures |= _train(
+            alone, trunk_of, task, store, progress, force, scan_backend, save_every_s, should_stop
+        )
     return failures
 
 
@@ -217,14 +234,15 @@ def _failure(trainer: Trainer, status: str, reason: str) -> _Failure:
 def _evaluate(
     cell: Cell,
     task: Task,
-    items: dict[tuple[str, int, int], Items],
+    items: dict[tuple[str, int, int, int], Items],
     store: Store,
     outcome: Outcome,
     progress: Progress,
     scan_backend: str,
 ) -> None:
     progress.evaluation_begins(cell)
-    key = (task_key(cell), cell.recipe.eval_items, cell.recipe.eval_lengths[-1])
+    recipe = cell.recipe
+    key = (task_key(cell), recipe.eval_items, recipe.eval_lengths[-1], recipe.eval_draw)
     try:
         if key not in items:
             items[key] = Items(task, *key[1:])
