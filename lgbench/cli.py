@@ -110,6 +110,16 @@ def run(
     ] = None,
     save_every: Annotated[float | None, typer.Option(help="Seconds between resumable states.")] = None,
     side_by_side: Annotated[int | None, typer.Option(help="Trainings that share a GPU at a time.")] = None,
+    launcher: Annotated[
+        str | None, typer.Option(help='Where: local (default), processes, shard, "ray[num_gpus=0.25]".')
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; one a GPU or a core if left out.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Which part of the plan, e.g. 2/8.")] = None,
+    cell_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a training or evaluation is ended.")
+    ] = None,
+    log_json: Annotated[Path | None, typer.Option(help="File for events, a line of JSON each.")] = None,
+    track: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin.")] = None,
     force: Annotated[bool | None, typer.Option("--force/--resume", help="Run finished cells again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
@@ -130,15 +140,19 @@ def run(
 
 def _run_one(settings: Any, console: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
-    from lgbench.launchers import local
+    from lgbench.launcher import choose_launcher
     from lgbench.report.tables import summary_table
     from lgbench.run import prepare as runner
+    from lgbench.run.events import events_of
+    from lgbench.run.progress import Progress
 
+    launcher = choose_launcher(settings)
     prepared = runner.prepare(settings, console, dry=dry)
     if dry:
         runner.dry_run(prepared, console)
         return not prepared.broken
-    outcome = local.launch(settings, prepared, console)
+    with events_of(settings) as sinks:
+        outcome = launcher.launch(settings, prepared, Progress(console, sinks))
     if outcome.finished + outcome.skipped_as_done:
         for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
             console.print(table)

@@ -78,6 +78,16 @@ class RunConfig(BaseModel):
     scan_backend: str = Field("auto", description="auto, block, triton, mamba_ssm, torch or reference")
     save_every: float = Field(60.0, gt=0, description="seconds between two resumable training states")
     side_by_side: int = Field(4, ge=1, le=64, description="trainings that share a GPU at a time")
+    launcher: str = Field("local", description='where: local, processes, shard or "ray[num_gpus=0.25]"')
+    jobs: int | None = Field(None, ge=1, le=1024, description="processes; one a GPU if left out")
+    shard: str | None = Field(
+        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="which part of the plan, e.g. 2/8"
+    )
+    cell_timeout: float | None = Field(
+        None, gt=0, description="seconds after which a training or an evaluation that hangs is ended"
+    )
+    log_json: Path | None = Field(None, description="file that gets a line of JSON for every event")
+    track: Path | None = Field(None, description="folder for TensorBoard: losses and scores")
     plugin: tuple[Path, ...] = Field((), description="Python files that define tasks or methods")
     force: bool = Field(False, description="run finished cells again")
 
