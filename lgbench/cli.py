@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lgbench.cli_results import results_app
+from lgbench.cli_status import status
 from lgbench.errors import UserError
 
 Ints = str | None
@@ -46,6 +47,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+app.command()(status)
 
 Results = Annotated[
     list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")
@@ -114,6 +116,7 @@ def run(
         str | None, typer.Option(help='Where: local (default), processes, shard, "ray[num_gpus=0.25]".')
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; one a GPU or a core if left out.")] = None,
+    emit: Annotated[str | None, typer.Option(help="slurm: print an array's script, with --jobs N.")] = None,
     shard: Annotated[str | None, typer.Option(help="Which part of the plan, e.g. 2/8.")] = None,
     cell_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a training or evaluation is ended.")
@@ -125,17 +128,28 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
-    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
+    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run", "emit")}
     from lgbench.plan.config import load_plan
 
     console = _console()
     runs = load_plan(config, options)
+    if emit is not None:
+        typer.echo(_script(emit, config, options), nl=False)
+        return
     fine = [_run_one(settings, console, dry_run) for settings in runs]
     if not dry_run:
         for folder in dict.fromkeys(str(settings.results) for settings in runs):
             typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
     if not all(fine):
         raise typer.Exit(1)
+
+
+def _script(emit: str, config: Path | None, options: dict[str, Any]) -> str:
+    from lgbench.plan.slurm import slurm_script
+
+    if emit != "slurm":
+        raise UserError(f"--emit knows slurm, not '{emit}'")
+    return slurm_script(config, options)
 
 
 def _run_one(settings: Any, console: Any, dry: bool) -> bool:

@@ -62,6 +62,8 @@ class Job:
     """Where relative paths of the run begin."""
     num_threads: int | None = None
     """Threads of one operation on a CPU; None leaves them alone."""
+    only_train: bool = False
+    """Leave the evaluations to others."""
 
     @classmethod
     def of(
@@ -70,7 +72,9 @@ class Job:
         start: Start,
         cells: Sequence[Cell],
         owner: str,
+        *,
         num_threads: int | None = None,
+        only_train: bool = False,
     ) -> Job:
         """The job of these cells."""
         keys = {cell.key for cell in cells}
@@ -82,6 +86,7 @@ class Job:
             owner=owner,
             folder=os.getcwd(),
             num_threads=num_threads,
+            only_train=only_train,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -136,9 +141,10 @@ def choose_launcher(config: RunConfig) -> Launcher:
     from lgbench.plan.params import parse_plugins, resolve
     from lgbench.plugins.registry import LAUNCHERS
 
-    requests = parse_plugins(config.launcher)
+    asked = config.launcher or ("local" if config.shard is None else "shard")
+    requests = parse_plugins(asked)
     if len(requests) != 1:
-        raise UserError(f"--launcher takes one launcher, e.g. processes, got '{config.launcher}'")
+        raise UserError(f"--launcher takes one launcher, e.g. processes, got '{asked}'")
     kind = LAUNCHERS.load(requests[0].name)
     for option in OPTIONS:
         if getattr(config, option) is not None and option not in kind.uses:

@@ -25,6 +25,7 @@ COMMANDS = (
     ["leaderboard"],
     ["list"],
     ["doctor"],
+    ["status"],
     ["data"],
     ["data", "list"],
     ["data", "fetch"],

@@ -24,13 +24,12 @@ import torch
 import lgbench
 from lgbench.errors import UserError
 from lgbench.launcher import Job, Outcome
-from lgbench.plan.cells import Cell, task_key
 from lgbench.plan.config import RunConfig
-from lgbench.run.measure import give_up
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
-from lgbench.run.turns import Watch, begin
-from lgbench.store.leases import held_by, new_owner
+from lgbench.run.turns import begin
+from lgbench.run.watch import Watch
+from lgbench.store.leases import new_owner
 
 LOOK_S = 0.2
 """Seconds between two looks at the folder and the workers."""
@@ -65,7 +64,6 @@ class Crew:
 
     def __init__(self, config: RunConfig, prepared: Prepared, progress: Progress, num_workers: int) -> None:
         self.config, self.prepared, self.progress, self.num_workers = config, prepared, progress, num_workers
-        self.root = prepared.store.root
         self.deaths: Counter[str] = Counter()
         self.members: list[_Member] = []
 
@@ -77,7 +75,7 @@ class Crew:
             KeyboardInterrupt: after the workers have saved their trainings.
         """
         start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.force)
-        self.watch = Watch(self.prepared.cells, self.prepared.store, start, self.progress)
+        self.watch = Watch(self.prepared, start, self.progress)
         try:
             for slot in range(min(self.num_workers, len(start.cells))):
                 self._start(slot)
@@ -99,7 +97,9 @@ class Crew:
         cells = [cell for cell in self.prepared.cells if cell.key in self.watch.left]
         threads = max(1, len(os.sched_getaffinity(0)) // self.num_workers)
         alone = self.prepared.device.type != "cpu" or self.num_workers == 1 or "OMP_NUM_THREADS" in os.environ
-        job = Job.of(self.config, self.watch.start, cells, new_owner(), None if alone else threads)
+        job = Job.of(
+            self.config, self.watch.start, cells, new_owner(), num_threads=None if alone else threads
+        )
         errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed when the worker is gone
         process = subprocess.Popen(
             [sys.executable, "-m", "lgbench.launchers._worker"], stdin=subprocess.PIPE, stderr=errors,
@@ -133,23 +133,21 @@ class Crew:
         if code == 0:
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        held = held_by(self.root, member.owner)
+        held = self.watch.held(member.owner)
         for name in held or ["the start of a worker"]:
             self.deaths[name] += 1
             if self.deaths[name] < DEATHS:
                 continue
             if not held:
                 raise UserError(f"worker processes end before they begin ({how}): {said.strip()[-300:]}")
-            self._give_up(name, f"{DEATHS} processes died of it one after another, the last by {how}")
+            self.watch.give_up(name, f"{DEATHS} processes died of it one after another, the last by {how}")
         worst = max(self.deaths[name] for name in held or ["the start of a worker"])
         self.progress.worker_died(how, held)
         time.sleep(min(0.1 * 2 ** (worst - 1), 5.0))
         self._start(member.slot)
 
     def _end_if_it_hangs(self, member: _Member, limit_s: float) -> None:
-        held, now = held_by(self.root, member.owner), time.monotonic()
-        member.since = {name: member.since.get(name, now) for name in held}
-        late = [name for name, began in member.since.items() if now - began > limit_s]
+        late = self.watch.late(member.owner, member.since, limit_s)
         if not late:
             return
         member.process.kill()
@@ -157,22 +155,8 @@ class Crew:
         self.members.remove(member)
         sys.stderr.write(self._last_words(member))
         for name in late:
-            what = "training" if name.startswith("training") else "evaluation"
-            self._give_up(name, f"its {what} was ended after {limit_s:g} s, the limit of --cell-timeout")
+            self.watch.give_up_late(name, limit_s)
         self._start(member.slot)
-
-    def _give_up(self, lease: str, reason: str) -> None:
-        """Write the rows of a piece of work that no worker can do."""
-        kind, _, key = lease.partition("-")
-        for cell in self.prepared.cells:
-            of_it = (cell.key if kind == "cell" else cell.training.key) == key
-            if of_it and cell.key in self.watch.left and self._lacks_weights(cell, kind):
-                task = self.prepared.tasks[task_key(cell)]
-                give_up(cell, task, self.prepared.store, "failed", reason)
-
-    def _lacks_weights(self, cell: Cell, kind: str) -> bool:
-        """Milestones of a training that were reached are measured all the same."""
-        return kind == "cell" or not self.watch.has_weights(cell)
 
     def _last_words(self, member: _Member) -> str:
         assert member.process.stdin is not None

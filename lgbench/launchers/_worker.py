@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lgbench.errors import UserError
 from lgbench.launcher import Job, Outcome
-from lgbench.launchers.local import run_plan
+from lgbench.launchers.local import ItemsOf, run_plan
 from lgbench.plan.config import RunConfig
 from lgbench.run.prepare import Prepared, prepare
 from lgbench.run.progress import Progress
@@ -34,10 +34,13 @@ def carry_out(job: Job) -> Outcome:
         UserError: this process resolves another plan, because data or plugins are others here.
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
     """
-    os.chdir(job.folder)
+    try:
+        os.chdir(job.folder)
+    except OSError as error:
+        raise UserError(f"{os.uname().nodename} has no folder {job.folder}: {error.strerror}") from None
     if job.num_threads is not None:
         torch.set_num_threads(job.num_threads)
-    prepared = _prepared(json.dumps(job.config))
+    prepared, items = _prepared(json.dumps(job.config))
     config = RunConfig.model_validate(job.config)
     cells = [cell for cell in prepared.cells if cell.key in job.cells]
     if len(cells) != len(job.cells):
@@ -55,12 +58,15 @@ def carry_out(job: Job) -> Outcome:
         side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
         leases=Leases(prepared.store.root, job.owner),
         start=Start(_stamps(job.cells), _stamps(job.weights)),
+        items=items,
+        only_train=job.only_train,
     )
 
 
 @lru_cache(maxsize=1)
-def _prepared(config: str) -> Prepared:
-    return prepare(RunConfig.model_validate_json(config), Console(quiet=True))
+def _prepared(config: str) -> tuple[Prepared, ItemsOf]:
+    """The plan with its tasks, and room for their evaluation items."""
+    return prepare(RunConfig.model_validate_json(config), Console(quiet=True)), {}
 
 
 def _stamps(found: dict[str, Any]) -> dict[str, tuple[int, int, int] | None]:

@@ -36,6 +36,9 @@ from lgbench.task import Task
 POLL_S = 0.2
 """Seconds between two looks at work that other processes hold, where there is nothing else to do."""
 
+ItemsOf = dict[tuple[str, int, int], Items]
+"""Evaluation items by task, their number and the longest context."""
+
 Batch = dict[Training, list[Cell]]
 """Trainings that run side by side, with their cells."""
 
@@ -83,6 +86,8 @@ def run_plan(
     side_by_side: int = 1,
     leases: Leases | None = None,
     start: Start | None = None,
+    items: ItemsOf | None = None,
+    only_train: bool = False,
 ) -> Outcome:
     """Train, evaluate and store every cell that is not finished; what another process does is left to it.
 
@@ -98,6 +103,9 @@ def run_plan(
         leases: of this process; its own if left out.
         start: which cells to measure, of a run that began elsewhere; those that are not finished if left out.
 
+        items: those that were made before; more are added.
+        only_train: leave the evaluations to others.
+
     Raises:
         CannotWrite: the results folder cannot be written; any other error is a row of its cell.
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
@@ -108,6 +116,7 @@ def run_plan(
     with _polite_interrupt() as pressed, store.manifest, leases, progress.also(leases.tell):
         turns = Turns(store, leases, start)
         worker = _Worker(tasks, turns, progress, scan_backend, save_every_s, pressed)
+        worker.items, worker.only_train = {} if items is None else items, only_train
         worker.outcome.skipped_as_done = len(cells) - len(pending)
         batches: list[Batch] = []
         for _, group in groupby(pending, key=task_key):
@@ -149,7 +158,8 @@ class _Worker:
         self.tasks, self.turns, self.store, self.progress = tasks, turns, turns.store, progress
         self.scan_backend, self.save_every_s, self.pressed = scan_backend, save_every_s, pressed
         self.outcome = Outcome()
-        self.items: dict[tuple[str, int, int], Items] = {}
+        self.items: ItemsOf = {}
+        self.only_train = False
 
     def runnable(self, cells: Iterable[Cell]) -> Batch:
         """Cells by training; those whose method does not apply get their `skipped` row here."""
@@ -194,6 +204,8 @@ class _Worker:
                     batch[training].remove(cell)
         for training in batch:
             if training in ready or training in mine:
+                if self.only_train:
+                    batch[training].clear()
                 self._evaluate_all(batch[training])
         return sum(map(len, batch.values())) < before
 

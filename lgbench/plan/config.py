@@ -78,7 +78,9 @@ class RunConfig(BaseModel):
     scan_backend: str = Field("auto", description="auto, block, triton, mamba_ssm, torch or reference")
     save_every: float = Field(60.0, gt=0, description="seconds between two resumable training states")
     side_by_side: int = Field(4, ge=1, le=64, description="trainings that share a GPU at a time")
-    launcher: str = Field("local", description='where: local, processes, shard or "ray[num_gpus=0.25]"')
+    launcher: str | None = Field(
+        None, description='where: local, processes, shard (with shard) or "ray[num_gpus=0.25]"'
+    )
     jobs: int | None = Field(None, ge=1, le=1024, description="processes; one a GPU if left out")
     shard: str | None = Field(
         None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="which part of the plan, e.g. 2/8"

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lgbench.launcher import Outcome
 from lgbench.plan.cells import Cell, Training, checkpoint_folder
 from lgbench.run import checkpoint
 from lgbench.run.progress import Progress
@@ -76,7 +75,7 @@ class Turns:
         asked = training, frozenset(steps)
         if asked in self._trained:
             return True
-        if _is_old(self.start, self.store.root, training):
+        if is_old(self.start, self.store.root, training):
             return False
         folder = checkpoint_folder(self.store.root, training)
         if not all(checkpoint.load(checkpoint.weights_path(folder, step)) for step in asked[1]):
@@ -121,37 +120,6 @@ def ended_since(start: Start, store: Store, cell: Cell) -> tuple[str, str] | Non
     return statuses[bad], reasons[bad] or ""
 
 
-class Watch:
-    """Sees cells end that other processes measure, and says so.
-
-    Args:
-        cells: the plan.
-        store: the results folder.
-        start: the folder when the run began.
-        progress: is told of every cell that ended.
-    """
-
-    def __init__(self, cells: Sequence[Cell], store: Store, start: Start, progress: Progress) -> None:
-        self.start, self.progress, self.outcome = start, progress, Outcome()
-        self.left = {cell.key: cell for cell in cells if cell.key in start.cells}
-        self.outcome.skipped_as_done = len(cells) - len(self.left)
-        self._store = store
-
-    def look(self) -> None:
-        """See what has ended since the last look."""
-        for key, cell in list(self.left.items()):
-            if ended := ended_since(self.start, self._store, cell):
-                del self.left[key]
-                self.outcome.add(cell, *ended)
-                self.progress.cell_done(cell, *ended)
-
-    def has_weights(self, cell: Cell) -> bool:
-        """Whether the training of a cell came as far as the cell needs, in this run."""
-        folder = checkpoint_folder(self._store.root, cell.training)
-        path = checkpoint.weights_path(folder, cell.step)
-        return path.exists() and not _is_old(self.start, self._store.root, cell.training)
-
-
 def split(cells: Sequence[Cell], parts: int) -> list[list[Cell]]:
     """Share the cells out in equally large parts; cells of one training stay together.
 
@@ -170,7 +138,7 @@ def _last_weights(root: Path, training: Training) -> Path:
     return checkpoint.weights_path(checkpoint_folder(root, training), training.recipe.train_steps)
 
 
-def _is_old(start: Start, root: Path, training: Training) -> bool:
+def is_old(start: Start, root: Path, training: Training) -> bool:
     """Whether a training is to be made again and was not yet."""
     if training.key not in start.weights:
         return False

@@ -33,6 +33,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ class Leases:
         """Whether another process took over something that this one held; whoever acts on it resets it."""
         self._held: set[str] = set()
         self._seen: dict[str, tuple[bytes, float]] = {}
-        self._facts: dict[str, Any] = {}
+        self._now: dict[str, Any] = {}
+        self._cells: dict[str, Any] = {}
+        self._began = self._now_since = clock()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._beats = 0
         self._guard, self._over = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -135,10 +139,14 @@ class Leases:
         """Note what this process does now, for `lgbench status`; written with the next heartbeat.
 
         Args:
-            event: as `lgbench.run.progress` makes them; the latest one of each kind counts.
+            event: as `lgbench.run.progress` makes them.
         """
         with self._guard:
-            self._facts = {**self._facts, **event, "since": self.clock()}
+            if (event["event"], event.get("name")) != (self._now.get("event"), self._now.get("name")):
+                self._now_since = self.clock()
+            self._now = dict(event)
+            if event["event"] == "cell":
+                self._cells = {"done": event["done"], "total": event["total"]}
 
     def _create(self, name: str) -> None:
         """Make a folder that holds our name, then rename it; `leases` may be removed by others meanwhile."""
@@ -184,7 +192,11 @@ class Leases:
         """Write who this is and what it does. A torn file is a changed one: it needs no rename."""
         self._beats += 1
         with self._guard:
-            facts = {**identity(), "beat": self._beats, **self._facts}
+            now = self.clock()
+            facts = {
+                **identity(), "beat": self._beats, "started_at": self._started_at, "now": self._now,
+                "for_s": now - self._now_since, "cells": {**self._cells, "for_s": now - self._began},
+            }  # fmt: skip
         path = self._worker(self.owner)
         with contextlib.suppress(OSError):  # a full disk ends the run elsewhere, with a message
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,11 +254,16 @@ def identity() -> dict[str, Any]:
 def is_gone(beat: bytes) -> bool:
     """Whether a heartbeat is of a process of this machine that exists no longer; False if in doubt."""
     try:
-        facts = json.loads(beat)
-        machine, pid, began = facts["machine"], facts["pid"], facts["began"]
-    except (ValueError, KeyError, TypeError):
+        return gone(json.loads(beat))
+    except ValueError:
         return False
-    return bool(machine) and machine == _machine() and _began(pid) != began
+
+
+def gone(facts: Mapping[str, Any]) -> bool:
+    """The same, of what `workers` found."""
+    if not facts.get("machine") or facts["machine"] != _machine():
+        return False
+    return _began(facts["pid"]) != facts["began"]
 
 
 def _machine() -> str:
