@@ -30,7 +30,8 @@ def status(
 
 def describe(root: Path) -> Iterator[str]:
     """Two lines a process, and one for the plan."""
-    from lgbench.store.leases import gone, workers
+    from lgbench.store.leases import workers
+    from lgbench.store.process import gone
 
     found = workers(root)
     if not found:

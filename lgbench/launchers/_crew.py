@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,9 @@ LOOK_S = 0.2
 """Seconds between two looks at the folder and the workers."""
 
 DEATHS = 5
-"""Workers that may die one after another at the same piece of work before it is given up."""
+"""Workers that may die at a piece of work, none of which saved anything of it, before it is given up."""
+
+BEGINNING = "the beginning of a worker"
 
 INTERRUPTED = 130
 
@@ -64,7 +65,6 @@ class Crew:
 
     def __init__(self, config: RunConfig, prepared: Prepared, progress: Progress, num_workers: int) -> None:
         self.config, self.prepared, self.progress, self.num_workers = config, prepared, progress, num_workers
-        self.deaths: Counter[str] = Counter()
         self.members: list[_Member] = []
 
     def run(self) -> Outcome:
@@ -87,10 +87,9 @@ class Crew:
                         self._ended(member)
                     elif self.config.cell_timeout is not None:
                         self._end_if_it_hangs(member, self.config.cell_timeout)
-            self.watch.look()
         finally:
             self._stop()
-        return self.watch.outcome
+        return self.watch.end()
 
     def _start(self, slot: int) -> None:
         """Start a worker; `slot` decides its GPU."""
@@ -134,16 +133,15 @@ class Crew:
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         held = self.watch.held(member.owner)
-        for name in held or ["the start of a worker"]:
-            self.deaths[name] += 1
-            if self.deaths[name] < DEATHS:
+        deaths = {name: self.watch.deaths(name) for name in held or [BEGINNING]}
+        for name, number in deaths.items():
+            if number < DEATHS:
                 continue
-            if not held:
+            if name == BEGINNING:
                 raise UserError(f"worker processes end before they begin ({how}): {said.strip()[-300:]}")
             self.watch.give_up(name, f"{DEATHS} processes died of it one after another, the last by {how}")
-        worst = max(self.deaths[name] for name in held or ["the start of a worker"])
         self.progress.worker_died(how, held)
-        time.sleep(min(0.1 * 2 ** (worst - 1), 5.0))
+        time.sleep(min(0.1 * 2 ** max(deaths.values()), 5.0))
         self._start(member.slot)
 
     def _end_if_it_hangs(self, member: _Member, limit_s: float) -> None:

@@ -39,7 +39,12 @@ class Ray(Launcher):
         address: str = Field("", description="of a running cluster, or auto; empty starts one here")
         num_cpus: float = Field(1.0, ge=0, le=1024, description="CPUs that a task reserves")
         num_gpus: float = Field(1.0, ge=0, le=64, description="GPUs that a task reserves; none on a CPU run")
-        retries: int = Field(5, ge=0, le=100, description="times that a lost task is tried again")
+        retries: int = Field(
+            5,
+            ge=0,
+            le=100,
+            description="times that a task is tried again which saves nothing before it is lost",
+        )
 
     uses = frozenset({"cell_timeout"})
 
@@ -115,8 +120,7 @@ class _Tasks:
         except BaseException:
             self._cancel()
             raise
-        self.watch.look()
-        return self.watch.outcome
+        return self.watch.end()
 
     def _submit(self, task: _Task) -> None:
         task.cells = [cell for cell in task.cells if cell.key in self.watch.left]
@@ -142,8 +146,9 @@ class _Tasks:
                     self._submit(_Task([cell]))
 
     def _lost(self, task: _Task, error: Exception) -> None:
-        task.lost += 1
-        self.watch.progress.worker_died(type(error).__name__, self.watch.held(task.owner))
+        held = self.watch.held(task.owner)
+        task.lost = max(map(self.watch.deaths, held), default=task.lost + 1)
+        self.watch.progress.worker_died(type(error).__name__, held)
         if task.lost <= self.params.retries:
             task.not_before = time.monotonic() + min(0.5 * 2**task.lost, 30.0)
             self.waiting.append(task)

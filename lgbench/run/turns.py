@@ -14,6 +14,7 @@ from lgbench.plan.cells import Cell, Training, checkpoint_folder
 from lgbench.run import checkpoint
 from lgbench.run.progress import Progress
 from lgbench.store import Store
+from lgbench.store.files import collect_temporary
 from lgbench.store.leases import Leases
 from lgbench.store.rows_file import read_rows
 from lgbench.store.store import UNREADABLE
@@ -43,7 +44,11 @@ class Start:
 
 
 def begin(cells: Sequence[Cell], store: Store, progress: Progress, force: bool) -> Start:
-    """Find out what has to be measured; say what is finished already and what is measured again."""
+    """Find out what has to be measured; say what is finished already and what is measured again.
+
+    Temporary files of killed processes are removed first.
+    """
+    collect_temporary(store.root)
     unfinished = store.unfinished((c.task, c.key) for c in cells)
     pending = [c for c in cells if force or (c.task, c.key) in unfinished]
     progress.begin(total=len(pending), done_before=len(cells) - len(pending))
@@ -118,6 +123,11 @@ def ended_since(start: Start, store: Store, cell: Cell) -> tuple[str, str] | Non
     statuses, reasons = table["status"].to_pylist(), table["reason"].to_pylist()
     bad = next((k for k, status in enumerate(statuses) if status != "ok"), 0)
     return statuses[bad], reasons[bad] or ""
+
+
+def saved(root: Path, training_key: str) -> Stamp | None:
+    """What a training saved last to go on from: another stamp means that it came further."""
+    return _stamp(checkpoint.resume_path(Path(root) / "checkpoints" / training_key))
 
 
 def split(cells: Sequence[Cell], parts: int) -> list[list[Cell]]:

@@ -10,7 +10,8 @@ from lgbench.run import checkpoint
 from lgbench.run.measure import give_up
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
-from lgbench.run.turns import Start, ended_since, is_old
+from lgbench.run.turns import Stamp, Start, ended_since, is_old, saved
+from lgbench.store.files import collect_temporary
 from lgbench.store.leases import held_by
 
 
@@ -28,6 +29,7 @@ class Watch:
         self.left = {cell.key: cell for cell in prepared.cells if cell.key in start.cells}
         self.outcome.skipped_as_done = len(prepared.cells) - len(self.left)
         self._prepared, self._store = prepared, prepared.store
+        self._deaths: dict[str, tuple[Stamp | None, int]] = {}
 
     def look(self) -> None:
         """See what has ended since the last look."""
@@ -36,6 +38,22 @@ class Watch:
                 del self.left[key]
                 self.outcome.add(cell, *ended)
                 self.progress.cell_done(cell, *ended)
+
+    def end(self) -> Outcome:
+        """See what ended last, and remove what killed workers left."""
+        self.look()
+        collect_temporary(self._store.root)
+        return self.outcome
+
+    def deaths(self, lease: str) -> int:
+        """Count the death of a worker that held a lease: how many died since it last saved anything."""
+        kind, _, key = lease.partition("-")
+        now = saved(self._store.root, key) if kind == "training" else None
+        if lease in self._deaths and self._deaths[lease][0] == now:
+            self._deaths[lease] = now, self._deaths[lease][1] + 1
+        else:
+            self._deaths[lease] = now, 1
+        return self._deaths[lease][1]
 
     def held(self, owner: str) -> list[str]:
         """Names of the leases that a worker holds."""

@@ -28,7 +28,6 @@ import contextlib
 import errno
 import json
 import os
-import platform
 import secrets
 import threading
 import time
@@ -38,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from lgbench.errors import CannotWrite
+from lgbench.store.process import gone, identity
 
 BEAT_S = 5.0
 """Seconds between two heartbeats."""
@@ -169,7 +169,7 @@ class Leases:
         if owner == self.owner:
             return True
         beat = _content(self._worker(owner))
-        if is_gone(beat):
+        if _is_gone(beat):
             return True
         seen, now = self._seen.get(owner), self.clock()
         if seen is None or seen[0] != beat:
@@ -205,7 +205,7 @@ class Leases:
     def _collect(self) -> None:
         """Remove what killed processes of this machine left."""
         for path in sorted((self.folder / "workers").glob("*.json")):
-            if path.stem != self.owner and is_gone(_content(path)):
+            if path.stem != self.owner and _is_gone(_content(path)):
                 for lease in [*self.folder.glob(f"*/{path.stem}"), *self.folder.glob(f".*/{path.stem}")]:
                     with contextlib.suppress(OSError):
                         lease.unlink()
@@ -245,43 +245,12 @@ def workers(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def identity() -> dict[str, Any]:
-    """This process: machine (since its start), number, and when the machine started it."""
-    pid = os.getpid()
-    return {"host": platform.node(), "machine": _machine(), "pid": pid, "began": _began(pid)}
-
-
-def is_gone(beat: bytes) -> bool:
-    """Whether a heartbeat is of a process of this machine that exists no longer; False if in doubt."""
+def _is_gone(beat: bytes) -> bool:
+    """Whether a heartbeat is of a process of this machine that exists no longer."""
     try:
         return gone(json.loads(beat))
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         return False
-
-
-def gone(facts: Mapping[str, Any]) -> bool:
-    """The same, of what `workers` found."""
-    if not facts.get("machine") or facts["machine"] != _machine():
-        return False
-    return _began(facts["pid"]) != facts["began"]
-
-
-def _machine() -> str:
-    """This start of this machine, and of this container; empty where the system does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
-def _began(pid: int) -> str:
-    """Clock ticks from the machine's start to the process's; empty if there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _content(path: Path) -> bytes:
