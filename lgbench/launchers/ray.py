@@ -28,6 +28,7 @@ from lgbench.run.turns import begin
 from lgbench.run.watch import Watch
 from lgbench.store.leases import new_owner
 
+REQUIRES = ("ray",)
 LOOK_S = 0.2
 """Seconds between two looks at tasks and folder."""
 

@@ -12,7 +12,7 @@ from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.turns import Stamp, Start, ended_since, is_old, saved
 from lgbench.store.files import collect_temporary
-from lgbench.store.leases import held_by
+from lgbench.store.leases import collect, held_by
 
 
 class Watch:
@@ -42,6 +42,7 @@ class Watch:
     def end(self) -> Outcome:
         """See what ended last, and remove what killed workers left."""
         self.look()
+        collect(self._store.root)
         collect_temporary(self._store.root)
         return self.outcome
 

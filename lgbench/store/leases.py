@@ -85,7 +85,7 @@ class Leases:
 
     def __enter__(self) -> Leases:
         self._beat()
-        self._collect()
+        collect(self.folder.parent)
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
         self._thread.start()
         return self
@@ -98,9 +98,7 @@ class Leases:
             self.release(name)
         with contextlib.suppress(OSError):
             self._worker(self.owner).unlink()
-        for folder in (self.folder / "workers", self.folder):
-            with contextlib.suppress(OSError):  # others are at work
-                folder.rmdir()
+        _remove_empty(self.folder)
 
     def take(self, name: str) -> bool:
         """Get the lease of a piece of work; False if another process holds it.
@@ -202,17 +200,6 @@ class Leases:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(facts), encoding="utf-8")
 
-    def _collect(self) -> None:
-        """Remove what killed processes of this machine left."""
-        for path in sorted((self.folder / "workers").glob("*.json")):
-            if path.stem != self.owner and _is_gone(_content(path)):
-                for lease in [*self.folder.glob(f"*/{path.stem}"), *self.folder.glob(f".*/{path.stem}")]:
-                    with contextlib.suppress(OSError):
-                        lease.unlink()
-                        lease.parent.rmdir()
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
     def _worker(self, owner: str) -> Path:
         return self.folder / "workers" / f"{owner}.json"
 
@@ -220,6 +207,26 @@ class Leases:
 def new_owner() -> str:
     """A name that no process has had."""
     return secrets.token_hex(8)
+
+
+def collect(root: Path) -> None:
+    """Remove what killed processes of this machine left: their leases and heartbeats."""
+    folder = Path(root) / "leases"
+    for path in sorted((folder / "workers").glob("*.json")):
+        if _is_gone(_content(path)):
+            for lease in [*folder.glob(f"*/{path.stem}"), *folder.glob(f".*/{path.stem}")]:
+                with contextlib.suppress(OSError):
+                    lease.unlink()
+                    lease.parent.rmdir()
+            with contextlib.suppress(OSError):
+                path.unlink()
+    _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    for empty in (folder / "workers", folder):
+        with contextlib.suppress(OSError):  # others are at work
+            empty.rmdir()
 
 
 def holder_of(place: Path) -> str | None:

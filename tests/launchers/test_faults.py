@@ -3,6 +3,7 @@
 `LGBENCH_FAULTS` says how many of each kind: 100 are the numbers of docs/faults.md, 10 the default.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import pytest
 from lgbench.run import checkpoint
 from lgbench.store import read
 from lgbench.store.leases import held_by, workers
+from lgbench.store.process import gone
 from lgbench.store.rows_file import read_rows
 
 pytestmark = pytest.mark.faults
@@ -34,7 +36,8 @@ def say(capsys):
 
 def at_work(root):
     """Process numbers of those that hold a lease."""
-    return [facts["pid"] for owner, facts in workers(root).items() if held_by(root, owner)]
+    found = workers(root).items()
+    return [facts["pid"] for owner, facts in found if held_by(root, owner) and not gone(facts)]
 
 
 def cells_of(root):
@@ -51,8 +54,9 @@ def test_plans_end_equal_under_sigkill_of_workers_at_random(plan, say):
         while driver.poll() is None:
             time.sleep(draw.uniform(0, 1))
             if kills < FAULTS and (found := at_work(root)):
-                os.kill(draw.choice(found), signal.SIGKILL)
-                kills += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(draw.choice(found), signal.SIGKILL)
+                    kills += 1
         said, _ = driver.communicate()
         assert driver.returncode == 0, said
     shared.run("whole")
