@@ -40,6 +40,13 @@ def at_work(root):
     return [facts["pid"] for owner, facts in found if held_by(root, owner) and not gone(facts)]
 
 
+def wait_for_steps(shared, driver, number):
+    """Let the plan make some training steps: what never comes further at all is given up, by design."""
+    before = sum(shared.noted().values())
+    while driver.poll() is None and sum(shared.noted().values()) < before + number:
+        time.sleep(0.05)
+
+
 def cells_of(root):
     """Cells with rows, and the number of files of rows."""
     return len(set(read([root]).table["cell"].to_pylist())), len(list(root.rglob("*.parquet")))
@@ -52,7 +59,8 @@ def test_plans_end_equal_under_sigkill_of_workers_at_random(plan, say):
         driver, runs = shared.start(f"killed{runs}", "--launcher", "processes", "--jobs", "4"), runs + 1
         root = shared.folder / f"killed{runs - 1}"
         while driver.poll() is None:
-            time.sleep(draw.uniform(0, 1))
+            wait_for_steps(shared, driver, draw.randint(1, 12))
+            time.sleep(draw.uniform(0, 0.5))
             if kills < FAULTS and (found := at_work(root)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(found), signal.SIGKILL)
