@@ -207,13 +207,14 @@ def leaderboard(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="tasks, methods, backbones, launchers.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
     """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs."""
     from lgbench.plugins import registry
 
     groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
+    groups["launchers"] = registry.LAUNCHERS
     if kind is not None and kind not in groups:
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import time
 
-import pytest
 from typer.testing import CliRunner
 
 from lgbench.cli import app
@@ -55,26 +53,3 @@ def test_a_torn_heartbeat_is_left_out(tmp_path):
     folder.mkdir(parents=True)
     (folder / "torn.json").write_text('{"host": "a')
     assert "no process is at work on" in status(tmp_path)
-
-
-@pytest.mark.parametrize("suffix", ["", "é"])
-def test_every_event_is_a_line_of_json(toy_cells, toy_task, tmp_path, suffix):
-    from rich.console import Console
-
-    from lgbench.launchers.local import run_plan, task_key
-    from lgbench.plan.config import RunConfig
-    from lgbench.run.events import events_of
-    from lgbench.run.progress import Progress
-    from lgbench.store import Store
-
-    log, began = tmp_path / f"log{suffix}.jsonl", time.time()
-    cells = toy_cells("vanilla,toy_trouble", train_steps=[6], eval_lengths=(1, 16), query_grid=())
-    with events_of(RunConfig(log_json=log)) as sinks:
-        progress = Progress(Console(quiet=True), sinks)
-        run_plan(cells, {task_key(c): toy_task for c in cells}, Store(tmp_path / "runs"), progress)
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    assert [e["event"] for e in events if e["event"] != "training"] == ["plan", "evaluation", "cell", "cell"]
-    losses = [e for e in events if e["event"] == "training" and "loss" in e]
-    assert losses and losses[-1]["step"] == losses[-1]["steps"] == 6
-    assert [e["status"] for e in events if e["event"] == "cell"] == ["ok", "failed"]
-    assert all(e["at"][:4] >= time.strftime("%Y", time.gmtime(began)) for e in events)
