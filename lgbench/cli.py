@@ -128,13 +128,15 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
 ) -> None:
     """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
-    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run", "emit")}
+    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
     from lgbench.plan.config import load_plan
 
     console = _console()
     runs = load_plan(config, options)
     if emit is not None:
-        typer.echo(_script(emit, config, options), nl=False)
+        from lgbench.plan.slurm import slurm_script
+
+        typer.echo(slurm_script(config, options), nl=False)
         return
     fine = [_run_one(settings, console, dry_run) for settings in runs]
     if not dry_run:
@@ -142,14 +144,6 @@ def run(
             typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
     if not all(fine):
         raise typer.Exit(1)
-
-
-def _script(emit: str, config: Path | None, options: dict[str, Any]) -> str:
-    from lgbench.plan.slurm import slurm_script
-
-    if emit != "slurm":
-        raise UserError(f"--emit knows slurm, not '{emit}'")
-    return slurm_script(config, options)
 
 
 def _run_one(settings: Any, console: Any, dry: bool) -> bool:

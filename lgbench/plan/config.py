@@ -82,6 +82,7 @@ class RunConfig(BaseModel):
         None, description='where: local, processes, shard (with shard) or "ray[num_gpus=0.25]"'
     )
     jobs: int | None = Field(None, ge=1, le=1024, description="processes; one a GPU if left out")
+    emit: Literal["slurm"] | None = Field(None, description="print the script of an array of jobs instead")
     shard: str | None = Field(
         None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="which part of the plan, e.g. 2/8"
     )

@@ -34,8 +34,8 @@ def add_node(cluster):
     return patiently(lambda: cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20))
 
 
-def patiently(start, tries=4):
-    """Ray gives a node 30 seconds to start, which a busy machine may not keep."""
+def patiently(start, tries=8):
+    """Ray gives the agent of a node 15 seconds to start, which a busy machine may not keep."""
     for left in reversed(range(tries)):
         try:
             return start()

@@ -75,7 +75,7 @@ def test_a_script_keeps_what_was_typed_quoted_for_the_shell():
     ("words", "message"),
     [
         (["--emit", "slurm"], "needs the number of array tasks, e.g. --emit slurm --jobs 8"),
-        (["--emit", "pbs"], "--emit knows slurm, not 'pbs'"),
+        (["--emit", "pbs"], "--emit: Input should be 'slurm', got 'pbs'"),
     ],
 )
 def test_a_script_that_cannot_be_written_is_one_line(words, message):
