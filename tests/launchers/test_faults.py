@@ -96,6 +96,18 @@ def test_plans_end_equal_under_sigkill_of_the_driver_at_random(plan, say):
     say(f"SIGKILL of the driver: {kills} in a plan of 32 cells; lost 0, doubled 0, left behind 0")
 
 
+@pytest.mark.parametrize("num_workers", [2, 8])
+def test_64_small_cells_are_trained_once_each_by_several_workers(plan, say, num_workers):
+    methods = "noted[variant=[0,1,2,3,4,5,6,7]]"
+    shared = plan("--method", methods, "--seeds", "8", "--train-steps", "4", *SMALL[:4])
+    began = time.perf_counter()
+    shared.run("many", "--launcher", "processes", "--jobs", str(num_workers))
+    took = time.perf_counter() - began
+    assert shared.noted() == {(v, s, k): 1 for v in range(8) for s in range(8) for k in range(4)}
+    assert shared.leftovers("many") == [] and cells_of(shared.folder / "many") == (64, 64)
+    say(f"64 cells, {num_workers} workers: trained twice 0, lost 0, left behind 0; {took:.0f} s")
+
+
 def flip(path, draw):
     """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
