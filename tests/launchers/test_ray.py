@@ -54,12 +54,26 @@ def at_work(root):
     return [facts["pid"] for owner, facts in found if held_by(root, owner) and not gone(facts)]
 
 
-def wait_for(condition, seconds=240):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
+def wait_for_files(root, number, driver=None, seconds=400):
+    """Let a plan write a number of files, states of trainings among them, or end."""
+    before, seen, deadline = files(root), set(), time.monotonic() + seconds
+    while len(seen) < number and (driver is None or driver.poll() is None):
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.1)
-    return found
+        seen |= files(root) - before
+        time.sleep(0.05)
+
+
+def files(root):
+    return {state for path in root.rglob("*.*") if (state := state_of(path))}
+
+
+def state_of(path):
+    """A file and when it was written; None for heartbeats and what is gone already."""
+    if "leases" in path.parts or path.name.startswith("."):
+        return None
+    with contextlib.suppress(OSError):
+        return path, path.stat().st_mtime_ns
+    return None
 
 
 @pytest.fixture
@@ -68,7 +82,6 @@ def shared(plan):
     made = plan(*LONG, *SMALL)
     made.environment.pop("OMP_NUM_THREADS")  # Ray gives every task of one CPU one thread
     made.run("whole")
-    made.notes.unlink()
     return made
 
 
@@ -78,9 +91,9 @@ def is_whole(shared, root):
 
 def test_a_node_that_is_killed_in_the_middle_loses_nothing(cluster, shared, capsys):
     driver = shared.start("node", *on_ray(cluster))
-    wait_for(lambda: len(shared.noted()) > 20)
+    wait_for_files(shared.folder / "node", 8)
     cluster.remove_node(cluster.workers.pop(), allow_graceful=False)
-    wait_for(lambda: len(shared.noted()) > 40)
+    wait_for_files(shared.folder / "node", 4)
     cluster.workers.append(add_node(cluster))
     said, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, said
@@ -95,9 +108,7 @@ def test_workers_of_ray_that_are_killed_at_random_lose_nothing(cluster, shared, 
         driver, runs = shared.start(f"kills{runs}", *on_ray(cluster)), runs + 1
         root = shared.folder / f"kills{runs - 1}"
         while driver.poll() is None:
-            before = sum(shared.noted().values())
-            while driver.poll() is None and sum(shared.noted().values()) < before + draw.randint(1, 12):
-                time.sleep(0.05)
+            wait_for_files(root, draw.randint(1, 8), driver)
             if kills < wanted and (found := at_work(root)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(draw.choice(found), signal.SIGKILL)
@@ -113,7 +124,7 @@ def test_workers_of_ray_that_are_killed_at_random_lose_nothing(cluster, shared, 
 
 def test_a_driver_that_is_killed_and_started_again_goes_on(cluster, shared, capsys):
     driver = shared.start("driver", *on_ray(cluster))
-    wait_for(lambda: len(shared.noted()) > 20)
+    wait_for_files(shared.folder / "driver", 8)
     driver.kill()
     driver.communicate()
     shared.run("driver", *on_ray(cluster))
