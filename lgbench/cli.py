@@ -3,51 +3,53 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from lgbench import __version__, cli_run
 from lgbench.cli_results import results_app
 from lgbench.cli_status import status
+from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
 
-Ints = str | None
-
-
-class _Commands(TyperGroup):
-    """The one place where a `UserError` becomes a line and an exit status."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            typer.echo(f"lgbench: {error}", err=True)
-            raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            typer.echo(
-                "\nlgbench: interrupted. Trainings are saved; "
-                "the same command, without --force, goes on from there.",
-                err=True,
-            )
-            raise SystemExit(130) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="How sequence models trained on short sequences behave on long ones, and which remedy helps.",
 )
+cli_run.register(app)
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
 app.command()(status)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lgbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=examples(
+        "lgbench run --task marked_recall --preset smoke    train and evaluate",
+        "lgbench report                                     figures and tables of what was run",
+        "lgbench list methods decimamba                     parameters of a plugin",
+        "lgbench COMMAND -h                                 options of a command",
+    )
+)
+def lgbench(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it and exit.")
+    ] = False,
+) -> None:
+    """How sequence models trained on short sequences behave on long ones, and which remedy helps."""
+
 
 Results = Annotated[
     list[Path] | None, typer.Option("--results", help="Results folder; may be given several times.")
@@ -56,117 +58,6 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder with data files, looked into before LGBENCH_DATA and the cache."),
 ]
-
-
-@app.command()
-def run(
-    task: Annotated[
-        list[str] | None, typer.Option(help='Tasks: omniglot or "omniglot[augment=false]".')
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help='Methods: vanilla (default),"truncated[low=512]".')
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("-p", "--param", help="PLUGIN.PARAMETER=VALUE[,VALUE...].")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with these options; options win.")] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke, small (default) or paper.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Number of seeds.")] = None,
-    first_seed: Annotated[int | None, typer.Option(help="First seed.")] = None,
-    train_length: Annotated[Ints, typer.Option(help="Training lengths, e.g. 256,1024.")] = None,
-    train_steps: Annotated[Ints, typer.Option(help="Training steps, e.g. 1000,10000.")] = None,
-    num_layers: Annotated[Ints, typer.Option(help="Depths, e.g. 2,4,8.")] = None,
-    d_state: Annotated[Ints, typer.Option(help="State sizes, e.g. 2,8,32.")] = None,
-    d_model: Annotated[int | None, typer.Option(help="Width of the backbone.")] = None,
-    backbone: Annotated[
-        list[str] | None, typer.Option(help='Backbones: mamba,mamba2 or "mamba[d_state=[8,16]]".')
-    ] = None,
-    lm_weight: Annotated[
-        str | None, typer.Option(help="Weights of the language-model loss, e.g. 0,0.1.")
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="auto, bytes, bpe, or a tokenizers file or folder.")
-    ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="Hugging Face Mamba checkpoint to start from.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Safetensors file to start from.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, in training.")] = None,
-    eval_precision: Annotated[str | None, typer.Option(help="Likewise in evaluation.")] = None,
-    eval_at_steps: Annotated[Ints, typer.Option(help="Also evaluate after these training steps.")] = None,
-    train_queries: Annotated[Ints, typer.Option(help="Queries in training: N, or LOW,HIGH to draw.")] = None,
-    eval_lengths: Annotated[Ints, typer.Option(help="Context lengths of the evaluation.")] = None,
-    eval_queries: Annotated[int | None, typer.Option(help="Queries after each context.")] = None,
-    query_grid: Annotated[Ints, typer.Option(help="Numbers of queries of the second axis.")] = None,
-    eval_items: Annotated[int | None, typer.Option(help="Evaluation items.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences a training step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="auto, the real set by name, procedural; of text, also a path.")
-    ] = None,
-    data_dir: DataDir = None,
-    results: Annotated[Path | None, typer.Option(help="Results folder (default: runs).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    scan_backend: Annotated[
-        str | None, typer.Option(help="auto, block, triton, mamba_ssm, torch, reference.")
-    ] = None,
-    save_every: Annotated[float | None, typer.Option(help="Seconds between resumable states.")] = None,
-    side_by_side: Annotated[int | None, typer.Option(help="Trainings that share a GPU at a time.")] = None,
-    launcher: Annotated[
-        str | None, typer.Option(help='Where: local (default), processes, shard, "ray[num_gpus=0.25]".')
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes; one a GPU or a core if left out.")] = None,
-    emit: Annotated[str | None, typer.Option(help="slurm: print an array's script, with --jobs N.")] = None,
-    shard: Annotated[str | None, typer.Option(help="Which part of the plan, e.g. 2/8.")] = None,
-    cell_timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which a training or evaluation is ended.")
-    ] = None,
-    log_json: Annotated[Path | None, typer.Option(help="File for events, a line of JSON each.")] = None,
-    track: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a plugin.")] = None,
-    force: Annotated[bool | None, typer.Option("--force/--resume", help="Run finished cells again.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be run.")] = False,
-) -> None:
-    """Train and evaluate methods on tasks; finished cells are skipped, interrupted ones go on."""
-    options = {k: v for k, v in locals().items() if k not in ("config", "dry_run")}
-    from lgbench.plan.config import load_plan
-
-    console = _console()
-    runs = load_plan(config, options)
-    if emit is not None:
-        from lgbench.plan.slurm import slurm_script
-
-        typer.echo(slurm_script(config, options), nl=False)
-        return
-    fine = [_run_one(settings, console, dry_run) for settings in runs]
-    if not dry_run:
-        for folder in dict.fromkeys(str(settings.results) for settings in runs):
-            typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
-    if not all(fine):
-        raise typer.Exit(1)
-
-
-def _run_one(settings: Any, console: Any, dry: bool) -> bool:
-    """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
-    from lgbench.launcher import choose_launcher
-    from lgbench.report.tables import summary_table
-    from lgbench.run import prepare as runner
-    from lgbench.run.events import events_of
-    from lgbench.run.progress import Progress
-
-    launcher = choose_launcher(settings)
-    prepared = runner.prepare(settings, console, dry=dry)
-    if dry:
-        runner.dry_run(prepared, console)
-        return not prepared.broken
-    with events_of(settings) as sinks:
-        outcome = launcher.launch(settings, prepared, Progress(console, sinks))
-    if outcome.finished + outcome.skipped_as_done:
-        for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
-            console.print(table)
-    if outcome.failed:
-        console.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
-    return not (outcome.failed or prepared.broken)
 
 
 @app.command()
@@ -180,12 +71,12 @@ def report(
 
     roots = results or [Path("runs")]
     made = build_report(roots, out or roots[0] / "report")
-    console = _console()
+    screen = console()
     for table in summary_table(roots):
-        console.print(table)
+        screen.print(table)
     for warning in made.warnings:
-        console.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
-    console.print(f"Report: {made.html}", soft_wrap=True)
+        screen.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
+    screen.print(f"Report: {made.html}", soft_wrap=True)
 
 
 @app.command()
@@ -199,12 +90,18 @@ def leaderboard(
     typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
 
 
-@app.command("list")
+@app.command(
+    "list", epilog=examples("lgbench list", "lgbench list methods", "lgbench list methods decimamba")
+)
 def list_plugins(
     kind: Annotated[str | None, typer.Argument(help="tasks, methods, backbones, launchers.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A plugin, to see its parameters.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
-    """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs."""
+    """Plugins by name, and what each is for; `methods`: also on which tasks and backbones each runs.
+
+    With a name: its parameters, with their defaults, ranges and meaning.
+    """
     from lgbench.plugins import registry
 
     groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
@@ -213,15 +110,20 @@ def list_plugins(
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:
         registry.add_file(path)
+    if kind is not None and name is not None:
+        from lgbench.plan.params import describe_plugin
+
+        typer.echo("\n".join(describe_plugin(groups[kind], name)))
+        return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
         names = plugins.names()
         width = max(map(len, names), default=0)
         typer.echo(f"{title}:")
-        for name in names:
-            problem = plugins.problem(name)
+        for one in names:
+            problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {name:<{width}}  {plugins.summary(name)}{note}")
+            typer.echo(f"  {one:<{width}}  {plugins.summary(one)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 
@@ -239,15 +141,15 @@ def check(
     """Whether plugins keep their contracts, before anything is trained; exit status 1 if one does not."""
     from lgbench.plugins.verdicts import check_plugins
 
-    console = _console()
+    screen = console()
     kept = True
     for title, verdicts in check_plugins(plugin or [], backbone or [], device):
-        console.print(f"[bold]{title}[/bold]", highlight=False)
+        screen.print(f"[bold]{title}[/bold]", highlight=False)
         for verdict in verdicts:
             kept &= verdict.kept
             mark = "ok  " if verdict.kept else "[red]BAD [/red]"
-            console.print(f"{mark}{verdict.check:<28}", end="")
-            console.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
+            screen.print(f"{mark}{verdict.check:<28}", end="")
+            screen.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
     if not kept:
         raise typer.Exit(1)
 
@@ -268,17 +170,28 @@ def show(
     from lgbench.show import show as show_item
 
     given = dict(param=param or (), data=data, tokenizer=tokenizer, data_dir=data_dir)
-    show_item(task, length, item, **given, console=_console())
+    show_item(task, length, item, **given, console=console())
 
 
 @app.command()
-def doctor(data_dir: DataDir = None) -> None:
+def doctor(
+    data_dir: DataDir = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Check long scans too; takes minutes.")
+    ] = False,
+) -> None:
     """What this machine has, and whether every scan back end computes the right numbers on it."""
     from lgbench.doctor import examine
 
     marks = {True: "ok  ", False: "BAD ", None: "    "}
     bad = 0
-    for finding in examine(data_dir):
+    watched = sys.stderr.isatty()
+
+    def begin(what: str) -> None:
+        if watched:
+            print(f"    {what:<42} …", end="\r", file=sys.stderr, flush=True)
+
+    for finding in examine(data_dir, thorough, begin):
         bad += finding.ok is False
         typer.echo(f"{marks[finding.ok]}{finding.what:<42} {finding.found}")
     if bad:
@@ -300,7 +213,7 @@ def bench(
     from lgbench.bench import run_bench
 
     measures, contenders = ((text or "").replace(",", " ").split() for text in (what, backends))
-    if not run_bench(measures, contenders, device=device, repeats=repeats, out=out, console=_console()):
+    if not run_bench(measures, contenders, device=device, repeats=repeats, out=out, console=console()):
         raise typer.Exit(1)
 
 
@@ -339,14 +252,6 @@ def data_verify(data_dir: DataDir = None) -> None:
         typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
-
-
-def _console() -> Any:
-    """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
-    from rich.console import Console
-
-    narrow = os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0
-    return Console() if sys.stdout.isatty() or narrow else Console(width=160)
 
 
 def main() -> None:

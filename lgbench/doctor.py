@@ -19,12 +19,14 @@ from lgbench.run import provenance
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 """Largest relative error against the float64 reference; bfloat16 outputs are rounded to 2^-9."""
 
-LENGTHS = {"cpu": (1, 1537, 16_384), "cuda": (1, 1537, 131_072, 1_048_576)}
+LENGTHS = {"cpu": (1, 1537), "cuda": (1, 1537)}
+LONG = {"cpu": (16_384,), "cuda": (131_072, 1_048_576)}
+"""Lengths of the thorough checks; their float64 reference goes token by token and takes minutes."""
 
 LARGE = {"channels": {"cpu": 16, "cuda": 8192}, "length": 1537}
 """The scan of language models, 16 states in bfloat16, for which back ends have kernels of their own."""
 
-BLOCK_LENGTHS = (1537, 131_072)
+BLOCK_LENGTHS, LONG_BLOCK = (1537,), (131_072,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,16 @@ class Finding:
     ok: bool | None = None
 
 
-def examine(data_dir: Path | None = None) -> Iterator[Finding]:
-    """All findings, the slow numeric checks last."""
+def examine(
+    data_dir: Path | None = None, thorough: bool = False, on_check: Callable[[str], None] = lambda what: None
+) -> Iterator[Finding]:
+    """All findings, the slow numeric checks last.
+
+    Args:
+        data_dir: folder with data files, looked into first.
+        thorough: also check numbers at the lengths of `LONG`.
+        on_check: called with the name of each numeric check before it runs.
+    """
     yield Finding("Python", platform.python_version())
     for package in provenance.PACKAGES:
         yield Finding(package, provenance.version(package) or "not installed")
@@ -49,7 +59,7 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
         )
     else:
         yield Finding("CUDA", "not available; runs use the CPU")
-        yield _launches()
+    yield _launches()
     for kind, plugins in (("task", registry.TASKS), ("method", registry.METHODS)):
         for name in plugins.names():
             if problem := plugins.problem(name):
@@ -60,18 +70,24 @@ def examine(data_dir: Path | None = None) -> Iterator[Finding]:
     for name, reason in available_backends().items():
         if reason is not None:
             yield Finding(f"scan {name}", reason)
-            continue
-        for length in LENGTHS[device.type]:
-            what = f"scan {name} at {length:,}"
-            yield _check(what, torch.float32, partial(check_backend, name, device, length))
-        channels, dtype = LARGE["channels"][device.type], torch.bfloat16
+    for what, dtype, measure in _checks(device, thorough):
+        on_check(what)
+        yield _check(what, dtype, measure)
+
+
+def _checks(device: torch.device, thorough: bool) -> Iterator[tuple[str, torch.dtype, Callable[[], float]]]:
+    """Name, type and relative error of every numeric check on a device."""
+    lengths = LENGTHS[device.type] + (LONG[device.type] if thorough else ())
+    channels, dtype = LARGE["channels"][device.type], torch.bfloat16
+    for name in (name for name, reason in available_backends().items() if reason is None):
+        for length in lengths:
+            yield f"scan {name} at {length:,}", torch.float32, partial(check_backend, name, device, length)
         large = partial(check_backend, channels=channels, d_state=16, dtype=dtype)
         what = f"scan {name} at {LARGE['length']:,}, bf16, {channels:,} × 16"
-        yield _check(what, dtype, partial(large, name, device, LARGE["length"]))
+        yield what, dtype, partial(large, name, device, LARGE["length"])
     if device.type == "cuda":
-        for length in BLOCK_LENGTHS:
-            check = partial(check_block, device, length)
-            yield _check(f"fused block at {length:,}", torch.float32, check)
+        for length in BLOCK_LENGTHS + (LONG_BLOCK if thorough else ()):
+            yield f"fused block at {length:,}", torch.float32, partial(check_block, device, length)
 
 
 def _launches() -> Finding:

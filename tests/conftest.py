@@ -92,13 +92,16 @@ def toy_task(toys: list[Path]) -> Any:
 def toy_cells(toy_task: Any) -> Callable[..., list]:
     """`toy_cells("vanilla", "toy_shrink[factor=0.5]", seeds=[0, 1], train_steps=[8], eval_items=4)` → cells.
 
-    Keywords that are fields of `Axes` are grids, all others but `seeds` replace numbers of the recipe.
+    Keywords with a list are grids, all others but `seeds` replace numbers of the recipe.
     """
-    from lgbench.plan.cells import Axes, resolve_cells
+    from lgbench.plan.axes import Axes
+    from lgbench.plan.cells import resolve_cells
+    from lgbench.plan.options import OWN_AXES
     from lgbench.plan.params import expand, parse_plugins
 
     def make(*methods: str, seeds: Any = (0,), **numbers: Any) -> list:
-        axes = {name: numbers.pop(name) for name in Axes.__slots__ if name in numbers}
+        grids = {*OWN_AXES, *(name for name, value in numbers.items() if isinstance(value, list | range))}
+        axes = {name: numbers.pop(name) for name in sorted(grids) if name in numbers}
         if "backbone" in axes:
             axes["backbone"] = [
                 one for text in axes["backbone"] for r in parse_plugins(text) for one in expand(r)

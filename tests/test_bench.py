@@ -310,7 +310,7 @@ def test_where_float64_takes_too_long_the_row_says_how_far_it_went(tiny, monkeyp
     monkeypatch.setattr(stream, "REFERENCE_S", 0.0)
     (row,) = stream.measure(setting("torch"))
     assert row["status"] == "ok" and row["error_length"] == STREAM.piece
-    assert row["note"].startswith("64 tokens are the most")
+    assert row["note"].startswith("checked up to 64 tokens")
 
 
 def test_a_bfloat16_stream_is_rounded_and_not_wrong():

@@ -16,7 +16,7 @@ from lgbench.models.model import build_model
 from lgbench.plan.applicability import no_task_for
 from lgbench.plan.params import describe_params, label, params_json, parse_plugins, resolve
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
-from lgbench.task import Recipe, Task
+from lgbench.task import Batch, Recipe, Task
 
 LAYOUTS = ("causal", "encoder_decoder")
 PRESETS = {"smoke", "small"}
@@ -207,6 +207,22 @@ def test_evaluation_items_are_fixed_by_their_seed_and_nested_where_promised(name
     fewer, fewer_targets = one.queries(everyone, length, 2)
     assert torch.equal(fewer_targets, targets[:, :2])
     assert all(torch.equal(fewer[key], queries[key][:, :2]) for key in queries)
+
+
+@every_task
+def test_another_draw_has_other_items_of_the_same_held_out_data(name):
+    task = prepared(name)
+    length, everyone = allowed(task, 16), slice(0, NUM_ITEMS)
+    drawn = []
+    for seed in (0, 1):
+        items = task.eval_set(NUM_ITEMS, seed)
+        items.reach(length)
+        queries, targets = items.queries(everyone, length, 1)
+        drawn.append(Batch(items.context(everyone, 0, items.num_tokens(length), length), queries, targets))
+    one, other = drawn
+    assert one.context.keys() == other.context.keys()
+    shapes = [{n: t.shape for n, t in batch.context.items()} for batch in drawn]
+    assert shapes[0] != shapes[1] or not same(one, other)
 
 
 @every_task

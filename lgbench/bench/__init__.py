@@ -7,6 +7,7 @@ kept are medians. Whatever could not be measured is a row with its reason.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +27,9 @@ from lgbench.store import Store
 DEVICES = ("auto", "cpu", "cuda")
 MEASURES = ("scan", "step", "stream", "curve")
 DEFAULT_REPEATS = 20
-BUDGET_S = 10.0
-"""Seconds after which a contender of a case sits out the remaining rounds."""
+BUDGET_S, THOROUGH_S = 1.0, 10.0
+"""Seconds after which a contender of a case sits out the remaining rounds; the second where the number of
+samples was asked for."""
 
 
 def run_bench(
@@ -45,7 +47,8 @@ def run_bench(
         what: measures, of `MEASURES`; empty means all.
         backends: contenders, see `lgbench.bench.setting`; empty means all but the sequential reference.
         device: "auto", "cpu" or "cuda".
-        repeats: samples of each contender; fewer where one takes longer than `BUDGET_S` in all.
+        repeats: samples of each contender, fewer where one takes longer than `THOROUGH_S` in all; if not
+            given, 20 within `BUDGET_S`.
         out: folder, made if it is not there.
         console: where tables go.
 
@@ -65,7 +68,13 @@ def run_bench(
     place = choose_device(device)
     Store(out).check_writable()
     copies = copy_samples(place, repeats or DEFAULT_REPEATS)
-    setting = Setting(place, contenders, repeats or DEFAULT_REPEATS, BUDGET_S, copies.rate)
+    began = time.perf_counter()
+
+    def say(case: str) -> None:
+        console.print(f"  {time.perf_counter() - began:4.0f} s  {case}", markup=False, highlight=False)
+
+    budget = THOROUGH_S if repeats else BUDGET_S
+    setting = Setting(place, contenders, repeats or DEFAULT_REPEATS, budget, copies.rate, say)
     facts = rows.facts(place, copies.rate)
     stem = out / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     console.print(

@@ -59,6 +59,7 @@ def compare(case: Case, backend: str, setting: Setting) -> dict[str, Row]:
     """
     task, model, recipe, items = _workload(case, backend, setting.device)
     plugins = {"shared": METHODS.load("vanilla")(), "separate": _separate()}
+    setting.say(f"{len(case.lengths)} lengths to {case.lengths[-1]:,}, back end {backend}")
     first = {name: evaluate(model, task, plugin, recipe, items) for name, plugin in plugins.items()}
     for name, measured in first.items():
         if any(point.shared_prefix != (name == "shared") for point in measured):

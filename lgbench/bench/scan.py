@@ -76,6 +76,7 @@ def measure(setting: Setting) -> list[Row]:
 
 def measure_case(case: Case, names: list[str], setting: Setting) -> list[Row]:
     """Rows of one shape: for each part one per contender and mode."""
+    setting.say(case.name)
     inputs = draw(case, setting.device)
     wanted = float64_results(inputs)
     entries = [entry for name in names for entry in _entries(name, case, inputs, wanted, setting.device)]

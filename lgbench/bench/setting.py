@@ -34,6 +34,8 @@ class Setting:
     budget_s: float
     copy_rate: float
     """Bytes per second."""
+    say: Callable[[str], None] = lambda case: None
+    """Called with the name of each case before it is measured."""
 
     def split(
         self, measure: str, able: Sequence[str], why_not: Callable[[str, torch.device], str | None]

@@ -48,6 +48,7 @@ def measure(setting: Setting) -> list[Row]:
     calls: dict[tuple[str, int], Call] = {}
     for name, seeds in _entries(names, setting.device.type):
         rows[name, seeds] = row(**_about(name, seeds, recipe, setting.device))
+        setting.say(f"{rows[name, seeds]['case']}, {name}, {seeds} seeds side by side")
         try:
             calls[name, seeds] = _stepper(task, method, recipe, name, seeds)
         except Exception as error:  # of this contender

@@ -24,6 +24,7 @@ from lgbench.launchers._crew import Crew
 from lgbench.plan.applicability import no_task_for
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
 from lgbench.plan.config import RunConfig
+from lgbench.run.branch import handovers, trunks
 from lgbench.run.measure import Items, give_up, run_cell, unmeasured_row
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
@@ -36,8 +37,8 @@ from lgbench.task import Task
 POLL_S = 0.2
 """Seconds between two looks at work that other processes hold, where there is nothing else to do."""
 
-ItemsOf = dict[tuple[str, int, int], Items]
-"""Evaluation items by task, their number and the longest context."""
+ItemsOf = dict[tuple[str, int, int, int], Items]
+"""Evaluation items by task, their number, the longest context and the draw."""
 
 Batch = dict[Training, list[Cell]]
 """Trainings that run side by side, with their cells."""
@@ -120,27 +121,36 @@ def run_plan(
         worker.outcome.skipped_as_done = len(cells) - len(pending)
         batches: list[Batch] = []
         for _, group in groupby(pending, key=task_key):
-            batches += _in_batches(worker.runnable(group), side_by_side)
-        batches.sort(key=lambda batch: -max(map(len, batch.values())))  # what unlocks most comes first
+            groups = worker.runnable(group)
+            trunk_of = trunks(groups)
+            worker.trunk_of |= trunk_of
+            batches += _in_batches(groups, trunk_of, side_by_side)
+        batches.sort(key=worker.priority)
         worker.work(batches)
     return worker.outcome
 
 
-def _in_batches(groups: Batch, size: int) -> Iterable[Batch]:
-    """At most `size` trainings at a time; those that differ in their seed alone stay together: they stack."""
+def _in_batches(groups: Batch, trunk_of: Mapping[Training, Training], size: int) -> Iterator[Batch]:
+    """At most `size` trainings at a time; those that differ in their seed alone stay together: they stack.
+
+    Branches come after all others, when their trunks have left them a state.
+    """
     batch: Batch = {}
-    for _, kin in groupby(groups, key=lambda training: replace(training, seed=0)):
-        together = list(kin)
-        if batch and len(batch) + len(together) > size:
-            yield batch
-            batch = {}
-        for training in together:
-            if len(batch) == size:
+    for branches in (False, True):
+        wave = [training for training in groups if (training in trunk_of) is branches]
+        for _, kin in groupby(wave, key=lambda training: replace(training, seed=0)):
+            together = list(kin)
+            if batch and len(batch) + len(together) > size:
                 yield batch
                 batch = {}
-            batch[training] = groups[training]
-    if batch:
-        yield batch
+            for training in together:
+                if len(batch) == size:
+                    yield batch
+                    batch = {}
+                batch[training] = groups[training]
+        if batch:
+            yield batch
+            batch = {}
 
 
 class _Worker:
@@ -160,6 +170,11 @@ class _Worker:
         self.outcome = Outcome()
         self.items: ItemsOf = {}
         self.only_train = False
+        self.trunk_of: dict[Training, Training] = {}
+
+    def priority(self, batch: Batch) -> tuple[bool, int]:
+        """What unlocks most comes first, and branches after all trunks."""
+        return any(training in self.trunk_of for training in batch), -max(map(len, batch.values()))
 
     def runnable(self, cells: Iterable[Cell]) -> Batch:
         """Cells by training; those whose method does not apply get their `skipped` row here."""
@@ -284,7 +299,8 @@ class _Worker:
         """A training from its beginning, or from where it was interrupted."""
         folder = checkpoint_folder(self.store.root, training)
         method = load_method(training.method, training.method_params)
-        trainer = Trainer(training, self._task(cell), method, folder, steps, self.scan_backend)
+        left = handovers(training, self.trunk_of, self.store.root)
+        trainer = Trainer(training, self._task(cell), method, folder, steps, self.scan_backend, left)
         if not self.turns.from_the_beginning(training):
             trainer.resume()
         return trainer
@@ -309,7 +325,8 @@ class _Worker:
 
     def _evaluate(self, cell: Cell) -> None:
         self.progress.evaluation_begins(cell)
-        key = (task_key(cell), cell.recipe.eval_items, cell.recipe.eval_lengths[-1])
+        recipe = cell.recipe
+        key = (task_key(cell), recipe.eval_items, recipe.eval_lengths[-1], recipe.eval_draw)
         try:
             if key not in self.items:
                 self.items[key] = Items(self._task(cell), *key[1:])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from lgbench.errors import UserError
@@ -29,6 +30,8 @@ class Shard(Launcher):
         """
         if config.shard is None:
             raise UserError("--launcher shard needs to know which part of the plan, e.g. --shard 2/8")
+        if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", config.shard):
+            raise UserError(f"--shard takes a part and the number of parts, e.g. 2/8, got '{config.shard}'")
         part, parts = map(int, config.shard.split("/"))
         if part > parts:
             raise UserError(f"--shard {config.shard}: parts are counted from 1/{parts} to {parts}/{parts}")

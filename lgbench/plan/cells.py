@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lgbench.errors import UserError
 from lgbench.method import Method
 from lgbench.plan.applicability import no_task_for, refusal
+from lgbench.plan.axes import Axes
 from lgbench.plan.backbones import BackboneChoice, choose
+from lgbench.plan.checks import check_calibration, check_fits, check_numbers, check_range
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
@@ -82,21 +84,6 @@ class Cell:
         return self.training.seed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axes:
-    """Grid axes besides task, method and seed; None keeps the preset's number."""
-
-    train_length: Sequence[int] | None = None
-    train_steps: Sequence[int] | None = None
-    num_layers: Sequence[int] | None = None
-    d_state: Sequence[int] | None = None
-    backbone: Sequence[PluginRequest] | None = None
-    """What does not apply to one is left out."""
-    lm_weight: Sequence[float] | None = None
-    eval_at_steps: Sequence[int] | None = None
-    """Evaluate these checkpoints along each training, and its end."""
-
-
 def resolve_cells(
     tasks: Sequence[tuple[str, Task]],
     methods: Sequence[PluginRequest],
@@ -119,15 +106,13 @@ def resolve_cells(
     Raises:
         UserError: an unknown preset, parameter or plugin; lengths that are not positive and increasing.
     """
-    if axes.train_length is not None and any(a >= b for a, b in pairwise(axes.train_length)):
-        raise UserError(f"--train-length must be increasing, got {','.join(map(str, axes.train_length))}")
     cells: list[Cell] = []
     for (task_name, task), request in product(tasks, methods):
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
         method.identity = METHODS.identity(request.name)
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
-            cells += _cells_of(task_name, task, request.name, method, pair, preset, axes.eval_at_steps or ())
+            cells += _cells_of(task_name, task, request.name, method, pair, preset)
     cells = list({cell.key: cell for cell in cells}.values())
     if cells and all(cell.left_out for cell in cells):
         raise UserError(cells[0].left_out)
@@ -141,17 +126,18 @@ class Pair(NamedTuple):
     recipe: Recipe
     seed: int
     left_out: str
+    steps: Sequence[int] = ()
+    """After which it is evaluated, besides the last."""
 
 
-def _cells_of(
-    task_name: str, task: Task, name: str, method: Method, pair: Pair, preset: str, steps: Sequence[int]
-) -> list[Cell]:
+def _cells_of(task_name: str, task: Task, name: str, method: Method, pair: Pair, preset: str) -> list[Cell]:
     """One cell for each step after which a training is evaluated."""
     last = pair.recipe.train_steps
-    for step in steps:
+    for step in pair.steps:
         if step != last and not 0 < step < last:
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
-    cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in sorted({*steps, last})]
+    steps = sorted({*pair.steps, last})
+    cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in steps]
     if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
         return cells
     why = _misfit(cells[0].training, task, method, name, pair.recipe)
@@ -185,8 +171,8 @@ def _misfit(training: Training, task: Task, method: Method, name: str, recipe: R
     """Why parameters do not fit the lengths of this recipe; empty if they do."""
     try:
         method.check(recipe, training.backbone)
-        _check_calibration(method, name, recipe, task)
-        _check_range(training, task)
+        check_calibration(method, name, recipe, task)
+        check_range(training.method, training.high, training.recipe, task)
     except UserError as error:
         return str(error)
     return ""
@@ -213,12 +199,10 @@ def _pairs(
             base = replace(task.recipe(preset, kind.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
-        numbers = ("train_length", "train_steps", "num_layers", "lm_weight")
-        grid = product(*(getattr(axes, number) or [getattr(base, number)] for number in numbers), seeds)
-        for (*values, seed), d_state in product(list(grid), axes.d_state or [None]):
-            recipe = replace(base, **dict(zip(numbers, values, strict=True)))
-            _check(recipe)
-            _check_fits(recipe, task)
+        grid = product(axes.recipes(base), seeds, axes.d_state or [None])
+        for (recipe, steps), seed, d_state in grid:
+            check_numbers(recipe)
+            check_fits(recipe, task)
             if recipe.num_layers % kind.layers_multiple_of:
                 raise UserError(
                     f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
@@ -228,7 +212,7 @@ def _pairs(
             asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
             choice = choose(request.name, asked, recipe, method)
             why = refusal(method, name, choice.name, recipe, task) or ""
-            yield Pair(choice, recipe.without_sizes(), seed, why)
+            yield Pair(choice, recipe.without_sizes(), seed, why, steps)
 
 
 def load_task(request: PluginRequest) -> Task:
@@ -300,74 +284,3 @@ def _training(
         recipe=recipe.training_part(),
         seed=seed,
     )
-
-
-def _check(recipe: Recipe) -> None:
-    for name in ("eval_lengths", "query_grid"):
-        grid = getattr(recipe, name)
-        if any(n < 1 for n in grid) or any(a >= b for a, b in pairwise(grid)):
-            option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} must be positive and increasing, got {','.join(map(str, grid))}")
-    if not recipe.eval_lengths:
-        raise UserError("--eval-lengths is empty; give at least one length, e.g. --eval-lengths 64,256,1024")
-    if recipe.train_steps < (0 if recipe.pretrained or recipe.weights else 1):
-        raise UserError(f"--train-steps must be at least 1, got {recipe.train_steps}")
-    if recipe.lm_weight < 0:
-        raise UserError(f"--lm-weight must not be negative, got {recipe.lm_weight:g}")
-    for name in (
-        "train_length",
-        "num_layers",
-        "batch_size",
-        "eval_items",
-        "eval_queries",
-        "eval_batch",
-    ):
-        if getattr(recipe, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(recipe, name)}")
-    if recipe.stage_batches and len(recipe.stage_batches) != len(recipe.stages):
-        raise UserError(
-            f"stage_batches has {len(recipe.stage_batches)} numbers for {len(recipe.stages)} stages"
-        )
-    low, high = recipe.train_queries
-    if not 1 <= low <= high:
-        raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")
-    if not recipe.learning_rate > 0:
-        raise UserError(f"--learning-rate must be above 0, got {recipe.learning_rate}")
-
-
-def _check_fits(recipe: Recipe, task: Task) -> None:
-    """Refuse what only some tasks and backbones have."""
-    has_tokens = task.generates or task.lm_metric is not None
-    if recipe.lm_weight and not has_tokens:
-        raise UserError(f"--lm-weight {recipe.lm_weight:g}: this task has no tokens to predict")
-    if recipe.pretrained and not has_tokens:
-        raise UserError("--pretrained: is a language model, and one of the tasks has no tokens")
-
-
-def _check_calibration(method: Method, name: str, recipe: Recipe, task: Task) -> None:
-    """Refuse lengths at which a method cannot be fitted, since that would show after the training only."""
-    longest = task.longest_training(recipe.train_queries[1])
-    for length, fitted_at in fitted_lengths(method, recipe).items():
-        for (part_name, part), at in zip(method.parts(name), fitted_at, strict=True):
-            for drawn in () if at is None else part.drawn_lengths(at, recipe.train_length):
-                if drawn < task.min_length:
-                    raise UserError(
-                        f"method '{part_name}' would be fitted at {drawn} {task.length_unit}; the shortest "
-                        f"context of this task has {task.min_length}"
-                    )
-                if longest is not None and drawn > longest:
-                    raise UserError(
-                        f"method '{part_name}' would be fitted on training contexts of {drawn:,} "
-                        f"{task.length_unit} for its evaluation at {length:,}; the longest that can be drawn "
-                        f"has {max(0, longest):,} ({task.data_source})"
-                    )
-
-
-def _check_range(training: Training, task: Task) -> None:
-    """Refuse training contexts that a method makes longer than those that there are."""
-    longest = task.longest_training(training.recipe.train_queries[1])
-    if longest is not None and training.high > longest:
-        raise UserError(
-            f"method '{training.method}' would be trained on contexts of up to {training.high:,} "
-            f"{task.length_unit}; the longest that can be drawn has {max(0, longest):,} ({task.data_source})"
-        )

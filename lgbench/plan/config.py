@@ -4,108 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from lgbench.errors import UserError
+from lgbench.plan.options import BASELINE, OWN_AXES, RunOptions, axes, options, overrides
 from lgbench.plan.params import PluginRequest, expand, merge, parse_plugins
-from lgbench.plugins.registry import BASELINE, TASKS
+from lgbench.plan.text import read_ranges
+from lgbench.plugins.registry import TASKS
+from lgbench.recipe import About, Recipe
 
-RECIPE_FIELDS = ("eval_lengths", "eval_queries", "query_grid", "eval_items", "batch_size", "learning_rate")
-RECIPE_FIELDS += ("d_model", "precision", "eval_precision")
-AXES_FIELDS = ("train_length", "train_steps", "num_layers", "d_state", "backbone", "lm_weight")
-AXES_FIELDS += ("eval_at_steps",)
+_PLUGINS = ("task", "method", "backbone")
+_TEXTS = ("param", "plugin")
+"""Lists whose texts may hold commas."""
 
 
-class RunConfig(BaseModel):
-    """A run. In YAML the same names; `task` and `method` may also be mappings from name to parameters."""
+class _Validated(BaseModel):
+    """How values are read: a single one where a list is expected, and text such as 256,1024."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    task: tuple[str, ...] = Field((), description='tasks, e.g. omniglot or "omniglot[augment=false]"')
-    method: tuple[str, ...] = Field(
-        (BASELINE,), description='methods, e.g. vanilla (if left out) or "truncated[low=512]"'
-    )
-    param: tuple[str, ...] = Field((), description="PLUGIN.PARAMETER=VALUE; several values are a grid")
-    preset: str = Field("small", description="smoke (CPU, a minute a cell), small (a GPU, minutes) or paper")
-    seeds: int = Field(1, ge=1, le=1000, description="number of seeds, counted from `first_seed`")
-    first_seed: int = Field(0, ge=0, description="first seed")
-    train_length: tuple[int, ...] | None = Field(None, description="training lengths, a grid axis")
-    train_steps: tuple[int, ...] | None = Field(None, description="training steps, a grid axis")
-    num_layers: tuple[int, ...] | None = Field(None, description="depths, a grid axis")
-    d_state: tuple[int, ...] | None = Field(None, description="state sizes, a grid axis")
-    backbone: tuple[str, ...] | None = Field(
-        None, description='mamba, mamba2 or "decoder[position=alibi]", a grid axis'
-    )
-    lm_weight: tuple[float, ...] | None = Field(
-        None, description="weight of the language-model loss beside the answer's, a grid axis"
-    )
-    d_model: int | None = Field(None, ge=1, description="width of the backbone")
-    precision: Literal["float32", "bfloat16"] | None = Field(
-        None, description="of matrix products in training"
-    )
-    eval_precision: Literal["float32", "bfloat16"] | None = Field(
-        None, description="of matrix products in calibration and evaluation"
-    )
-    tokenizer: str | None = Field(
-        None, description="of the language tasks: bytes, bpe, or a tokenizers file or folder"
-    )
-    pretrained: str | None = Field(
-        None, description="Mamba checkpoint in the Hugging Face format, folder or hub name, to start from"
-    )
-    weights: Path | None = Field(
-        None,
-        description="safetensors file with weights of your own to start from; 0 training steps are allowed",
-    )
-    eval_at_steps: tuple[int, ...] | None = Field(
-        None, description="also evaluate after these training steps"
-    )
-    train_queries: tuple[int, ...] | None = Field(
-        None, min_length=1, max_length=2, description="queries in training: one number, or lowest and highest"
-    )
-    eval_lengths: tuple[int, ...] | None = Field(None, description="context lengths of the evaluation")
-    eval_queries: int | None = Field(None, description="queries after each context")
-    query_grid: tuple[int, ...] | None = Field(None, description="numbers of queries of the second axis")
-    eval_items: int | None = Field(None, description="evaluation items")
-    batch_size: int | None = Field(None, description="sequences a training step")
-    learning_rate: float | None = Field(None, description="peak learning rate")
-    data: str | None = Field(None, description="where items come from: auto, the real set's name, procedural")
-    data_dir: Path | None = Field(None, description="folder with data files, looked into first")
-    results: Path = Field(Path("runs"), description="results folder")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU if there is one")
-    scan_backend: str = Field("auto", description="auto, block, triton, mamba_ssm, torch or reference")
-    save_every: float = Field(60.0, gt=0, description="seconds between two resumable training states")
-    side_by_side: int = Field(4, ge=1, le=64, description="trainings that share a GPU at a time")
-    launcher: str | None = Field(
-        None, description='where: local, processes, shard (with shard) or "ray[num_gpus=0.25]"'
-    )
-    jobs: int | None = Field(None, ge=1, le=1024, description="processes; one a GPU if left out")
-    emit: Literal["slurm"] | None = Field(None, description="print the script of an array of jobs instead")
-    shard: str | None = Field(
-        None, pattern=r"^[1-9]\d*/[1-9]\d*$", description="which part of the plan, e.g. 2/8"
-    )
-    cell_timeout: float | None = Field(
-        None, gt=0, description="seconds after which a training or an evaluation that hangs is ended"
-    )
-    log_json: Path | None = Field(None, description="file that gets a line of JSON for every event")
-    track: Path | None = Field(None, description="folder for TensorBoard: losses and scores")
-    plugin: tuple[Path, ...] = Field((), description="Python files that define tasks or methods")
-    force: bool = Field(False, description="run finished cells again")
+    recipe_class: ClassVar[type[Recipe]] = Recipe
 
     @field_validator("*", mode="before")
     @classmethod
     def _lists(cls, value: Any, info: Any) -> Any:
-        """A single value where a list is expected, and text such as 256,1024 where numbers are."""
-        kind = str(cls.model_fields[info.field_name].annotation)
-        if not kind.startswith("tuple") or value is None:
+        option = options(cls.recipe_class)[info.field_name]
+        if not option.many or value is None:
             return value
-        if info.field_name in ("task", "method", "backbone"):
+        if option.name in _PLUGINS:
             return _plugin_texts(value)
-        if isinstance(value, str) and info.field_name not in ("param", "plugin"):
+        if option.kind == tuple[int, int]:
+            return read_ranges(value)
+        if isinstance(value, str) and option.name not in _TEXTS:
             return [part.strip() for part in value.split(",")]
         return value if isinstance(value, (list, tuple)) else [value]
+
+
+def validated(recipe: type[Recipe]) -> type[_Validated]:
+    """A record with a field for every option of a run whose numbers are those of this kind of recipe."""
+    declared: dict[str, Any] = {}
+    for option in options(recipe).values():
+        kind = tuple[option.kind, ...] if option.many else option.kind
+        limits = {} if option.of_recipe or option.many else _limits(option.about)
+        default = Field(option.default, description=option.about.says, **limits)
+        declared[option.name] = (kind if option.default is not None else kind | None, default)
+    base = type("_OfRecipe", (_Validated,), {"recipe_class": recipe, "__module__": __name__})
+    return create_model("Options", __base__=base, **declared)
+
+
+def _limits(about: About) -> dict[str, float]:
+    named = {"ge": about.least, "gt": about.above, "le": about.most}
+    return {name: limit for name, limit in named.items() if limit is not None}
+
+
+if TYPE_CHECKING:
+
+    class _Options(RunOptions, _Validated):
+        def __getattr__(self, name: str) -> Any: ...
+else:
+    _Options = validated(Recipe)
+
+
+class RunConfig(_Options):
+    """A run. In YAML the same names; `task` and `method` may also be mappings from name to parameters.
+
+    Its fields are the options, see `lgbench.plan.options`.
+    """
 
     def requests(self) -> tuple[list[PluginRequest], list[PluginRequest]]:
         """Tasks and methods with their parameters, grids expanded.
@@ -142,14 +108,13 @@ class RunConfig(BaseModel):
 
     def recipe_overrides(self) -> dict[str, Any]:
         """Fields of `Recipe` that replace the preset's numbers."""
-        found = {name: value for name in RECIPE_FIELDS if (value := getattr(self, name)) is not None}
-        if self.train_queries is not None:
-            found["train_queries"] = (self.train_queries[0], self.train_queries[-1])
-        return found
+        names = overrides(self.recipe_class)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def axes(self) -> dict[str, Any]:
         """Fields of `plan.Axes`."""
-        found = {name: getattr(self, name) for name in AXES_FIELDS}
+        found = {name: getattr(self, name) for name in axes(self.recipe_class)}
+        found |= {name: getattr(self, name) for name in OWN_AXES}
         if self.backbone is not None:
             asked = [request for text in self.backbone for request in parse_plugins(text)]
             found["backbone"] = [one for request in asked for one in expand(request)]
@@ -245,8 +210,6 @@ def _explain(problem: Mapping[str, Any]) -> str:
     option = "--" + field.replace("_", "-")
     if problem["type"] == "extra_forbidden":
         return f"no option '{field}'. There are: {', '.join(RunConfig.model_fields)}"
-    if problem["type"] in ("too_long", "too_short") and problem["ctx"].get("actual_length"):
-        return f"{option}: at most {problem['ctx'].get('max_length')} numbers, got {len(problem['input'])}"
     if problem["type"] == "int_parsing":
         return f"{option}: takes whole numbers, got {problem['input']!r}"
     return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

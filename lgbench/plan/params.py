@@ -7,6 +7,7 @@ such as `widths=[[16,32]]`.
 
 import itertools
 import json
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,25 @@ def describe_params(plugin: type[Any]) -> list[ParamInfo]:
         )
         for name, field in fields.items()
     ]
+
+
+def describe_plugin(plugins: Any, name: str) -> list[str]:
+    """A plugin and its parameters as lines of a terminal: name, type, range and default, then the meaning.
+
+    Args:
+        plugins: the registry that it is in.
+        name: of the plugin.
+
+    Raises:
+        UserError: there is no such plugin, or it cannot be loaded.
+    """
+    kind, name = plugins.load(name), plugins.canonical(name)
+    lines = [f"{name}: {plugins.summary(name)}"]
+    for info in describe_params(kind):
+        facts = _details(info.type, info.range, default=info.default)
+        lines += [f"  {info.name} ({facts})", *textwrap.wrap(info.description, 96, initial_indent="      ",
+                                                             subsequent_indent="      ")]  # fmt: skip
+    return lines if len(lines) > 1 else [*lines, "  It has no parameters."]
 
 
 def label(name: str, params: BaseModel) -> str:

@@ -37,6 +37,36 @@ def read_assignment(text: str) -> tuple[str, str, Any]:
     return _Reader(text, _EXAMPLE_P).assignment()
 
 
+def read_ranges(value: Any) -> list[tuple[int, int]]:
+    """Ranges of whole numbers, both ends inclusive, from what was typed or stands in YAML.
+
+        64            64 to 64
+        16,64         16 to 64
+        16-64,64      two ranges: 16 to 64, and 64 to 64
+
+    Raises:
+        ValueError: something else, or more than two numbers without a hyphen, which could mean either.
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    parts = list(parts) if isinstance(parts, list | tuple) else [parts]
+    found = [_range(part) for part in parts]
+    if len(found) > 1 and not any(isinstance(part, list | tuple) or "-" in str(part)[1:] for part in parts):
+        if len(found) > 2:
+            raise ValueError("several ranges are written LOW-HIGH, e.g. 16-64,64-64")
+        return [(found[0][0], found[1][1])]
+    return found
+
+
+def _range(part: Any) -> tuple[int, int]:
+    if isinstance(part, list | tuple) and len(part) == 2 and all(isinstance(end, int) for end in part):
+        return part[0], part[1]
+    matched = re.fullmatch(r"\s*(-?\d+)(?:-(\d+))?\s*", str(part))
+    if matched is None:
+        raise ValueError("takes whole numbers, or ranges of them as in 16-64")
+    low, high = matched[1], matched[2] or matched[1]
+    return int(low), int(high)
+
+
 def write_value(value: Any) -> str:
     """Text that reads as this value: None, a bool, number or string, or a list or tuple of these."""
     if isinstance(value, list | tuple):

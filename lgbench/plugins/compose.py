@@ -17,6 +17,40 @@ from lgbench.method import Method
 from lgbench.plan.params import resolve
 from lgbench.task import Recipe, Task
 
+RULES = {
+    "prefix_exact": "all",
+    "bound": "any",
+    "needs_length": "any",
+    "train_eagerly": "training",
+    "train_lengths": "training",
+    "training_answer": "training",
+    "calibration_length": "parts",
+    "drawn_lengths": "parts",
+    "calibrate": "parts",
+    "trains_like": "written",
+    "backbone": "written",
+    "protocol": "written",
+    "eval_only": "written",
+    "calibration_free": "written",
+    "parts": "written",
+    "check": "written",
+    "backbone_options": "written",
+    "unsupported": "written",
+    "assumed_length": "written",
+    "first_token": "written",
+    "intervention": "written",
+    "identity": "registry",
+    "version": "registry",
+}
+"""How a combination has each member of the contract of a method.
+
+- all, any: of the parts.
+- training: that of the method that trains the model, a part or what the parts train like.
+- parts: asked of each part, one after another; the combination itself refuses.
+- written: below, with its reason.
+- registry: `Registry.identity` makes it from those of the parts.
+"""
+
 
 def compose(named: Sequence[tuple[str, type[Method]]]) -> type[Method]:
     """The class of methods that combine these; its parameters are called `PART.PARAMETER`.
@@ -64,13 +98,35 @@ class _Combined(Method):
             own = {key: getattr(self.params, f"{name}.{key}") for key in part.Params.model_fields}
             self._parts.append((name, part(part.Params.model_validate(own))))
         methods = [part for _, part in self._parts]
-        self.bound = any(part.bound for part in methods)
         self.backbone = next((part.backbone for part in methods if part.bound), methods[0].backbone)
-        self.prefix_exact = all(part.prefix_exact for part in methods)
-        self.needs_length = any(part.needs_length for part in methods)
         released = any(part.protocol == "as_released" for part in methods)
         self.protocol = "as_released" if released else "clean"
         self._check_training()
+        self.backbone_options()
+
+    @property
+    def eval_only(self) -> frozenset[str]:
+        """Those of the parts, as they are called here."""
+        return frozenset(f"{name}.{key}" for name, part in self._parts for key in part.eval_only)
+
+    @property
+    def calibration_free(self) -> frozenset[str]:
+        """Those of the parts, as they are called here."""
+        return frozenset(f"{name}.{key}" for name, part in self._parts for key in part.calibration_free)
+
+    @property
+    def trains_like(self) -> str | None:
+        """None where a part has a training of its own, else what all parts train like."""
+        found = [part.trains_like for _, part in self._parts]
+        return None if None in found else found[0]
+
+    @property
+    def trainer(self) -> Method:
+        """The method that trains the model: the part with a training of its own, or what all train like."""
+        from lgbench.plugins.registry import METHODS
+
+        own = [part for _, part in self._parts if part.trains_like is None]
+        return own[0] if own else METHODS.load(str(self._parts[0][1].trains_like))()
 
     def parts(self, name: str) -> list[tuple[str, Method]]:
         """What it is made of."""
@@ -83,8 +139,18 @@ class _Combined(Method):
         self.intervention(recipe.train_length, recipe.d_model)
 
     def backbone_options(self) -> dict[str, Any]:
-        """What the parts decide."""
-        return {name: value for _, part in self._parts for name, value in part.backbone_options().items()}
+        """What the parts decide.
+
+        Raises:
+            UserError: two parts decide one parameter differently.
+        """
+        decided: dict[str, tuple[str, Any]] = {}
+        for name, part in self._parts:
+            for key, value in part.backbone_options().items():
+                first, known = decided.setdefault(key, (name, value))
+                if known != value:
+                    self._refuse(f"{first} decides {key}={known} of the backbone, {name} {key}={value}")
+        return {key: value for key, (_, value) in decided.items()}
 
     def unsupported(self, task: Task) -> str | None:
         """The first reason of a part."""
@@ -144,3 +210,22 @@ class _Combined(Method):
 
     def _refuse(self, why: str) -> None:
         raise UserError(f"method '{'+'.join(name for name, _ in self.named)}' cannot be: {why}")
+
+
+def _member(name: str, rule: str) -> property:
+    """A member of a combination that follows from a rule alone."""
+
+    def value(self: _Combined) -> Any:
+        if rule == "training":
+            return getattr(self.trainer, name)
+        if rule == "parts":
+            raise TypeError(f"{name} is asked of the parts of a combination, see `Method.parts`")
+        found = [getattr(part, name) for _, part in self._parts]
+        return all(found) if rule == "all" else any(found)
+
+    return property(value)
+
+
+for _name, _rule in RULES.items():
+    if _rule in ("all", "any", "training", "parts"):
+        setattr(_Combined, _name, _member(_name, _rule))

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from lgbench.intervention import HOOKS, ScanIntervention
 from lgbench.method import Method
 from lgbench.models.model import build_model
+from lgbench.plan.options import BASELINE
 from lgbench.plan.params import describe_params
 from lgbench.plugins.contract import Broken, Verdict, explain
-from lgbench.plugins.registry import BACKBONES, BASELINE, METHODS
+from lgbench.plugins.registry import BACKBONES, METHODS
 from lgbench.task import Recipe, Task
 
 PRESETS = ("smoke", "small", "paper")
@@ -85,13 +86,24 @@ def _items(task: Task) -> str:
     if one.fingerprint != two.fingerprint or one.fingerprint == other.fingerprint:
         raise Broken("the fingerprint of evaluation items must depend on their seed, and on it alone")
     length, everyone = _recipe(task).eval_lengths[0], slice(0, NUM_ITEMS)
-    for items in (one, two):
+    for items in (one, two, other):
         items.reach(length)
-    stop = one.num_tokens(length)
-    pairs = zip(*(s.context(everyone, 0, stop, length).values() for s in (one, two)), strict=True)
-    if not all(torch.equal(a, b) for a, b in pairs):
+
+    def drawn(items: Any) -> list[torch.Tensor]:
+        queries, targets = items.queries(everyone, length, 1)
+        context = items.context(everyone, 0, items.num_tokens(length), length)
+        return [*context.values(), *queries.values(), targets]
+
+    if not _equal(drawn(one), drawn(two)):
         raise Broken("two evaluation sets of one seed differ; draw from a generator with that seed alone")
+    if _equal(drawn(one), drawn(other)):
+        raise Broken("evaluation sets of two seeds have equal items; --eval-draw asks for others")
     return f"{NUM_ITEMS} items of {length} {task.length_unit}"
+
+
+def _equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
 def _sample(task: Task) -> str:
@@ -101,9 +113,9 @@ def _sample(task: Task) -> str:
         generator = torch.Generator(task.device).manual_seed(seed)
         drawn.append(task.sample(3, recipe.train_length, recipe.train_queries[0], generator))
     one, two, other = ([*b.context.values(), *b.queries.values(), b.targets] for b in drawn)
-    if not all(torch.equal(a, b) for a, b in zip(one, two, strict=True)):
+    if not _equal(one, two):
         raise Broken("two samples of one generator differ; it must be the only randomness")
-    if all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True)):
+    if _equal(one, other):
         raise Broken("two seeds gave the same sample")
     return "the generator decides"
 

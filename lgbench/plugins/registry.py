@@ -191,8 +191,6 @@ TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
 LAUNCHERS = Registry("launcher", "lgbench.launchers")
-BASELINE = "vanilla"
-"""Name of the method that others are compared with, and that runs where none is named."""
 
 
 def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES, LAUNCHERS)) -> None:

@@ -18,17 +18,19 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
+from lgbench.recipe import columns
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
+from lgbench.stats.rates import best_rates
 from lgbench.stats.rows import describe_faults, fill_task_facts, find_faults
 from lgbench.store import frame, from_texts, read
 
-BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "metric"]
+BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "eval_draw", "metric"]
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_length", "train_low", "train_high"]
-_INTEGERS += ["train_steps", "d_model", "num_layers", "d_state", "batch_size"]
+_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_low", "train_high", "d_state"]
+_INTEGERS += [name for name, said in columns().items() if said.column.startswith("int")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,7 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
         rows[name] = _as_json(rows[name])
     text = [field.name for field in reading.table.schema if field.type == pa.string()]
     rows[text] = rows[text].fillna("")
+    rows = fill_task_facts(rows)
     if cells is not None:
         rows = rows.merge(rows.loc[rows["cell"].isin(cells), BOARD[:-1]].drop_duplicates())
     measured = (rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))
@@ -135,8 +138,10 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
     warnings = sorted(set(rows["notice"]) - {""})
     faults = find_faults(rows[measured])
     left_out += describe_faults(rows[measured], faults)
-    ok = _one_row_a_measurement(fill_task_facts(rows[measured][faults == ""]), left_out)
-    boards = _boards(ok, missing, _metric_ranks(rows), left_out, warnings)
+    ok = _one_row_a_measurement(rows[measured][faults == ""], left_out)
+    ranks = _metric_ranks(rows)
+    ok = _one_rate_a_series(ok, missing, ranks, left_out)
+    boards = _boards(ok, missing, ranks, left_out, warnings)
     boards = sorted(boards, key=lambda board: (board.title, board.rank, board.metric))
     warnings = left_out + warnings
     outcomes = _outcomes(missing)
@@ -169,6 +174,17 @@ def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFr
             f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
         )
     return rows.drop_duplicates(key, keep="last")
+
+
+def _one_rate_a_series(
+    rows: pd.DataFrame, missing: pd.DataFrame, ranks: dict[tuple[str, str], int], left_out: list[str]
+) -> pd.DataFrame:
+    """Rows of the learning rate that is best at the training length; what was chosen is said."""
+    alike = [name for name in [*BOARD, *SERIES] if name not in ("metric", "eval_draw", "learning_rate")]
+    headline = [ranks[key] == 0 for key in rows[["task", "metric"]].itertuples(index=False, name=None)]
+    stays, sentences = best_rates(rows.assign(is_headline=headline), missing, alike)
+    left_out += sentences
+    return rows[stays]
 
 
 def _newest_code(rows: pd.DataFrame, key: list[str], left_out: list[str]) -> pd.DataFrame:
@@ -234,14 +250,16 @@ def _with_series(rows: pd.DataFrame, names: dict[tuple, str]) -> pd.DataFrame:
 def _titles(keys: pd.DataFrame) -> dict[tuple, str]:
     """Task, data and preset; parameters of the task and the data's hash only where they tell boards apart."""
     titles = {}
-    for (task, source, preset, _), alike in keys.groupby(["task", "data_source", "preset", "metric"]):
+    told_apart = ["task", "data_source", "preset", "eval_draw", "metric"]
+    for (task, source, preset, draw, _), alike in keys.groupby(told_apart):
         params = [json.loads(text or "{}") for text in alike["task_params"]]
         versions = alike["data_fingerprint"].nunique()
         for row, mine in zip(alike.itertuples(index=False), params, strict=True):
             differing = [f"{n}={mine[n]}" for n in sorted(mine) if any(p.get(n) != mine[n] for p in params)]
             shown = f"{task}[{','.join(differing)}]" if differing else str(task)
             version = f", version {row.data_fingerprint[:8]}" if versions > 1 else ""
-            titles[tuple(row)] = f"{shown}, data: {source}{version}, preset {preset}"
+            items = f", evaluation draw {draw}" if draw else ""
+            titles[tuple(row)] = f"{shown}, data: {source}{version}, preset {preset}{items}"
     return titles
 
 
@@ -249,7 +267,8 @@ def _slug(title: str, board: Mapping[str, str], taken: set[str]) -> str:
     """A board as part of a file's name: of its data the first words, and their hash where that is taken."""
     shown = title.partition(", data: ")[0]
     source = re.split(r"[(,]", board["data_source"])[0]
-    words = f"{shown} {source} {board['preset']} {board['metric']}"
+    draw = f" draw {board['eval_draw']}" if board["eval_draw"] else ""
+    words = f"{shown} {source} {board['preset']}{draw} {board['metric']}"
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     if slug in taken:
         slug += f"-{board['data_fingerprint'][:8]}"

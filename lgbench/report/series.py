@@ -11,47 +11,24 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from lgbench.recipe import columns
 from lgbench.report.wording import format_length
 from lgbench.stats.intervals import mean_interval
 from lgbench.stats.scores import Floats
 
-SERIES = [
-    "label",
-    "method",
-    "method_params",
-    "backbone",
-    "train_length",
-    "train_low",
-    "train_high",
-    "train_steps",
-    "d_model",
-    "num_layers",
-    "d_state",
-    "batch_size",
-    "lm_weight",
-    "learning_rate",
-]
+_OF_RECIPE = {name: said for name, said in columns().items() if said.words}
+"""Columns of the recipe's fields that tell series apart."""
+SERIES = ["label", "method", "method_params", "backbone", "train_length", "train_low", "train_high"]
+SERIES += ["d_state", *(name for name in _OF_RECIPE if name != "train_length")]
 """Columns that tell series apart, in the order in which they are sorted."""
 POINT = ["axis", "step", "eval_length", "num_queries"]
 """Columns that tell the points of a series apart."""
-
-
-_IN_WORDS = {
-    "backbone": lambda name: name,
-    "train_length": lambda length: f"trained on {length}",
-    "train_low": lambda length: f"from {length}",
-    "train_high": lambda length: f"up to {length}",
-    "train_steps": lambda steps: f"{steps:,} steps",
-    "d_model": lambda width: f"width {width}",
-    "num_layers": lambda layers: f"{layers} layers",
-    "d_state": lambda size: f"state {size}",
-    "batch_size": lambda size: f"batch {size}",
-    "lm_weight": lambda weight: f"LM weight {weight:g}",
-    "learning_rate": lambda rate: f"lr {rate:g}",
-}
+_WORDS = {"backbone": "{}", "train_length": "", "train_low": "from {}", "train_high": "up to {}"}
+_WORDS |= {name: said.words for name, said in _OF_RECIPE.items()}
+_WORDS |= {"d_state": "state {}"}
 """How a setting reads in a legend."""
 TRAIN_LENGTHS = ("train_length", "train_low", "train_high")
-TRAIN_NUMBERS = ("train_steps", "batch_size", "lm_weight", "learning_rate")
+TRAIN_NUMBERS = tuple(n for n, said in _OF_RECIPE.items() if said.group == "training" and n != "train_length")
 """What a training may have to change with its length."""
 
 
@@ -70,13 +47,17 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
     taken: dict[str, int] = {}
     for label in sorted(by_label):
         alike = by_label[label]
-        varying = [name for name in _IN_WORDS if len({setting[name] for setting in alike}) > 1]
+        varying = [name for name in _WORDS if len({setting[name] for setting in alike}) > 1]
+        for quiet in (name for name in varying[::-1] if name in _OF_RECIPE and _OF_RECIPE[name].quiet):
+            others = [name for name in varying if name != quiet]
+            if len({tuple(setting[name] for name in others) for setting in alike}) == len(alike):
+                varying = others
         if "train_length" in varying:
             varying = [name for name in varying if name not in ("train_low", "train_high")]
         for setting in alike:
             shown = setting | {name: format_length(setting[name], unit) for name in TRAIN_LENGTHS}
             unusual = ["lm_weight"] if setting["lm_weight"] != usual and "lm_weight" not in varying else []
-            words = ", ".join(_IN_WORDS[name](shown[name]) for name in [*varying, *unusual])
+            words = ", ".join(_WORDS[name].format(shown[name]) for name in [*varying, *unusual])
             name = f"{label} ({words})" if words else label
             taken[name] = taken.get(name, 0) + 1
             names[tuple(setting.values())] = f"{name} #{taken[name]}" if taken[name] > 1 else name

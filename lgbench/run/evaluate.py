@@ -26,7 +26,7 @@ from lgbench.intervention import overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
-from lgbench.run.reading import PIECE, ContextReader, Window
+from lgbench.run.reading import PIECE, ContextReader, Window, piece_of
 from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
 
 
@@ -252,7 +252,8 @@ class _Evaluation:
         announced = self._window(length).announced
         if self.task.lm_metric is None:
             read = partial(_context, items, chosen, length)
-            return self.reader.stream(read, Window(start, announced), stop, state), None
+            step = piece_of(chosen.stop - chosen.start)
+            return self.reader.stream(read, Window(start, announced), stop, state, step), None
         while start < stop:
             end = min(stop, start + PIECE)
             tokens = items.context(chosen, start, end + 1, length)["tokens"]

@@ -26,11 +26,11 @@ from lgbench.run.gallery import gallery
 from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, as_texts, atomic_file
-from lgbench.store.schema import split_facts
+from lgbench.store.schema import recipe_columns, split_facts
 from lgbench.task import Metric, Task
 
 EVAL_SEED = 0
-"""Of the evaluation items: the same for all methods and seeds, so that comparisons are paired."""
+"""Of the first draw of evaluation items: the same for all methods and seeds; comparisons are paired."""
 
 Row = dict[str, Any]
 
@@ -42,10 +42,11 @@ class Items:
         task: prepared.
         num_items: how many.
         longest: the longest context that they will have; None leaves it to them.
+        draw: which draw of them; see `Recipe.eval_draw`.
     """
 
-    def __init__(self, task: Task, num_items: int, longest: int | None = None) -> None:
-        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED)
+    def __init__(self, task: Task, num_items: int, longest: int | None = None, draw: int = 0) -> None:
+        self.task, self.items = task, task.eval_set(num_items, EVAL_SEED + draw)
         if longest is not None:
             self.items.reach(longest)
         self.fingerprint = self.items.fingerprint
@@ -184,22 +185,16 @@ def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
         "calibration_format": cell.calibration_format,
         "preset": cell.preset,
         "recipe": as_texts(asdict(recipe)),
-        "d_model": recipe.d_model,
-        "num_layers": recipe.num_layers,
+        **recipe_columns(recipe),
         "d_state": _backbone_params(training).get("d_state", 0),
         "seed": cell.seed,
-        "train_length": recipe.train_length,
         "train_low": stage_lengths(training, 0)[0],
         "train_high": training.high,
-        "train_steps": recipe.train_steps,
-        "lm_weight": recipe.lm_weight,
         "length_unit": task.length_unit,
         "horizon": task.horizon,
         "learned": task.learned,
         "context_means": task.context_means,
         "step": cell.step,
-        "batch_size": recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
         "protocol": method.protocol,
         "needs_length": method.needs_length,
         "environment": store.write_environment(provenance.environment(task.device)),
@@ -270,7 +265,6 @@ def _measured(m: Measurement) -> Row:
         "item_facts": numbers,
         "item_texts": words,
         "item_clusters": list(m.clusters) or None,
-        "eval_draw": 0,
         "state_bytes": m.state_bytes,
         "context_tokens": m.context_tokens,
         "shared_prefix": m.shared_prefix,

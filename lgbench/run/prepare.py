@@ -35,7 +35,8 @@ from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
 from lgbench.recipe import suggest
 from lgbench.run import checkpoint
-from lgbench.run.device import choose_device
+from lgbench.run.branch import shared_steps, trunks
+from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
@@ -106,6 +107,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         store.check_writable()
     cells = resolve_plan()
     tasks = {identify(*pair): pair[1] for pair in named}
+    if device.type == "cpu":
+        choose_threads(cell.training.recipe.d_model for cell in cells)
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
@@ -261,7 +264,11 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
-    seconds = sum(_estimate_s(cell, prepared, measured) for cell in todo.values())
+    branches = trunks(todo)
+    seconds = sum(
+        _estimate_s(cell, prepared, measured, shared_steps(training) if training in branches else 0)
+        for training, cell in todo.items()
+    )
     console.print(
         f"{_count(len(cells), 'cell')}, {len(cells) - len(unfinished)} finished; "
         f"{_count(len(numbers), 'training')}. "
@@ -272,8 +279,11 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     )
 
 
-def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float]) -> float:
-    """Seconds that the training of a cell needs, from a few steps; `measured` keeps those of its kind."""
+def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float], shared: int) -> float:
+    """Seconds that the training of a cell needs, from a few steps; `measured` keeps those of its kind.
+
+    The first `shared` steps are another training's.
+    """
     training = cell.training
     folder = checkpoint_folder(prepared.store.root, training)
     if checkpoint.load(checkpoint.weights_path(folder, cell.step)) is not None:
@@ -294,7 +304,7 @@ def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float])
                 trainer.one_step()
             _wait(prepared.device)
             measured[kind] = (time.monotonic() - began) / trainer.step * recipe.batch_size / batch
-    return measured[kind] * training.recipe.train_steps
+    return measured[kind] * (training.recipe.train_steps - shared)
 
 
 def _count(number: int, noun: str) -> str:

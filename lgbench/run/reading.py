@@ -17,7 +17,10 @@ from lgbench.models.model import Model
 from lgbench.task import Batch, Tensors
 
 PIECE = 4096
-"""Context tokens that are embedded and scanned at a time."""
+"""Context tokens of each sequence that are embedded and scanned at a time, at least."""
+
+TOGETHER = 2**15
+"""Tokens of a batch that are read at a time, at least: a few long sequences go in longer pieces."""
 
 Tokens = Callable[[int, int], Tensors]
 """Gives the context tokens from one index up to another, exclusive."""
@@ -30,6 +33,11 @@ class Window(NamedTuple):
     """First context token that is read; the model never sees earlier ones."""
     announced: int
     """Length in tokens that is announced to the method."""
+
+
+def piece_of(batch: int) -> int:
+    """Tokens of each of `batch` sequences that are read at a time."""
+    return max(PIECE, TOGETHER // batch)
 
 
 def can_stream(model: Model) -> bool:
@@ -79,7 +87,7 @@ class ContextReader:
             window: see `window`.
             stop: end of what is read, exclusive.
             state: of what was read before `window.first`; None at the start of a sequence.
-            step: tokens read at a time; None is `PIECE`.
+            step: tokens of a sequence read at a time; None is `PIECE`.
         """
         step = step or PIECE
         for start in range(window.first, stop, step):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgbench.run import checkpoint, provenance
@@ -29,8 +30,8 @@ def save_weights(trainer: Trainer) -> None:
         checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
 
 
-def save_resume(trainer: Trainer) -> None:
-    """Keep everything that a resumed run needs to end with the same numbers."""
+def save_resume(trainer: Trainer, folder: Path) -> None:
+    """Keep in a folder everything that a resumed run needs to end with the same numbers."""
     tensors = {f"model.{name}": t for name, t in trainer.model.state_dict().items()}
     for k, parameter in enumerate(trainer.parameters):
         for name, value in trainer.optimizer.state[parameter].items():
@@ -44,7 +45,7 @@ def save_resume(trainer: Trainer) -> None:
         "history": trainer.history,
     }
     facts |= {"stage": trainer.stage, "stage_steps": trainer.stage_steps}
-    checkpoint.save(checkpoint.resume_path(trainer.folder), tensors, facts)
+    checkpoint.save(checkpoint.resume_path(folder), tensors, facts)
 
 
 def resume(trainer: Trainer) -> bool:
@@ -53,10 +54,10 @@ def resume(trainer: Trainer) -> bool:
     if found is None:
         return False
     tensors, facts = found
-    if any(
-        m <= facts["step"] and not checkpoint.weights_path(trainer.folder, m).exists()
-        for m in trainer.milestones
-    ):
+    passed = {m for m in trainer.milestones if m <= facts["step"]}
+    if facts["step"] == trainer.recipe.train_steps:
+        passed.discard(facts["step"])  # its weights are those of the state
+    if not all(checkpoint.weights_path(trainer.folder, m).exists() for m in passed):
         return False
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     trainer.model.load_state_dict(weights)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from lgbench.models.model import build_model
 from lgbench.models.transformer import DropPath
 from lgbench.plan.cells import Training
 from lgbench.run import saved
+from lgbench.run.branch import may_branch
 from lgbench.run.graphs import stepper_of
 from lgbench.run.optimizer import adam_of, set_rate
 from lgbench.run.schedule import draw_lengths, learning_rate
@@ -47,6 +49,7 @@ class Trainer:
         folder: where weights and the resumable state go.
         milestones: steps after which weights are kept, besides the last.
         scan_backend: see `lgbench.ops.scan.selective_scan`.
+        handovers: steps after which a state is left in these folders, of trainings that go on from there.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Trainer:
         folder: Path,
         milestones: Iterable[int] = (),
         scan_backend: str = "auto",
+        handovers: Mapping[int, Sequence[Path]] = MappingProxyType({}),
     ) -> None:
         self.training, self.task, self.recipe, self.folder = training, task, training.recipe, folder
         self.method = method
@@ -66,6 +70,7 @@ class Trainer:
             task, method, self.recipe, seed=training.seed, scan_backend=scan_backend,
             backbone=training.backbone, params=json.loads(training.backbone_params),
         ).train()  # fmt: skip
+        self.handovers = handovers if may_branch(self.model.intervention) else {}
         self.generator = torch.Generator(self.device).manual_seed(training.seed)
         for module in self.model.modules():
             if isinstance(module, DropPath):
@@ -99,9 +104,9 @@ class Trainer:
         return self.step >= self.recipe.train_steps
 
     def next_look(self) -> int:
-        """Steps done at the next look at the loss, which comes at every milestone too."""
+        """Steps done at the next look at the loss, which comes at every milestone and handover too."""
         stop = min(self.recipe.train_steps, (self.step // LOG_EVERY + 1) * LOG_EVERY)
-        return min([stop, *(m for m in self.milestones if m > self.step)])
+        return min([stop, *(m for m in (*self.milestones, *self.handovers) if m > self.step)])
 
     def settle(self, began: float, num_trainers: int) -> None:
         """Wait for the queued steps and count their time.
@@ -115,7 +120,7 @@ class Trainer:
         self.wall_s += (time.monotonic() - began) / num_trainers
 
     def look(self) -> None:
-        """Look at the losses of the last steps, which are over, and keep the weights of a milestone.
+        """Look at the losses of the last steps, which are over; keep what a milestone or a handover asks for.
 
         Raises:
             Diverged: the loss is not finite.
@@ -125,9 +130,12 @@ class Trainer:
         if not all(map(math.isfinite, losses)):
             bad = next(loss for loss in losses if not math.isfinite(loss))
             raise Diverged(f"loss became {bad} before step {self.step}")
-        self.history.append((self.step, sum(losses) / len(losses)))
+        if self.step in self.milestones or self.step % LOG_EVERY == 0:
+            self.history.append((self.step, sum(losses) / len(losses)))
         if self.step in self.milestones:
             self.save_weights()
+        for folder in self.handovers.get(self.step, ()):
+            saved.save_resume(self, folder)
 
     def one_step(self) -> None:
         """One optimiser step, queued on the trainer's stream; of all trainings of its stack where it is in
@@ -225,7 +233,7 @@ class Trainer:
 
     def save_resume(self) -> None:
         """Keep everything that a resumed run needs to end with the same numbers."""
-        saved.save_resume(self)
+        saved.save_resume(self, self.folder)
         self._saved_at = time.monotonic()
 
     def save_resume_every(self, seconds: float) -> None:
@@ -276,7 +284,8 @@ def train_all(
                 except Diverged as error:
                     diverged[trainer] = error
                     continue
-                on_progress(trainer)
+                if trainer.history and trainer.history[-1][0] == trainer.step:
+                    on_progress(trainer)
             trainer.save_resume_every(save_every_s)
         active = [t for t in active if t not in diverged and not t.finished]
         if active and should_stop():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lgbench.recipe import columns
 from lgbench.stats import intervals, scores
 from lgbench.stats.beside import beside, effective, numbers
 from lgbench.stats.intervals import by_cluster, estimate
@@ -22,8 +23,8 @@ MIN_SEEDS = 3
 MIN_SEEDS_LETTERS = 5
 MAX_LETTERED = 60
 """Series of one ranking at most, for letters that somebody can read."""
-_LIKENESS = ["backbone", "train_low", "train_high", "train_steps", "d_model", "num_layers", "d_state"]
-_LIKENESS += ["batch_size", "lm_weight", "learning_rate"]
+_LIKENESS = ["backbone", "train_low", "train_high", "d_state"]
+_LIKENESS += [name for name, said in columns().items() if said.words and name != "train_length"]
 
 
 def rank(panel: Panel, show: Callable[[float], str] = "{:g}".format) -> pd.DataFrame:

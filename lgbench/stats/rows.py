@@ -6,19 +6,29 @@ This is the one place that knows what a column is taken to be where it is missin
     learned         LEARNED        score at L_train from which on something counts as learned
     context_means   CONTEXT_MEANS  what more context means: denser, longer, or more candidates
     item_clusters   null           items are independent
+    of the recipe   its default    what was done before there was the field; 0 or "" where it has none
 
-These are the defaults of `lgbench.task.Task`. A migration writes what a published task says.
+The first three are the defaults of `lgbench.task.Task`. A migration writes what a published task says.
 """
 
 from __future__ import annotations
 
+from dataclasses import MISSING
+from typing import Any
+
 import numpy as np
 import pandas as pd
+
+from lgbench.recipe import Recipe, column_value, columns, described
 
 HORIZON = 32.0
 LEARNED = 0.25
 CONTEXT_MEANS = "longer"
-DEFAULTS = {"horizon": HORIZON, "learned": LEARNED, "context_means": CONTEXT_MEANS}
+DEFAULTS: dict[str, Any] = {"horizon": HORIZON, "learned": LEARNED, "context_means": CONTEXT_MEANS}
+DEFAULTS |= {
+    name: "" if said.column == "string" else 0 for name, said in columns().items()
+} | {field.name: column_value(field.default) for field, said in described(Recipe)
+     if said.column and field.default is not MISSING}  # fmt: skip
 _TOLERANCE = 1e-6
 """By which a metric may pass its best value through rounding, relative to best − chance."""
 _AT_ONCE = 10_000

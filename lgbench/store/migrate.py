@@ -3,17 +3,21 @@
 - Version 1: before tasks of tokens. Early files lack what was added without a new number.
 - Version 2: parameters, references and facts are JSON in strings.
 - Version 3, today's: they are maps and lists, and files carry checksums.
+
+Within a version, columns that fields of the recipe ask for may be missing: the recipe has the value.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 import pyarrow as pa
 
-from lgbench.store.schema import SCHEMA, as_texts, split_facts
+from lgbench.recipe import Recipe, column_value, columns
+from lgbench.store.schema import SCHEMA, as_texts, from_texts, split_facts
 
 _ADDED = {
     1: {
@@ -27,7 +31,7 @@ _ADDED = {
 _SINCE_2 = {"length_unit", "lm_weight", "context_tokens", "combine", "item_facts", "warm_tokens_per_s"}
 _SINCE_3 = {
     "task_identity", "method_identity", "backbone_identity", "backbone_params", "horizon", "learned",
-    "context_means", "weights_digest", "state_bytes", "item_texts", "item_clusters", "eval_draw",
+    "context_means", "weights_digest", "state_bytes", "item_texts", "item_clusters",
     "calibration_format",
 }  # fmt: skip
 
@@ -41,18 +45,46 @@ def upgrade(table: pa.Table, version: int) -> pa.Table:
     Raises:
         ValueError: a column is missing or of another type, or a text is not the JSON that it should be.
     """
-    expected = set(SCHEMA.names) - _SINCE_3 - (_SINCE_2 if version == 1 else set())
+    expected = set(SCHEMA.names) - _SINCE_3 - (_SINCE_2 if version == 1 else set()) - columns().keys()
     if missing := expected - set(table.schema.names) - _ADDED[version]:
         raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
-    columns: dict[str, Any] = {name: table[name] for name in table.schema.names}
+    found: dict[str, Any] = {name: table[name] for name in table.schema.names}
     if version == 1:
-        columns |= _to_version_2(table)
-    columns |= _to_version_3(columns, table.num_rows)
+        found |= _to_version_2(table)
+    found |= _to_version_3(found, table.num_rows)
+    found |= recipe_columns(found["recipe"], set(found))
     arrays = [
-        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(table), field.type)
+        found[field.name].cast(field.type) if field.name in found else pa.nulls(len(table), field.type)
         for field in SCHEMA
     ]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def recipe_columns(recipes: pa.Array, present: set[str], kind: type[Recipe] = Recipe) -> dict[str, pa.Array]:
+    """Columns that fields of the recipe ask for and that a file is older than, from its recipe.
+
+    Where this lacks a field, its default stands: what was done before there was the field.
+
+    Args:
+        recipes: the column `recipe`, equal in all rows, since a file is of one cell.
+        present: columns that the file has.
+        kind: of recipe.
+
+    Raises:
+        ValueError: a value of the recipe is no JSON.
+    """
+    asked = {name: said for name, said in columns(kind).items() if name not in present}
+    if not asked:
+        return {}
+    values = from_texts(dict(recipes[0].as_py() or ())) if len(recipes) else {}
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return {
+        name: pa.repeat(
+            pa.scalar(column_value(values.get(name, defaults.get(name))), pa.type_for_alias(said.column)),
+            len(recipes),
+        )
+        for name, said in asked.items()
+    }
 
 
 def _to_version_2(table: pa.Table) -> dict[str, Any]:
@@ -86,7 +118,6 @@ def _to_version_3(columns: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
         "kept_tokens": converted("kept_tokens", "kept_tokens", lambda found: found),
         "item_facts": converted("item_facts", "item_facts", lambda found: split_facts(found)[0]),
         "item_texts": converted("item_texts", "item_facts", lambda found: split_facts(found)[1]),
-        "eval_draw": pa.repeat(pa.scalar(0, pa.int32()), num_rows),
     }
 
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lgbench.recipe import columns
 from lgbench.store.digest import content_digest
 from lgbench.store.files import atomic_file
-from lgbench.store.migrate import upgrade
+from lgbench.store.migrate import recipe_columns, upgrade
 from lgbench.store.schema import SCHEMA, SCHEMA_VERSION, STATUSES, TRIED_AGAIN
 from lgbench.store.seal import BLANK, Damaged, is_sealed, seal
 
@@ -53,9 +54,9 @@ def read_rows(path: Path, known: bool = False) -> pa.Table:
     if sealed != (version >= _FIRST_SEALED):
         raise Damaged(f"damaged: schema version {version} {'with' if sealed else 'without'} a checksum")
     table = file.read(use_threads=False)
-    table = upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
     if sealed and not known and content_digest(table) != file.metadata.metadata.get(_CONTENT, b"").decode():
         raise Damaged("damaged: the digest of its content is another one")
+    table = upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
     _check_bound(table, path.stem)
     return table
 
@@ -100,8 +101,10 @@ def _version(file: pq.ParquetFile) -> int:
 
 
 def _of_schema(table: pa.Table) -> pa.Table:
-    if missing := set(SCHEMA.names) - set(table.schema.names):
+    if missing := set(SCHEMA.names) - set(table.schema.names) - columns().keys():
         raise ValueError(f"no column {', '.join(sorted(missing))}; run its cell again with --force")
+    for name, column in recipe_columns(table["recipe"], set(table.schema.names)).items():
+        table = table.append_column(name, column)
     table = table.select(SCHEMA.names)
     for found, wanted in zip(table.schema, SCHEMA, strict=True):
         if found.type != wanted.type:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lgbench.recipe import Group, Recipe, column_value, columns
+
 SCHEMA_VERSION = 3
 
 STATUSES = ("ok", "diverged", "out_of_memory", "failed", "skipped")
@@ -22,7 +24,16 @@ TRIED_AGAIN = ("failed", "out_of_memory")
 
 _PARAMS = pa.map_(pa.string(), pa.string())
 
-_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+Column = tuple[str, pa.DataType, str]
+
+
+def _of_recipe(group: Group) -> list[Column]:
+    """Columns that fields of the recipe ask for."""
+    asked = columns(Recipe, group)
+    return [(name, pa.type_for_alias(said.column), said.says) for name, said in asked.items()]
+
+
+_COLUMNS: tuple[Column, ...] = (
     ("cell", pa.string(), "hash of everything that decides the result"),
     (
         "training",
@@ -58,8 +69,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("backbone_identity", pa.string(), "what stands for the backbone's code, as for the task"),
     ("preset", pa.string(), "name of the preset that the numbers started from"),
     ("recipe", _PARAMS, "all numbers of size, training and evaluation, resolved"),
-    ("d_model", pa.int32(), "width of the backbone"),
-    ("num_layers", pa.int32(), "number of blocks"),
+    *_of_recipe("sizes"),
     ("d_state", pa.int32(), "state size per channel; 0 for a transformer"),
     ("num_parameters", pa.int64(), "trained parameters, input and output layers included"),
     (
@@ -68,19 +78,11 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         "sha256 of the tensors of the weights file that was evaluated; null in older rows",
     ),
     ("seed", pa.int32(), "seed of initialisation and training"),
-    (
-        "train_length",
-        pa.int64(),
-        "nominal training length of the recipe, in length_unit; lengths are compared to it",
-    ),
+    *_of_recipe("training"),
     ("train_low", pa.int64(), "smallest context in training, in length_unit; likewise train_high"),
     ("train_high", pa.int64(), "largest context in training"),
     ("length_unit", pa.string(), "what lengths count: tokens, or documents"),
-    ("train_steps", pa.int64(), "optimiser steps of the whole training"),
     ("step", pa.int64(), "optimiser steps after which this was measured"),
-    ("batch_size", pa.int32(), "sequences a training step"),
-    ("lm_weight", pa.float64(), "weight of the next-token loss of all other tokens beside the answer's"),
-    ("learning_rate", pa.float64(), "peak learning rate"),
     ("protocol", pa.string(), "clean, or as_released where a method follows the choices of published code"),
     ("needs_length", pa.bool_(), "whether the length of the context must be known before its first token"),
     ("apply_in_decode", pa.bool_(), "whether the method also acts on queries that follow a kept state"),
@@ -142,7 +144,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
         pa.list_(pa.string()),
         "what each item belongs to (character, book, article); null where items are independent",
     ),
-    ("eval_draw", pa.int32(), "which draw of evaluation items; 0 the first"),
+    *_of_recipe("evaluation"),
     (
         "calibration_format",
         pa.int32(),
@@ -183,6 +185,11 @@ SCHEMA = pa.schema(
     [pa.field(name, kind, metadata={"doc": doc}) for name, kind, doc in _COLUMNS],
     metadata={"lgbench_schema_version": str(SCHEMA_VERSION)},
 )
+
+
+def recipe_columns(recipe: Recipe) -> dict[str, Any]:
+    """What the columns say that fields of a recipe ask for."""
+    return {name: column_value(getattr(recipe, name)) for name in columns(type(recipe))}
 
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -151,7 +151,7 @@ class Passkey(Task):
             shortest = min(stage[0] for stage in recipe.stages) if recipe.stages else recipe.train_length
             for length in (recipe.train_length, shortest):
                 self.check_length(length)
-            items = self.eval_set(recipe.eval_items, EVAL_SEED)
+            items = self.eval_set(recipe.eval_items, EVAL_SEED + recipe.eval_draw)
             for length in recipe.eval_lengths:
                 items.facts(length)
 

@@ -113,11 +113,16 @@ class Perplexity(Task):
         )
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse lengths that no book has.
+        """Refuse lengths that no book has, and another draw of windows that are fixed.
 
         Raises:
             UserError: names the largest length there can be.
         """
+        if recipe.eval_draw and not self.nested:
+            raise UserError(
+                f"--eval-draw {recipe.eval_draw}: protocol {self.params.protocol} has the published windows, "
+                "and there are no others"
+            )
         if self.data_fingerprint:
             self.check_length("--train-length", recipe.train_length + recipe.train_queries[1], train=True)
             self.check_length("--eval-lengths", recipe.eval_lengths[-1] + recipe.eval_queries, train=False)

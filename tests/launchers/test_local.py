@@ -307,6 +307,6 @@ def test_a_terminal_gets_a_bar_with_step_loss_and_speed(toy_cells, toy_task, tmp
 def test_trainings_that_differ_in_their_seed_alone_stay_together(toy_cells, size, batches):
     cells = toy_cells("vanilla,prepended,transformer", seeds=[0, 1, 2])
     groups = {cell.training: [cell] for cell in cells}
-    found = list(local._in_batches(groups, size))
+    found = list(local._in_batches(groups, {}, size))
     assert [training for batch in found for training in batch] == list(groups)
     assert [len(batch) for batch in found] == batches

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from lgbench.errors import UserError
-from lgbench.intervention import active_hooks, overridden_hooks
+from lgbench.intervention import Composed, ScanIntervention, active_hooks, overridden_hooks
+from lgbench.method import Method
 from lgbench.plan.cells import load_method
 from lgbench.plan.params import expand, label, parse_plugins
+from lgbench.plugins.compose import RULES, compose
 from lgbench.plugins.registry import METHODS, TASKS
 from lgbench.run.calibrate import fit_lengths
 from lgbench.store import read
@@ -138,3 +140,75 @@ def test_tasks_cannot_be_combined():
 
 def test_names_are_spelt_as_everywhere():
     assert METHODS.canonical("slow-clock+vanilla") == "slow_clock+vanilla"
+
+
+def public(contract):
+    return {name for name in {*vars(contract), *contract.__annotations__} if not name.startswith("_")}
+
+
+def test_every_member_of_a_method_has_a_rule_for_combinations():
+    assert set(RULES) == public(Method) - {"Params"}
+    written = {name for name, rule in RULES.items() if rule == "written"}
+    made_in_init = {"backbone", "protocol"}
+    assert written - made_in_init <= set(vars(compose([("a", Method)]).__mro__[1]))
+
+
+def test_every_hook_of_an_intervention_is_forwarded_by_a_composed_one_or_is_about_training_alone():
+    in_training = {"begin_training", "begin_step"}
+    of_each_part = {"layers", "resting"}
+    made = Composed([ScanIntervention()])
+    forwarded = {name for name in vars(Composed) if not name.startswith("_")} | set(vars(made))
+    assert public(ScanIntervention) - forwarded == in_training | of_each_part
+
+
+class Base(Method):
+    trains_like = "vanilla"
+
+
+class Eager(Method):
+    train_eagerly = True
+    prefix_exact = False
+    eval_only = frozenset({"size"})
+
+    class Params(Method.Params):
+        size: int = 1
+
+    def train_lengths(self, train_length):
+        return 3, 2 * train_length
+
+    def backbone_options(self):
+        return {"heads": self.params.size}
+
+
+class Wide(Base):
+    needs_length = True
+    calibration_free = frozenset({"heads"})
+
+    class Params(Method.Params):
+        heads: int = 1
+
+    def backbone_options(self):
+        return {"heads": self.params.heads, "depth": 2}
+
+
+def test_members_of_a_combination_follow_their_rules():
+    both = compose([("base", Base), ("eager", Eager), ("wide", Wide)])()
+    assert not both.prefix_exact and both.needs_length and not both.bound
+    assert both.trains_like is None and both.train_eagerly and both.train_lengths(8) == (3, 16)
+    assert both.backbone_options() == {"heads": 1, "depth": 2}
+    assert both.eval_only == {"eager.size"} and both.calibration_free == {"wide.heads"}
+    alike = compose([("base", Base), ("wide", Wide)])()
+    assert alike.trains_like == "vanilla" and not alike.train_eagerly and alike.train_lengths(8) == (1, 8)
+
+
+def test_parts_that_decide_one_size_differently_are_refused():
+    made = compose([("eager", Eager), ("wide", Wide)])
+    with pytest.raises(UserError, match="eager decides heads=1 of the backbone, wide heads=2"):
+        made(made.Params.model_validate({"wide.heads": 2}))
+
+
+def test_what_is_asked_of_the_parts_is_never_answered_by_the_whole():
+    both = compose([("base", Base), ("wide", Wide)])()
+    for name in ("calibration_length", "drawn_lengths", "calibrate"):
+        with pytest.raises(TypeError, match="asked of the parts"):
+            getattr(both, name)

@@ -11,7 +11,8 @@ from lgbench.backbone import Backbone
 from lgbench.cli import app
 from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
-from lgbench.plugins.registry import BACKBONES
+from lgbench.plugins.contract_parts import check_task
+from lgbench.plugins.registry import BACKBONES, TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -204,3 +205,17 @@ def test_a_broken_backbone_is_refused_in_one_line_before_training(toy_options, t
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 2 and "breaks its contract, causal" in done.output
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_task_whose_draws_have_equal_items_is_named():
+    class Fixed(TASKS.load("marked_recall")):
+        """Says that its items are others, and draws the same ones."""
+
+        def eval_set(self, num_items, seed):
+            items = super().eval_set(num_items, 0)
+            items.fingerprint += str(seed)
+            return items
+
+    broken = [verdict for verdict in check_task(Fixed) if not verdict.kept]
+    assert ["--eval-draw asks for others" in verdict.found for verdict in broken] == [True]
+    assert all(verdict.kept for verdict in check_task(TASKS.load("marked_recall")))

@@ -227,3 +227,12 @@ def test_names_of_files_are_short_and_never_shared_by_two_boards(root, store):
     slugs = [board.slug for board in load([root]).boards]
     plain = "document-retrieval-squad-dev-v2-0-small-mse"
     assert sorted(slugs) == [plain, f"{plain}-bbbbbbbb"]
+
+
+def test_another_draw_of_items_is_a_board_of_its_own_and_says_so(root, store):
+    for draw in (0, 1):
+        store(root, eval_draw=draw, items_hash=f"draw {draw}")
+    first, second = load([root]).boards
+    assert second.title == f"{first.title}, evaluation draw 1"
+    assert first.slug != second.slug and "draw-1" in second.slug
+    assert load([root]).left_out == []

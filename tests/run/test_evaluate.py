@@ -128,6 +128,7 @@ def test_streaming_in_pieces_equals_one_piece_and_never_asks_for_more_than_a_pie
 
     monkeypatch.setattr(items, "context", watched)
     monkeypatch.setattr(reading, "PIECE", 7)
+    monkeypatch.setattr(reading, "TOGETHER", 14)
     pieces = evaluate(model, task, plugin, recipe, items)
     assert max(asked) == 7
     for one, other in zip(whole, pieces, strict=True):
@@ -137,6 +138,28 @@ def test_streaming_in_pieces_equals_one_piece_and_never_asks_for_more_than_a_pie
             other.num_queries,
         )
         np.testing.assert_allclose(one.values, other.values, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 32_768), (4, 8192), (8, 4096), (256, 4096)])
+def test_few_sequences_are_read_in_longer_pieces(batch, tokens):
+    assert reading.piece_of(batch) == tokens
+
+
+def test_the_last_items_of_a_set_are_read_in_pieces_of_their_own_number(lively, monkeypatch):
+    model, task, plugin, recipe, items = lively("vanilla", query_grid=(), eval_batch=5)
+    asked, context = set(), items.context
+
+    def watched(chosen, start, stop, length):
+        asked.add((chosen.stop - chosen.start, stop - start))
+        return context(chosen, start, stop, length)
+
+    monkeypatch.setattr(items, "context", watched)
+    monkeypatch.setattr(reading, "PIECE", 2)
+    monkeypatch.setattr(reading, "TOGETHER", 10)
+    evaluate(model, task, plugin, recipe, items)
+    assert {count for count, _ in asked} == {5, 1}
+    assert max(size for count, size in asked if count == 5) == 2
+    assert max(size for count, size in asked if count == 1) == 10
 
 
 def test_a_shared_pass_reads_every_token_once(lively, monkeypatch):

@@ -85,6 +85,17 @@ def test_all_methods_and_seeds_answer_the_same_items(trained, toy_task):
     assert len(values) == len(cells), "different models, so different answers"
 
 
+def test_another_draw_asks_all_methods_other_items_of_the_same_weights(trained, toy_task):
+    first, _ = trained("vanilla,prepended")
+    cells, store = trained("vanilla,prepended", eval_draw=1)
+    assert [cell.training.key for cell in cells] == [cell.training.key for cell in first]
+    assert {cell.key for cell in cells}.isdisjoint(cell.key for cell in first)
+    hashes = {}
+    for row in read([store.root]).table.to_pylist():
+        hashes.setdefault(row["eval_draw"], set()).add(row["items_hash"])
+    assert hashes == {draw: {toy_task.eval_set(6, EVAL_SEED + draw).fingerprint} for draw in (0, 1)}
+
+
 def test_items_of_an_edited_task_are_not_paired_with_the_old_ones(toy_task, monkeypatch):
     found = set()
     for identity in ("v1", "v2", "an edited file", "another edit"):

@@ -157,14 +157,14 @@ def test_the_digest_of_content_tells_types_and_bits_of_numbers_apart():
 
 def test_a_file_of_this_version_with_other_columns_is_refused(rows_path, monkeypatch):
     table = read_rows(rows_path)
+    monkeypatch.setattr("lgbench.store.rows_file.content_digest", lambda table: "")
     for change, reason in (
         (lambda schema: schema.remove(0), "no column cell"),
         (lambda schema: schema.set(0, pa.field("cell", pa.binary())), "column cell is binary, not string"),
     ):
         changed = change(SCHEMA)
-        monkeypatch.setattr("lgbench.store.rows_file.SCHEMA", changed)
-        monkeypatch.setattr("lgbench.store.rows_file.content_digest", lambda table: "")
-        write_rows(rows_path, table.select(changed.names).cast(changed))
-        monkeypatch.undo()
+        with monkeypatch.context() as writing:
+            writing.setattr("lgbench.store.rows_file.SCHEMA", changed)
+            write_rows(rows_path, table.select(changed.names).cast(changed))
         with pytest.raises(ValueError, match=reason):
             read_rows(rows_path)
