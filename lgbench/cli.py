@@ -11,6 +11,7 @@ import typer
 
 from lgbench import __version__, cli_run
 from lgbench.cli_results import results_app
+from lgbench.cli_status import status
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
 
@@ -25,6 +26,7 @@ cli_run.register(app)
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+app.command()(status)
 
 
 def _say_version(wanted: bool) -> None:
@@ -92,7 +94,7 @@ def leaderboard(
     "list", epilog=examples("lgbench list", "lgbench list methods", "lgbench list methods decimamba")
 )
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="tasks, methods, backbones, launchers.")] = None,
     name: Annotated[str | None, typer.Argument(help="A plugin, to see its parameters.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
@@ -103,6 +105,7 @@ def list_plugins(
     from lgbench.plugins import registry
 
     groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
+    groups["launchers"] = registry.LAUNCHERS
     if kind is not None and kind not in groups:
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:

@@ -23,7 +23,8 @@ class Registry:
     """The plugins of one kind. Whatever takes a name accepts hyphens for underscores.
 
     Args:
-        kind: "task", "method" or "backbone"; decides the contract and the entry points, `lgbench.{kind}s`.
+        kind: "task", "method", "backbone" or "launcher"; decides the contract and the entry points,
+            `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
 
@@ -189,9 +190,10 @@ class Registry:
 TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
+LAUNCHERS = Registry("launcher", "lgbench.launchers")
 
 
-def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES)) -> None:
+def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES, LAUNCHERS)) -> None:
     """Register a file given with `--plugin` where it belongs; it may define plugins of several kinds.
 
     Raises:
@@ -207,7 +209,7 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKB
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
         raise UserError(
-            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method or Backbone"
+            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone or Launcher"
         )
     for registry in homes:
         registry.add_file(path)

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ from typing import Any
 from lgbench.errors import UserError
 from lgbench.plugins.identity import Home, source_identity, tree_identity
 
-KINDS = ("task", "method", "backbone")
+KINDS = ("task", "method", "backbone", "launcher")
 """Of plugins that a file may define."""
 
 
@@ -121,7 +122,8 @@ class PluginSource:
         path = self._path()
         if path is None:
             return ast.Module(body=[], type_ignores=[])
-        return ast.parse(path.read_bytes(), str(path))
+        state = path.stat()
+        return _parsed(path, (state.st_mtime_ns, state.st_size, state.st_ino))
 
     def _path(self) -> Path | None:
         """The file with the source; None where it cannot be found without running code."""
@@ -129,6 +131,12 @@ class PluginSource:
             return self.file
         spec = _find(self.module)
         return Path(spec.origin) if spec is not None and (spec.origin or "").endswith(".py") else None
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, state: tuple[int, int, int]) -> ast.Module:
+    """The syntax tree of a file in this state; every cell asks for those of its plugins."""
+    return ast.parse(path.read_bytes(), str(path))
 
 
 def _identity_of_class(given: type[Any], declared: int | None) -> str:
@@ -150,8 +158,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 def kinds_defined(path: Path) -> set[str]:
     """Which of `KINDS` a plugin file defines, by the base classes in its syntax tree.
 
-    A base counts if it is called `Task`, `Method` or `Backbone`, comes from `lgbench.tasks` and so on, or is
-    a class of the same file that counts.
+    A base counts if it is called `Task`, `Method`, `Backbone` or `Launcher`, comes from `lgbench.tasks` and
+    so on, or is a class of the same file that counts.
 
     Raises:
         UserError: the file cannot be read as Python.
