@@ -255,7 +255,9 @@ class _Worker:
                 continue
             try:
                 trainer = self._trainer(training, cells[0], steps)
-                if trainer.finished:  # nothing to train: a published model as it is
+                if trainer.finished and trainer.step:  # a trunk has taken all its steps
+                    trainer.look()
+                elif trainer.finished:  # nothing to train: a published model as it is
                     trainer.save_weights()
                 else:
                     trainers.append(trainer)
