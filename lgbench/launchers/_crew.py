@@ -74,7 +74,7 @@ class Crew:
             UserError: a worker cannot work; its words.
             KeyboardInterrupt: after the workers have saved their trainings.
         """
-        start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.force)
+        start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.forced)
         self.watch = Watch(self.prepared, start, self.progress)
         try:
             for slot in range(min(self.num_workers, len(start.cells))):

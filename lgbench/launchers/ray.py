@@ -56,7 +56,7 @@ class Ray(Launcher):
             UserError: there is no such cluster, or a node lacks what the plan needs.
             KeyboardInterrupt: after the tasks have saved their trainings.
         """
-        start = begin(prepared.cells, prepared.store, progress, config.force)
+        start = begin(prepared.cells, prepared.store, progress, config.forced)
         watch = Watch(prepared, start, progress)
         if not watch.left:
             return watch.outcome

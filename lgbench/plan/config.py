@@ -107,6 +107,11 @@ class RunConfig(_Options):
             for t in tasks
         ]
 
+    @property
+    def forced(self) -> bool | tuple[str, ...]:
+        """What is run again though it is finished: everything, or cells by the beginnings of their keys."""
+        return True if self.force else self.force_cells
+
     def recipe_overrides(self) -> dict[str, Any]:
         """Fields of `Recipe` that replace the preset's numbers."""
         names = overrides(self.recipe_class)

@@ -144,6 +144,13 @@ class RunOptions:
         default=None, metadata=about("folder for TensorBoard: losses and speeds", group="machine")
     )
     force: bool = field(default=False, metadata=about("run finished cells again", group="machine"))
+    force_cells: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "run these finished cells again, and what they are trained from: their names, or the beginnings",
+            group="machine",
+        ),
+    )
 
 
 OWN_AXES = ("backbone", "d_state", "eval_at_steps", "branch_decay_at")

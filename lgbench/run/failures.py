@@ -7,7 +7,7 @@ import traceback
 
 import torch
 
-from lgbench.errors import CannotWrite, UserError
+from lgbench.errors import UserError
 
 ALLOCATION = (
     "can't allocate memory",  # PyTorch on a CPU under Linux
@@ -19,12 +19,8 @@ ALLOCATION = (
 )
 """Parts of the messages of failed allocations that are no `MemoryError`."""
 
-FATAL = (CannotWrite,)
-"""What ends a plan, since no other cell could keep its rows."""
-
-
-class NotSaved(Exception):
-    """A training came this far, and its weights cannot be written for another reason than the disk."""
+ANY = (Exception, SystemExit)
+"""What the code of a plugin may end with; a signal (`KeyboardInterrupt`) is not its own."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -38,7 +34,8 @@ def describe(error: BaseException) -> tuple[str, str]:
     """Status and reason of an exception inside a cell: the traceback, or one line that needs none."""
     if isinstance(error, UserError):
         return "failed", " ".join(message(error).split()) or "refused without a word"
-    status = "out_of_memory" if is_out_of_memory(error) else "failed"
+    memory = is_out_of_memory(error) or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+    status = "out_of_memory" if memory else "failed"
     return status, writable("".join(traceback.format_exception(error)))
 
 

@@ -22,7 +22,7 @@ from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Fitted, Measurement, evaluate
-from lgbench.run.failures import is_out_of_memory
+from lgbench.run.failures import is_out_of_memory, last_line, writable
 from lgbench.run.gallery import gallery
 from lgbench.run.room import Lost, NoRoom
 from lgbench.run.schedule import stage_lengths
@@ -199,12 +199,19 @@ def give_up(cell: Cell, task: Task, store: Store, status: str, reason: str) -> s
     Returns:
         the last line of the reason, which the row has.
     """
-    last = reason.strip().splitlines()[-1]
-    if last != reason.strip():
+    reason = writable(reason)
+    last = last_line(reason)
+    if last != reason.strip() and reason.strip():
         with atomic_file(failure_path(store.root, cell)) as temporary:
-            temporary.write_text(reason)
+            temporary.write_text(reason, encoding="utf-8")
     store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, status, last)])
     return last
+
+
+def ending(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Status and reason of a cell with these rows: those of the first that has no number, or "ok"."""
+    bad = next((row for row in rows if row["status"] != "ok"), rows[0])
+    return bad["status"], bad["reason"] or ""
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:

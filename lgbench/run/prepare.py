@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lgbench.errors import UserError
@@ -37,6 +38,7 @@ from lgbench.recipe import suggest
 from lgbench.run import checkpoint
 from lgbench.run.branch import shared_steps, trunks
 from lgbench.run.device import choose_device, choose_threads
+from lgbench.run.failures import ANY, one_line
 from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
@@ -60,7 +62,7 @@ class Prepared:
     store: Store
     device: torch.device
     broken: list[str]
-    """Methods that were asked for and cannot be imported."""
+    """Methods that were asked for and cannot be imported, and tasks that fail while they are prepared."""
 
 
 def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepared:
@@ -97,8 +99,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
 
     resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
+    named, unready = _ready(named, device, config, console)
     for _, task in named:
-        task.prepare(device, config.data_dir)
         if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
         if task.notice:
@@ -106,6 +108,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     if not dry:
         store.check_writable()
     cells = resolve_plan()
+    _check_forced(config.force_cells, cells)
     tasks = {identify(*pair): pair[1] for pair in named}
     if device.type == "cpu":
         choose_threads(cell.training.recipe.d_model for cell in cells)
@@ -115,7 +118,43 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_contracts(cells, device)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
         console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
-    return Prepared(cells, tasks, store, device, broken)
+    return Prepared(cells, tasks, store, device, broken + unready)
+
+
+def _ready(
+    named: list[tuple[str, Task]], device: torch.device, config: RunConfig, console: Console
+) -> tuple[list[tuple[str, Task]], list[str]]:
+    """Tasks with their data, and the names of those whose own code fails at that; these are left out.
+
+    Raises:
+        UserError: data that cannot be had; or every task fails.
+    """
+    ready, unready, line = [], [], ""
+    for name, task in named:
+        try:
+            task.prepare(device, config.data_dir)
+        except UserError:
+            raise
+        except ANY as error:
+            line = f"task '{name}' fails while its data are prepared: {one_line(error)}"
+            console.print(f"[red]Left out:[/red] {escape(line)}", soft_wrap=True, highlight=False)
+            unready.append(name)
+        else:
+            ready.append((name, task))
+    if not ready:
+        raise UserError(f"nothing to run: {line}")
+    return ready, unready
+
+
+def _check_forced(beginnings: Iterable[str], cells: Iterable[Cell]) -> None:
+    """Refuse names of cells that this plan does not have."""
+    keys = [cell.key for cell in cells]
+    for beginning in beginnings:
+        if len(beginning) < 4 or not any(key.startswith(beginning) for key in keys):
+            raise UserError(
+                f"--force-cells {beginning}: no cell of this plan; give 4 characters of its name or more, as "
+                "--dry-run and the column cell have it"
+            )
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
@@ -257,10 +296,10 @@ def dry_run(prepared: Prepared, console: Console) -> None:
             cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
             f"#{number}",
-            "finished" if done else "left out" if cell.left_out else "to do",
+            "finished" if done else "fails" if cell.fault else "left out" if cell.left_out else "to do",
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished and not c.left_out}
+    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished and not (c.left_out or c.fault)}
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
