@@ -282,7 +282,8 @@ class _Worker:
         except CannotWrite:
             raise
         except KeyboardInterrupt:
-            if interrupt.asked() or not self.turns.leases.lost:
+            interrupt.check()
+            if not self.turns.leases.lost:
                 raise
             self.turns.leases.lost = False
             return None
