@@ -177,22 +177,26 @@ class _Worker:
         """Cells by training; those whose method does not apply, or fails when asked, get their row here."""
         by_training: Batch = {}
         for cell in cells:
-            reason = (
-                cell.fault
-                or cell.left_out
-                or no_task_for(
-                    load_method(cell.method, cell.method_params), cell.training.backbone, self._task(cell)
-                )
-            )
+            status, reason = self._unfit(cell)
             if not reason:
                 by_training.setdefault(cell.training, []).append(cell)
             elif self.turns.ended(cell) is not None:
                 continue
-            elif cell.fault:
-                self._give_up(cell, "failed", cell.fault)
+            elif status == "skipped":
+                self._write(cell, status, reason)
             else:
-                self._write(cell, "skipped", reason)
+                self._give_up(cell, status, reason)
         return by_training
+
+    def _unfit(self, cell: Cell) -> tuple[str, str]:
+        """Status and reason of a cell that cannot be run; no reason if it can."""
+        if cell.fault or cell.left_out:
+            return ("failed", cell.fault) if cell.fault else ("skipped", cell.left_out)
+        try:
+            method = load_method(cell.method, cell.method_params)
+            return "skipped", no_task_for(method, cell.training.backbone, self._task(cell)) or ""
+        except ANY as error:
+            return describe(error)
 
     def work(self, batches: list[Batch]) -> None:
         """Carry out all batches; those that others hold are looked at again until they are over."""
