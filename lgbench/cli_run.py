@@ -53,8 +53,13 @@ def run(**given: Any) -> None:
 
 def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
+    from dataclasses import replace
+
+    from rich.text import Text
+
     from lgbench.launcher import choose_launcher
-    from lgbench.report.tables import summary_table
+    from lgbench.report.curves import load
+    from lgbench.report.tables import tables_of
     from lgbench.run import prepare as runner
     from lgbench.run.events import events_of
     from lgbench.run.progress import Progress
@@ -67,8 +72,12 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     with events_of(settings) as sinks:
         outcome = launcher.launch(settings, prepared, Progress(screen, sinks))
     if outcome.finished + outcome.skipped_as_done:
-        for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
+        found = load([settings.results], {cell.key for cell in prepared.cells})
+        said_before = found.missing["outcome"] == "skipped"
+        for table in tables_of(replace(found, missing=found.missing[~said_before])):
             screen.print(table)
+        for sentence in found.left_out:
+            screen.print(Text.assemble(("Left out: ", "yellow"), sentence), soft_wrap=True)
     if outcome.failed:
         screen.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
     return not (outcome.failed or prepared.broken)

@@ -18,8 +18,7 @@ from lgbench import interrupt
 from lgbench.errors import CannotWrite
 from lgbench.launcher import Launcher, Outcome
 from lgbench.launchers._crew import Crew
-from lgbench.plan.applicability import no_task_for
-from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
+from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key, why_left_out
 from lgbench.plan.config import RunConfig
 from lgbench.run.branch import handovers, trunks
 from lgbench.run.failures import ANY, describe
@@ -190,11 +189,10 @@ class _Worker:
 
     def _unfit(self, cell: Cell) -> tuple[str, str]:
         """Status and reason of a cell that cannot be run; no reason if it can."""
-        if cell.fault or cell.left_out:
-            return ("failed", cell.fault) if cell.fault else ("skipped", cell.left_out)
+        if cell.fault:
+            return "failed", cell.fault
         try:
-            method = load_method(cell.method, cell.method_params)
-            return "skipped", no_task_for(method, cell.training.backbone, self._task(cell)) or ""
+            return "skipped", why_left_out(cell, self._task(cell))
         except ANY as error:
             return describe(error)
 
@@ -361,7 +359,7 @@ class _Worker:
     def _write(self, cell: Cell, status: str, reason: str) -> None:
         row = unmeasured_row(cell, self._task(cell), self.store, status, reason)
         self.store.write(cell.task, cell.key, [row])
-        self.progress.cell_done(cell, status, reason)
+        self.progress.cell_done(cell, "left out", "")  # the reason was said when the plan was made
 
     def _task(self, cell: Cell) -> Task:
         return self.tasks[task_key(cell)]

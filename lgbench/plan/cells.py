@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +17,14 @@ from lgbench.plan.backbones import BackboneChoice, choose
 from lgbench.plan.checks import check_calibration, check_fits, check_numbers, check_range
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
+from lgbench.plugins.compose import combine
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.run.failures import ANY, describe
 from lgbench.task import Recipe, Task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Everything that decides trained weights. Methods that train alike have equal ones.
 
@@ -46,13 +48,13 @@ class Training:
     recipe: Recipe
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the checkpoint folder; see `lgbench.plan.keys`."""
         return training_key(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One point of the cross product, fully resolved."""
 
@@ -76,7 +78,7 @@ class Cell:
     fault: str = ""
     """Traceback of a plugin that fails when it is asked about this, which makes a `failed` row; in no key."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the result file; see `lgbench.plan.keys`."""
         return cell_key(self)
@@ -113,9 +115,14 @@ def resolve_cells(
     for (task_name, task), request in product(tasks, methods):
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
-        method.identity = METHODS.identity(request.name)
+        method.identity = METHODS.identity_of(request.name, method)
+        made: dict[Pair, list[Cell]] = {}  # of all seeds, which differ in nothing else
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
-            cells += _cells_of(task_name, task, request.name, method, pair, preset)
+            alike = pair._replace(seed=0)
+            if alike not in made:
+                made[alike] = _cells_of(task_name, task, request.name, method, pair, preset)
+            training = replace(made[alike][0].training, seed=pair.seed)
+            cells += [replace(cell, training=training) for cell in made[alike]]
     cells = list({cell.key: cell for cell in cells}.values())
     if cells and all(cell.left_out for cell in cells):
         raise UserError(cells[0].left_out)
@@ -205,20 +212,31 @@ def _pairs(
             base = replace(task.recipe(preset, kind.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
-        grid = product(axes.recipes(base), seeds, axes.d_state or [None])
-        for (recipe, steps), seed, d_state in grid:
-            check_numbers(recipe)
-            check_fits(recipe, task)
-            if recipe.num_layers % kind.layers_multiple_of:
-                raise UserError(
-                    f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
-                    f"backbone {request.name}, got {recipe.num_layers}"
-                )
-            task.check(recipe)
-            asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
-            choice = choose(request.name, asked, recipe, method)
-            why = refusal(method, name, choice.name, recipe, task) or ""
-            yield Pair(choice, recipe.without_sizes(), seed, why, steps)
+        made: dict[tuple[Recipe, Any], Pair] = {}  # of all seeds
+        for (recipe, steps), seed, d_state in product(
+            axes.recipes(base, task.at_train_length), seeds, axes.d_state or [None]
+        ):
+            at = (recipe, d_state)
+            if at not in made:
+                asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
+                made[at] = _pair(task, method, name, PluginRequest(request.name, asked), recipe)
+            yield made[at]._replace(seed=seed, steps=tuple(steps))
+
+
+def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe: Recipe) -> Pair:
+    """A method on a backbone with the sizes that were asked for, checked; of seed 0."""
+    check_numbers(recipe)
+    check_fits(recipe, task)
+    kind = BACKBONES.load(backbone.name)
+    if recipe.num_layers % kind.layers_multiple_of:
+        raise UserError(
+            f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
+            f"backbone {backbone.name}, got {recipe.num_layers}"
+        )
+    task.check(recipe)
+    choice = choose(backbone.name, backbone.params, recipe, method)
+    why = refusal(method, name, choice.name, recipe) or ""
+    return Pair(choice, recipe.without_sizes(), 0, why)
 
 
 def load_task(request: PluginRequest) -> Task:
@@ -229,8 +247,14 @@ def load_task(request: PluginRequest) -> Task:
     """
     task_class = TASKS.load(request.name)
     task = task_class(resolve(task_class, request.params, "task", request.name))
-    task.identity = TASKS.identity(request.name)
+    task.identity = TASKS.identity_of(request.name, task)
     return task
+
+
+def why_left_out(cell: Cell, task: Task) -> str:
+    """Why a cell cannot be run on its prepared task; empty if it can."""
+    method = load_method(cell.method, cell.method_params)
+    return cell.left_out or no_task_for(method, cell.training.backbone, task) or ""
 
 
 def task_key(cell: Cell) -> str:
@@ -247,7 +271,7 @@ def load_method(name: str, params: str) -> Method:
     """The method of a cell or training, from the JSON of its parameters."""
     method_class = METHODS.load(name)
     method = method_class(method_class.Params.model_validate_json(params))
-    method.identity = METHODS.identity(name)
+    method.identity = METHODS.identity_of(name, method)
     return method
 
 
@@ -268,20 +292,22 @@ def _training(
     parts = method.parts(name)
     own = [(n, part) for n, part in parts if part.trains_like is None]
     if own:
-        ((name, method),) = own
+        name, method = own[0] if len(own) == 1 else combine(own)
     else:
         name = parts[0][1].trains_like
         method = METHODS.load(name)()
     params = method.params
     low, high = method.train_lengths(recipe.train_length)
+    if recipe.fixed_length and low == 1:
+        low = high
     return Training(
         task=task_name,
         task_params=changed_params(task.params, task.eval_only | task.data_params),
         data_fingerprint=task.data_fingerprint,
-        task_identity=task.identity or TASKS.identity(task_name),
+        task_identity=task.identity or TASKS.identity_of(task_name, task),
         method=name,
         method_params=changed_params(params, method.eval_only),
-        method_identity=METHODS.identity(name),
+        method_identity=METHODS.identity_of(name, method),
         backbone=backbone.name,
         backbone_params=backbone.params,
         backbone_identity=BACKBONES.identity(backbone.name),

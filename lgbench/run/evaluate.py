@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lgbench.backbone import state_bytes
-from lgbench.intervention import overridden_hooks
+from lgbench.intervention import changing_hooks, overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
@@ -60,6 +60,8 @@ class Measurement:
     warm_tokens_per_s: float | None
     """Without the first batch of items, which compiles kernels; None where there was one batch only."""
     peak_bytes: int
+    at_rest: bool = False
+    """Whether a method that may change the scan changed nothing here."""
     state_bytes: int | None = None
     """What is carried along one sequence after the context, before the queries; None where nothing is."""
 
@@ -118,6 +120,7 @@ class _Evaluation:
         self.room = Room(min(recipe.eval_batch, items.num_items))
         self.at = 0
         """The length that is measured at this moment."""
+        model.acted = False
 
     def shared_contexts(
         self, grid: tuple[int, ...], fitted: Fitted, on_progress: Callable[[str], None], lost: list[Lost]
@@ -367,7 +370,13 @@ class _Evaluation:
             "tokens": tokens,
             "warm_tokens_per_s": clock.warm_rate(tokens, wall_s),
             "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
+            "at_rest": self._at_rest(),
         }
+
+    def _at_rest(self) -> bool:
+        """Whether a method that may change something changed nothing since the last measurement."""
+        acted, self.model.acted = self.model.acted, False
+        return bool(changing_hooks(self.model.intervention)) and not acted
 
     def _window(self, length: int) -> Window:
         return self.reader.window(length, self.items.num_tokens(length))

@@ -34,6 +34,9 @@ from lgbench.task import Metric, Recipe, Task
 EVAL_SEED = 0
 """Of the first draw of evaluation items: the same for all methods and seeds; comparisons are paired."""
 
+AT_REST = "at rest: the method changes nothing at this length"
+"""Reason of an ok row whose numbers are those of the baseline."""
+
 Row = dict[str, Any]
 
 
@@ -264,7 +267,7 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
         "device": provenance.device_name(device),
-        "apply_in_decode": model.intervention.apply_in_decode,
+        "apply_in_decode": model.intervention.apply_in_decode and model.intervention.apply_to_generated,
         "train_scan_backend": facts["scan_backend"],
         "train_loss": facts["train_loss"],
         "train_wall_s": facts["train_wall_s"],
@@ -302,7 +305,7 @@ def _measured(m: Measurement) -> Row:
     numbers, words = split_facts({name: kept for name, kept in m.facts.items() if name != "cluster"})
     return {
         "status": "ok" if finite else "diverged",
-        "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
+        "reason": _reason(m, finite),
         "axis": m.axis,
         "eval_length": m.eval_length,
         "num_queries": m.num_queries,
@@ -336,6 +339,12 @@ def _unmeasured(items: Items, point: Lost) -> Row:
         "num_queries": point.num_queries,
         "context_tokens": items.items.num_tokens(point.eval_length),
     }
+
+
+def _reason(m: Measurement, finite: bool) -> str:
+    if not finite:
+        return f"{int((~np.isfinite(m.values)).sum())} items have no finite score"
+    return AT_REST if m.at_rest else ""
 
 
 def _interval(m: Measurement) -> tuple[float, float]:

@@ -60,6 +60,8 @@ def begin(
     for (task_name, key), reason in unfinished.items():
         if reason:
             progress.measured_again(store.path(task_name, key), reason)
+    if pending and (old := store.of_older_schemas(dict.fromkeys(c.task for c in pending))):
+        progress.old_files(store.root, len(old))
     return Start.of(pending, store, force)
 
 

@@ -1,7 +1,8 @@
 """What built-in plugins are now: version, hash of their syntax trees, defaults of their parameters.
 
 `python tests/built_in/record.py` writes `recorded.json` anew. Before that ask: does the change give other
-numbers? Then raise the `version` of the plugin's class first.
+numbers? Then raise the `version` of the plugin's class first, or its `released_version` where only those with
+`protocol=as_released` change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from lgbench.plugins.identity import canonical
+from lgbench.plugins.identity import canonical, declared_version
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.recipe import Recipe
 
@@ -53,6 +54,7 @@ def describe() -> dict[str, Any]:
     plugins = {
         f"{kind}/{name}": {
             "version": int(vars(registry.load(name)).get("version", 1)),
+            "released_version": registry.load(name).released_version if kind != "backbones" else 1,
             "source": source_hash(registry, name),
             "defaults": json.loads(registry.load(name).Params().model_dump_json()),
         }
@@ -60,6 +62,13 @@ def describe() -> dict[str, Any]:
         for name in registry.names()
         if Path(registry.place(name)).is_file() and ROOT in Path(registry.place(name)).parents
     }
+    for name in BACKBONES.families():  # what they need may not be installed
+        tree = ast.parse(Path(BACKBONES.place(name)).read_bytes())
+        plugins[f"backbones/{name}"] = {
+            "version": declared_version(tree),
+            "source": source_hash(BACKBONES, name),
+            "defaults": {},
+        }
     recipe = {
         field.name: field.default if field.default is not MISSING else None
         for field in fields(Recipe)
