@@ -52,8 +52,8 @@ def main() -> None:
                 whole = Window(0, tokens.shape[1])
                 reader.stream(
                     lambda start, stop: {"tokens": tokens[:, start:stop]},
-                    Window(0, length),
-                    length,
+                    whole,
+                    whole.announced,
                     step=step,
                 )
             peaks[step] = peak_bytes(device)
