@@ -26,6 +26,9 @@ LONG = {"cpu": (16_384,), "cuda": (131_072, 1_048_576)}
 LARGE = {"channels": {"cpu": 16, "cuda": 8192}, "length": 1537}
 """The scan of language models, 16 states in bfloat16, for which back ends have kernels of their own."""
 
+PLAIN = ("torch", "reference")
+"""Back ends without kernels of their own."""
+
 BLOCK_LENGTHS, LONG_BLOCK = (1537,), (131_072,)
 
 
@@ -82,6 +85,8 @@ def _checks(device: torch.device, thorough: bool) -> Iterator[tuple[str, torch.d
     for name in (name for name, reason in available_backends().items() if reason is None):
         for length in lengths:
             yield f"scan {name} at {length:,}", torch.float32, partial(check_backend, name, device, length)
+        if not thorough and name in PLAIN:
+            continue
         large = partial(check_backend, channels=channels, d_state=16, dtype=dtype)
         what = f"scan {name} at {LARGE['length']:,}, bf16, {channels:,} × 16"
         yield what, dtype, partial(large, name, device, LARGE["length"])

@@ -21,7 +21,8 @@ PEERS = {
 """Public implementations of the scan, and the module that each is found in."""
 CONTENDERS = ("block", *(name for name in BACKENDS if name not in PEERS), *PEERS)
 """`block` is the fused Mamba block, which takes part where whole models run."""
-ON_REQUEST = ("reference",)
+ON_REQUEST = ("reference", "transformers")
+"""Loops over tokens in Python, which take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Setting:
 
 
 def choose_contenders(names: Sequence[str]) -> tuple[str, ...]:
-    """The contenders of these names; without any, all but the sequential reference, which takes minutes.
+    """The contenders of these names; without any, all but those that go token by token, which take minutes.
 
     Raises:
         UserError: there is no such contender.
