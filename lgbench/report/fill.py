@@ -36,7 +36,10 @@ def fill(template: str, rows: pd.DataFrame, name: str = "the template") -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
     environment.globals.update(Functions(rows).by_name())

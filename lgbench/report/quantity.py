@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lgbench.errors import UserError
-from lgbench.report.series import are_binary, summarise, values_of
+from lgbench.report.series import are_binary, items_of, summarise
 from lgbench.stats.intervals import mean_interval
-from lgbench.stats.scores import Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,8 @@ class Quantity:
 def measured(rows: pd.DataFrame, digits: int | None = None) -> Quantity:
     """Return the metric of the rows of one measurement, one a seed; digits: 2 of shares, else 3."""
     binary = are_binary(rows)
-    found = summarise(_items(rows), _clusters(rows), rows["combine"].iloc[0], binary)
+    summary = summarise([items_of(rows)], _clusters(rows), rows["combine"].iloc[0], binary)
+    found = {name: float(values[0]) for name, values in summary.items()}
     seeds = dict(zip(rows["seed"].astype(int), rows["value"].astype(float), strict=True))
     return Quantity(**found, by_seed=seeds, digits=_digits(binary, digits))
 
@@ -107,12 +108,12 @@ def subtract(first: pd.DataFrame, second: pd.DataFrame, digits: int | None = Non
     one, two = (rows[rows["seed"].isin(seeds)].sort_values("seed") for rows in (first, second))
     same = set(one["items_hash"]) == set(two["items_hash"]) and one["items_hash"].nunique() == 1
     if same:
-        table = np.stack(_items(one)) - np.stack(_items(two))
+        table = np.stack(items_of(one)).astype(float) - np.stack(items_of(two))
     elif len(seeds) > 1:
-        table = np.array([[a.mean() - b.mean()] for a, b in zip(_items(one), _items(two), strict=True)])
+        table = np.array([[a.mean() - b.mean()] for a, b in zip(items_of(one), items_of(two), strict=True)])
     else:
         raise UserError("difference: a single common seed, and the items differ; nothing says how sure it is")
-    low, high = mean_interval(table, _clusters(one) if same else None)
+    low, high = map(float, mean_interval(table, _clusters(one) if same else None))
     by_seed = {int(seed): float(value) for seed, value in zip(seeds, table.mean(axis=1), strict=True)}
     shown = _digits(are_binary(one), digits)
     return Quantity(value=float(table.mean()), low=low, high=high, by_seed=by_seed, digits=shown)
@@ -122,11 +123,6 @@ def _digits(binary: bool, asked: int | None) -> int:
     return asked if asked is not None else 2 if binary else 3
 
 
-def _items(rows: pd.DataFrame) -> list[Floats]:
-    """Values of the items of each seed; of perplexities their logarithms."""
-    return [values_of(row) for row in rows.itertuples()]
-
-
-def _clusters(rows: pd.DataFrame) -> Floats | None:
+def _clusters(rows: pd.DataFrame) -> NDArray | None:
     found = rows["item_clusters"].iloc[0]
     return found if np.ndim(found) and len(found) else None
