@@ -59,8 +59,8 @@ def from_results() -> dict[Path, str]:
 def _options() -> str:
     lines = ["# Options of a run", ""]
     lines += [
-        "Every option is a flag of `lgbench run` and a key of a plan file. *Grid*: several values, `256,1024`,",
-        "are all run. Without a default, the preset of the task decides.",
+        "Every option is a flag of `lgbench run` and a key of a plan file. *Grid*: several values, such as",
+        "`256,1024`, are all run. Without a default, the preset of the task decides.",
     ]
     groups: dict[str, list[str]] = {}
     for option in options().values():
@@ -141,7 +141,8 @@ def _task_facts(task: type[Any]) -> Iterator[str]:
 
 
 def _method_facts(method: type[Any]) -> Iterator[str]:
-    yield f"- weights: {'its own training' if method.trains_like is None else f'those of `{method.trains_like}`'}"
+    like = method.trains_like
+    yield f"- weights: {'from its own training' if like is None else f'those of `{like}`'}"
     yield f"- the length must be known before the first token: {'yes' if method.needs_length else 'no'}"
 
 
