@@ -13,6 +13,7 @@ from lgbench import __version__, cli_fill, cli_run
 from lgbench.cli_answers import add_answers
 from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
+from lgbench.cli_fidelity import fidelity
 from lgbench.cli_results import results_app
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
@@ -31,6 +32,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
 add_answers(app)
 app.command()(claims)
+app.command()(fidelity)
 app.command(
     "export-checkpoint", epilog=examples("lgbench export-checkpoint 3f2a --results runs --out my-model")
 )(export_checkpoint)

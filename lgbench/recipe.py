@@ -83,6 +83,10 @@ class Recipe:
         )
     )  # fmt: skip
     """A method may narrow or widen the range of lengths (truncated, expanded)."""
+    fixed_length: bool = field(
+        default=False, metadata=about("whether every training context has the largest length")
+    )
+    """As published for text. A method that narrows the range from below, truncated for instance, keeps it."""
     train_steps: int = field(
         metadata=about(
             "optimiser steps of the whole training",
@@ -142,6 +146,17 @@ class Recipe:
     weight_decay: float = field(
         default=0.0, metadata=about("weight decay of matrices, decoupled (AdamW)", least=0)
     )
+    decay_all: bool = field(
+        default=False, metadata=about("whether vectors, norms and the logarithms of A decay too")
+    )
+    """As where PyTorch's defaults are taken."""
+    adam_epsilon: float = field(
+        default=1e-6, metadata=about("what Adam adds to the root of the second moment", above=0)
+    )
+    untied: bool = field(
+        default=False, metadata=about("whether embedding and head of a task of tokens are trained apart")
+    )
+    """From one and the same start."""
     stages: tuple[tuple[int, ...], ...] = ()
     """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
     stage_accuracy: float = 0.9

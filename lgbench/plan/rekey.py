@@ -48,11 +48,11 @@ def cell_of_row(row: Mapping[str, Any]) -> Cell:
         raise UserError(f"row of {row['task']}: it started from a checkpoint that has to be read again")
     kind = TASKS.load(row["task"])
     task = kind(resolve(kind, _read(row["task_params"]), "task", row["task"]))
-    task.identity = TASKS.identity(row["task"])
+    task.identity = TASKS.identity_of(row["task"], task)
     task.data_fingerprint = row["data_fingerprint"]
     method_kind = METHODS.load(row["method"])
     method = method_kind(resolve(method_kind, _read(row["method_params"]), "method", row["method"]))
-    method.identity = METHODS.identity(row["method"])
+    method.identity = METHODS.identity_of(row["method"], method)
     recipe = _recipe(numbers, row)
     name = numbers.get("backbone") or str(row.get("backbone") or "").partition("[")[0] or method.backbone
     choice = choose(name, {}, recipe, method)

@@ -152,6 +152,16 @@ class Registry:
             self._identities[name] = self._sources()[name].identity(declared)
         return self._identities[name]
 
+    def identity_of(self, name: str, plugin: Any) -> str:
+        """Return `identity`, and where a plugin follows a released protocol the version of that, "v2r3".
+
+        Args:
+            name: of the plugin, a combination for instance.
+            plugin: made of its class with the parameters that decide.
+        """
+        parts = plugin.parts(name) if hasattr(plugin, "parts") else [(name, plugin)]
+        return "+".join(self.identity(part_name) + _released(part) for part_name, part in parts)
+
     def built_in(self, name: str) -> bool:
         """Whether a plugin is lgbench's own; no member of a family is."""
         return ":" not in name and self._source(name).built_in
@@ -220,6 +230,11 @@ class Registry:
             values = [value for name, value in vars(module).items() if not name.startswith("_")]
         kin = [value for value in values if isinstance(value, type) and issubclass(value, contract)]
         return [value for value in dict.fromkeys(kin) if attribute or value.__module__ == module.__name__]
+
+
+def _released(plugin: Any) -> str:
+    follows = getattr(plugin.params, "protocol", "clean") == "as_released"
+    return f"r{plugin.released_version}" if follows and plugin.released_version > 1 else ""
 
 
 TASKS = Registry("task", "lgbench.tasks")

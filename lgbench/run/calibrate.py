@@ -130,8 +130,7 @@ class CalibrationData:
         length, size = _length(batch.context), self._recipe.eval_batch
         if whole or not can_stream(model):
             size = max(1, min(size, size * PIECE // (length + self.num_queries)))
-        for k in range(0, len(batch.targets), size):
-            some = _items(batch, slice(k, k + size))
+        for some in batch.parts(size):
             yield self._loss(self._answer(model, some, length), some.targets)
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
@@ -270,11 +269,6 @@ def _length(context: Tensors) -> int:
 
 def _span(tensors: Tensors, start: int, stop: int) -> Tensors:
     return {name: values[:, start:stop] for name, values in tensors.items()}
-
-
-def _items(batch: Batch, chosen: slice) -> Batch:
-    context, queries = ({n: v[chosen] for n, v in part.items()} for part in (batch.context, batch.queries))
-    return Batch(context, queries, batch.targets[chosen])
 
 
 def _digests(context: Tensors, stop: int | None = None) -> list[str]:

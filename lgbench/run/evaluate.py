@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lgbench.backbone import state_bytes
-from lgbench.intervention import overridden_hooks
+from lgbench.intervention import changing_hooks, overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
@@ -55,6 +55,8 @@ class Measurement:
     warm_tokens_per_s: float | None
     """Without the first batch of items, which compiles kernels; None where there was one batch only."""
     peak_bytes: int
+    at_rest: bool = False
+    """Whether a method that may change the scan changed nothing here."""
     state_bytes: int | None = None
     """What is carried along one sequence after the context, before the queries; None where nothing is."""
 
@@ -113,6 +115,7 @@ class _Evaluation:
         self.model, self.task, self.method, self.recipe, self.items = model, task, method, recipe, items
         self.reader = ContextReader(model, method, task.context_tokens, recipe.train_length)
         self.streamed = self.reader.streamed
+        model.acted = False
 
     def streamed_grid(self, grid: tuple[int, ...], shared: bool = False) -> list[Measurement]:
         """Stream each batch of items once through the grid; answer at every length from the kept state.
@@ -317,7 +320,13 @@ class _Evaluation:
             "tokens": tokens,
             "warm_tokens_per_s": clock.warm_rate(tokens, wall_s),
             "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
+            "at_rest": self._at_rest(),
         }
+
+    def _at_rest(self) -> bool:
+        """Whether a method that may change something changed nothing since the last measurement."""
+        acted, self.model.acted = self.model.acted, False
+        return bool(changing_hooks(self.model.intervention)) and not acted
 
     def _window(self, length: int) -> Window:
         return self.reader.window(length, self.items.num_tokens(length))

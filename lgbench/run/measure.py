@@ -32,6 +32,9 @@ from lgbench.task import Metric, Task
 EVAL_SEED = 0
 """Of the first draw of evaluation items: the same for all methods and seeds; comparisons are paired."""
 
+AT_REST = "at rest: the method changes nothing at this length"
+"""Reason of an ok row whose numbers are those of the baseline."""
+
 Row = dict[str, Any]
 
 
@@ -200,7 +203,7 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
         "device": provenance.device_name(device),
-        "apply_in_decode": model.intervention.apply_in_decode,
+        "apply_in_decode": model.intervention.apply_in_decode and model.intervention.apply_to_generated,
         "train_scan_backend": facts["scan_backend"],
         "train_loss": facts["train_loss"],
         "train_wall_s": facts["train_wall_s"],
@@ -238,7 +241,7 @@ def _measured(m: Measurement) -> Row:
     numbers, words = split_facts({name: kept for name, kept in m.facts.items() if name != "cluster"})
     return {
         "status": "ok" if finite else "diverged",
-        "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
+        "reason": _reason(m, finite),
         "axis": m.axis,
         "eval_length": m.eval_length,
         "num_queries": m.num_queries,
@@ -260,6 +263,12 @@ def _measured(m: Measurement) -> Row:
         "warm_tokens_per_s": m.warm_tokens_per_s,
         "peak_bytes": m.peak_bytes,
     }
+
+
+def _reason(m: Measurement, finite: bool) -> str:
+    if not finite:
+        return f"{int((~np.isfinite(m.values)).sum())} items have no finite score"
+    return AT_REST if m.at_rest else ""
 
 
 def _interval(m: Measurement) -> tuple[float, float]:

@@ -112,6 +112,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         task.prepare(device, config.data_dir)
         if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
+        if config.preset == "paper" and task.fine_tunes and not start:
+            task.notice = " ".join(filter(None, [task.notice, _says_that_it_fine_tunes(task)]))
         if task.notice:
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
@@ -142,6 +144,14 @@ def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
         if known[alike]:
             found[cell.key] = known[alike]
     return found
+
+
+def _says_that_it_fine_tunes(task: Task) -> str:
+    return (
+        f"The paper fine-tunes {task.fine_tunes} for the few steps of the preset paper; here every weight "
+        "starts at random, which is another experiment. To start where the paper does: "
+        f"--pretrained {task.fine_tunes}"
+    )
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:

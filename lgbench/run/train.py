@@ -219,6 +219,8 @@ class Trainer:
             loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * query_mask.sum())
         if answer.token_loss is not None:
             loss = (loss + recipe.lm_weight * answer.token_loss) / (1 + recipe.lm_weight)
+        if answer.loss is not None:
+            loss = answer.loss
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip, foreach=True)
         self.optimizer.step()

@@ -1,7 +1,8 @@
 """What built-in plugins are now: version, hash of their syntax trees, defaults of their parameters.
 
 `python tests/built_in/record.py` writes `recorded.json` anew. Before that ask: does the change give other
-numbers? Then raise the `version` of the plugin's class first.
+numbers? Then raise the `version` of the plugin's class first, or its `released_version` where only those with
+`protocol=as_released` change.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def describe() -> dict[str, Any]:
     plugins = {
         f"{kind}/{name}": {
             "version": int(vars(registry.load(name)).get("version", 1)),
+            "released_version": registry.load(name).released_version if kind != "backbones" else 1,
             "source": source_hash(registry, name),
             "defaults": json.loads(registry.load(name).Params().model_dump_json()),
         }
