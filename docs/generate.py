@@ -141,9 +141,9 @@ def _task_facts(task: type[Any]) -> Iterator[str]:
 
 
 def _method_facts(method: type[Any]) -> Iterator[str]:
-    like = method.trains_like
+    like = method().trains_like
     yield f"- weights: {'from its own training' if like is None else f'those of `{like}`'}"
-    yield f"- the length must be known before the first token: {'yes' if method.needs_length else 'no'}"
+    yield f"- the length must be known before the first token: {'yes' if method().needs_length else 'no'}"
 
 
 def _backbone_facts(backbone: type[Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Hook of mkdocs: pages and figures that live outside docs/ join the site, and links to them are rewritten."""
+"""Hook of mkdocs: pages and figures that live outside docs/ join the site, and links to them change."""
 
 import re
 from pathlib import Path
