@@ -115,9 +115,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
     Raises:
         UserError: there is none, or there are several.
     """
-    from dataclasses import replace
-
-    from lgbench.plan.rekey import cell_of_row
+    from lgbench.plan.rekey import stored_cell
     from lgbench.store import read
 
     table = read([Path(results)]).table
@@ -126,11 +124,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
         known = ", ".join(names[:5]) or "none"
         raise UserError(f"no single cell '{cell}' in {results}; those that begin so: {known}")
     place = table["cell"].to_pylist().index(names[0])
-    row = table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0]
-    found = cell_of_row(row)
-    if found.training.key != row["training"]:  # a task may know its shortest context by its data alone
-        found = replace(found, training=replace(found.training, low=row["train_low"]))
-    return found
+    return stored_cell(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
 
 
 def prepared_task(cell: Cell, data_dir: str | Path | None, **data: str) -> Task:

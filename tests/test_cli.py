@@ -449,7 +449,7 @@ def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path)
     wrong = lgbench("list", "models")
     assert (
         wrong.exit_code == 2
-        and wrong.stderr == "lgbench: lgbench list knows tasks, methods, backbones, not 'models'\n"
+        and wrong.stderr == "lgbench: lgbench list knows tasks, methods, backbones, probes, not 'models'\n"
     )
 
 

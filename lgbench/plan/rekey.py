@@ -61,6 +61,18 @@ def cell_of_row(row: Mapping[str, Any]) -> Cell:
     return _as_measured(cell, row)
 
 
+def stored_cell(row: Mapping[str, Any]) -> Cell:
+    """Return the cell of a row under the key that the row is stored by; raises as `cell_of_row`.
+
+    A task may learn its shortest context from its data, which are not loaded here; the row has it too.
+    """
+    cell = cell_of_row(row)
+    if cell.key == row["cell"]:
+        return cell
+    known = replace(cell, training=replace(cell.training, low=row["train_low"]))
+    return known if known.key == row["cell"] else cell
+
+
 def _as_measured(cell: Cell, row: Mapping[str, Any]) -> Cell:
     """The cell under the code that measured it: what stood for its plugins and the format of its fits then.
 

@@ -26,7 +26,8 @@ class Registry:
     asks for. The names of its members are its own affair, and are not listed.
 
     Args:
-        kind: "task", "method" or "backbone"; decides the contract and the entry points, `lgbench.{kind}s`.
+        kind: "task", "method", "backbone" or "probe"; decides the contract and the entry points,
+            `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
 
@@ -240,9 +241,10 @@ def _released(plugin: Any) -> str:
 TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
+PROBES = Registry("probe", "lgbench.probes")
 
 
-def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES)) -> None:
+def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES, PROBES)) -> None:
     """Register a file given with `--plugin` where it belongs; it may define plugins of several kinds.
 
     Raises:
@@ -258,7 +260,7 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKB
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
         raise UserError(
-            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method or Backbone"
+            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone or Probe"
         )
     for registry in homes:
         registry.add_file(path)

@@ -18,7 +18,7 @@ from typing import Any
 from lgbench.errors import UserError
 from lgbench.plugins.identity import Home, source_identity, tree_identity
 
-KINDS = ("task", "method", "backbone")
+KINDS = ("task", "method", "backbone", "probe")
 """Of plugins that a file may define."""
 
 
@@ -177,8 +177,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 def kinds_defined(path: Path) -> set[str]:
     """Which of `KINDS` a plugin file defines, by the base classes in its syntax tree.
 
-    A base counts if it is called `Task`, `Method` or `Backbone`, comes from `lgbench.tasks` and so on, or is
-    a class of the same file that counts.
+    A base counts if it is called `Task`, `Method`, `Backbone` or `Probe`, comes from `lgbench.tasks` and so
+    on, or is a class of the same file that counts.
 
     Raises:
         UserError: the file cannot be read as Python.
