@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import lgbench
@@ -82,6 +83,12 @@ def test_the_commands_of_make_are_targets_of_the_makefile():
     assert set(re.findall(r"(?:^|`)make ([\w-]+)", TEXT, flags=re.MULTILINE)) <= targets
 
 
+def commands(group, above=()):
+    """Words of all commands, those of groups included."""
+    for name, command in group.commands.items():
+        yield from commands(command, (*above, name)) if hasattr(command, "commands") else [(*above, name)]
+
+
 @cache
 def help_of(*command: str) -> str:
     """Help of a command; a UserError of an unknown one."""
@@ -106,7 +113,7 @@ def test_every_command_that_is_shown_exists_with_its_options():
 def test_every_option_in_the_text_is_one_of_some_command():
     text = "\n".join(page.read_text() for page in PAGES if page.stem != "performance")
     shown = set(re.findall(r"`(--[a-z][a-z-]+)", text)) - {"--install-completion"}
-    texts = [help_of(*name.split()) for name in ("run", "claims", "regress", "leaderboard", "fill", "export")]
+    texts = [help_of(*command) for command in commands(get_command(app))]
     assert [option for option in shown if not any(option in one for one in texts)] == []
 
 
