@@ -46,10 +46,12 @@ def run(
     """
     from rich.console import Console
 
-    from lgbench.launchers import local
+    from lgbench.launcher import choose_launcher
     from lgbench.plan.config import load_config
     from lgbench.plugins import registry
+    from lgbench.run.events import events_of
     from lgbench.run.prepare import prepare
+    from lgbench.run.progress import Progress
 
     asked: dict[str, Any] = {
         "task": _names(task, registry.TASKS),
@@ -62,8 +64,10 @@ def run(
     if lengths is not None:
         asked["eval_lengths"] = tuple(lengths)
     config, console = load_config(None, asked), Console()
+    launcher = choose_launcher(config)
     prepared = prepare(config, console)
-    local.launch(config, prepared, console)
+    with events_of(config) as sinks:
+        launcher.launch(config, prepared, Progress(console, sinks))
     found = rows(results)
     return found[found["cell"].isin([cell.key for cell in prepared.cells])].reset_index(drop=True)
 

@@ -16,6 +16,7 @@ from lgbench.cli_claims import claims
 from lgbench.cli_fidelity import fidelity
 from lgbench.cli_probe import probe
 from lgbench.cli_results import results_app
+from lgbench.cli_status import status
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
 
@@ -43,6 +44,7 @@ app.command(
         "lgbench probe mean_distance --cell 6e90f6d0 --length 512,8192",
     )
 )(probe)
+app.command()(status)
 
 
 def _say_version(wanted: bool) -> None:
@@ -116,7 +118,7 @@ def leaderboard(
 )
 def list_plugins(
     kind: Annotated[
-        str | None, typer.Argument(help="tasks, methods, backbones or probes; all if left out.")
+        str | None, typer.Argument(help="tasks, methods, backbones, probes or launchers; all if left out.")
     ] = None,
     name: Annotated[str | None, typer.Argument(help="A plugin, to see its parameters.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
@@ -132,6 +134,7 @@ def list_plugins(
         "methods": registry.METHODS,
         "backbones": registry.BACKBONES,
         "probes": registry.PROBES,
+        "launchers": registry.LAUNCHERS,
     }
     if kind is not None and kind not in groups:
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")

@@ -180,7 +180,8 @@ def test_a_cell_that_fails_is_told_and_the_exit_status_says_so(toy):
 
 def test_a_method_that_does_not_apply_is_no_failure(toy):
     result = toy("--method", "vanilla,toy_trouble[kind=unsupported]")
-    assert result.exit_code == 0 and "skipped: it was asked to refuse" in result.stdout
+    assert result.exit_code == 0 and "Left out: it was asked to refuse (1 cell)\n" in result.stdout
+    assert result.stdout.count("it was asked to refuse") == 1
 
 
 BAD = {
@@ -449,7 +450,8 @@ def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path)
     wrong = lgbench("list", "models")
     assert (
         wrong.exit_code == 2
-        and wrong.stderr == "lgbench: lgbench list knows tasks, methods, backbones, probes, not 'models'\n"
+        and wrong.stderr
+        == "lgbench: lgbench list knows tasks, methods, backbones, probes, launchers, not 'models'\n"
     )
 
 

@@ -110,6 +110,34 @@ class RunOptions:
     side_by_side: int = field(
         default=4, metadata=about("trainings that share a GPU at a time", group="machine", least=1, most=64)
     )
+    launcher: str | None = field(
+        default=None,
+        metadata=about(
+            'where trainings run: local (if left out), processes, shard or "ray[num_gpus=0.25]"',
+            group="machine",
+        ),
+    )
+    jobs: int | None = field(
+        default=None,
+        metadata=about("processes; one a GPU or a core if left out", group="machine", least=1, most=1024),
+    )
+    shard: str | None = field(
+        default=None, metadata=about("which part of the plan to run, e.g. 2/8", group="machine")
+    )
+    emit: Literal["slurm"] | None = field(
+        default=None,
+        metadata=about("print the script of an array of jobs instead, with --jobs N", group="machine"),
+    )
+    cell_timeout: float | None = field(
+        default=None,
+        metadata=about("seconds after which a training or an evaluation is ended", group="machine", above=0),
+    )
+    log_json: Path | None = field(
+        default=None, metadata=about("file that gets a line of JSON for every event", group="machine")
+    )
+    track: Path | None = field(
+        default=None, metadata=about("folder for TensorBoard: losses and speeds", group="machine")
+    )
     force: bool = field(default=False, metadata=about("run finished cells again", group="machine"))
 
 

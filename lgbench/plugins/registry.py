@@ -26,7 +26,7 @@ class Registry:
     asks for. The names of its members are its own affair, and are not listed.
 
     Args:
-        kind: "task", "method", "backbone" or "probe"; decides the contract and the entry points,
+        kind: "task", "method", "backbone", "probe" or "launcher"; decides the contract and the entry points,
             `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
@@ -242,9 +242,11 @@ TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
 PROBES = Registry("probe", "lgbench.probes")
+LAUNCHERS = Registry("launcher", "lgbench.launchers")
+ALL = (TASKS, METHODS, BACKBONES, PROBES, LAUNCHERS)
 
 
-def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES, PROBES)) -> None:
+def add_file(path: Path, registries: Sequence[Registry] = ALL) -> None:
     """Register a file given with `--plugin` where it belongs; it may define plugins of several kinds.
 
     Raises:
@@ -260,7 +262,8 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKB
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
         raise UserError(
-            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone or Probe"
+            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone, Probe or "
+            "Launcher"
         )
     for registry in homes:
         registry.add_file(path)

@@ -153,6 +153,20 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
     )
 
 
+def give_up(cell: Cell, task: Task, store: Store, status: str, reason: str) -> str:
+    """A cell without numbers becomes a row with its status; the traceback is kept beside it.
+
+    Returns:
+        the last line of the reason, which the row has.
+    """
+    last = reason.strip().splitlines()[-1]
+    if last != reason.strip():
+        with atomic_file(failure_path(store.root, cell)) as temporary:
+            temporary.write_text(reason)
+    store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, status, last)])
+    return last
+
+
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
     recipe, training = cell.recipe, cell.training
     return dict.fromkeys(SCHEMA.names) | {

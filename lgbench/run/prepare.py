@@ -311,10 +311,10 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
-    branches = trunks(todo)
+    branches = trunks(cell.training for cell in todo.values())
     seconds = sum(
-        _estimate_s(cell, prepared, measured, shared_steps(training) if training in branches else 0)
-        for training, cell in todo.items()
+        _estimate_s(cell, prepared, measured, shared_steps(cell.training) * (cell.training in branches))
+        for cell in todo.values()
     )
     num = len(cells) - len(prepared.left_out)
     finished = sum(c.key not in prepared.left_out and (c.task, c.key) not in unfinished for c in cells)
