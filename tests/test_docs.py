@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_plugins_of_the_readme_and_of_examples_run_as_printed(tmp_path):
 def test_the_heart_of_a_task_in_the_readme_draws_what_the_example_draws():
     names = {}
     source = (ROOT / "examples" / "first_token.py").read_text() + "\n\nclass Heart(FirstToken):\n"
-    exec(compile(source + blocks("README.md", "python")[2], "heart", "exec"), names)
+    exec(source + textwrap.indent(blocks("README.md", "python")[2], "    "), names)
     draws = [
         names[name]().sample(4, 9, 1, torch.Generator().manual_seed(0)) for name in ("Heart", "FirstToken")
     ]
