@@ -19,6 +19,7 @@ from lgbench.cli_results import results_app
 from lgbench.cli_status import status
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
+from lgbench.interrupt import watched
 
 app = typer.Typer(
     cls=Commands,
@@ -289,7 +290,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    with watched():
+        app()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 
 import lgbench
 from lgbench.errors import UserError
+from lgbench.interrupt import finishing
 from lgbench.launcher import Job, Outcome
 from lgbench.plan.config import RunConfig
 from lgbench.run.prepare import Prepared
@@ -74,7 +75,7 @@ class Crew:
             UserError: a worker cannot work; its words.
             KeyboardInterrupt: after the workers have saved their trainings.
         """
-        start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.force)
+        start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.forced)
         self.watch = Watch(self.prepared, start, self.progress)
         try:
             for slot in range(min(self.num_workers, len(start.cells))):
@@ -88,7 +89,8 @@ class Crew:
                     elif self.config.cell_timeout is not None:
                         self._end_if_it_hangs(member, self.config.cell_timeout)
         finally:
-            self._stop()
+            with finishing():
+                self._stop()
         return self.watch.end()
 
     def _start(self, slot: int) -> None:

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from lgbench.errors import UserError
+from lgbench.interrupt import watched
 from lgbench.launcher import Job, Outcome
 from lgbench.launchers.local import ItemsOf, run_plan
 from lgbench.plan.config import RunConfig
@@ -84,7 +85,8 @@ def main() -> int:
     try:
         job = Job(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_end_with_the_input, daemon=True).start()
-        carry_out(job)
+        with watched():
+            carry_out(job)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

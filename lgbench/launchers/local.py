@@ -8,27 +8,25 @@ would have alone. Another process on the same results folder shares the work, se
 from __future__ import annotations
 
 import gc
-import signal
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import torch
-
-from lgbench.errors import CannotWrite, UserError
+from lgbench import interrupt
+from lgbench.errors import CannotWrite
 from lgbench.launcher import Launcher, Outcome
 from lgbench.launchers._crew import Crew
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key, why_left_out
 from lgbench.plan.config import RunConfig
 from lgbench.run.branch import handovers, trunks
-from lgbench.run.measure import Items, give_up, run_cell, unmeasured_row
+from lgbench.run.failures import ANY, describe
+from lgbench.run.measure import Items, ending, give_up, run_cell, unmeasured_row
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.train import Trainer, train_all
-from lgbench.run.turns import Start, Turns, begin
+from lgbench.run.turns import Start, Turns, begin, done_before
 from lgbench.store import Store
 from lgbench.store.leases import Leases
 from lgbench.task import Task
@@ -57,7 +55,7 @@ class Local(Launcher):
             prepared.tasks,
             prepared.store,
             progress,
-            force=config.force,
+            force=config.forced,
             scan_backend=config.scan_backend,
             save_every_s=config.save_every,
             side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
@@ -80,7 +78,7 @@ def run_plan(
     store: Store,
     progress: Progress,
     *,
-    force: bool = False,
+    force: bool | Sequence[str] = False,
     scan_backend: str = "auto",
     save_every_s: float = 60.0,
     side_by_side: int = 1,
@@ -96,7 +94,7 @@ def run_plan(
         tasks: prepared tasks by their `plan.task_key`.
         store: where rows and checkpoints go.
         progress: told what happens.
-        force: train and evaluate again what is finished.
+        force: train and evaluate again what is finished: all, or cells by the beginnings of their keys.
         scan_backend: see `lgbench.ops.scan.selective_scan`.
         save_every_s: seconds between two resumable training states.
         side_by_side: trainings that share a GPU at a time.
@@ -113,11 +111,11 @@ def run_plan(
     start = start or begin(cells, store, progress, force)
     pending = [cell for cell in cells if cell.key in start.cells]
     leases = leases or Leases(store.root)
-    with _polite_interrupt() as pressed, store.manifest, leases, progress.also(leases.tell):
+    with interrupt.listening(), store.manifest, leases, progress.also(leases.tell):
         turns = Turns(store, leases, start)
-        worker = _Worker(tasks, turns, progress, scan_backend, save_every_s, pressed)
+        worker = _Worker(tasks, turns, progress, scan_backend, save_every_s)
         worker.items, worker.only_train = {} if items is None else items, only_train
-        worker.outcome.skipped_as_done = len(cells) - len(pending)
+        worker.outcome = done_before(cells, start, store)
         batches: list[Batch] = []
         for _, group in groupby(pending, key=task_key):
             groups = worker.runnable(group)
@@ -162,10 +160,9 @@ class _Worker:
         progress: Progress,
         scan_backend: str,
         save_every_s: float,
-        pressed: Callable[[], bool],
     ) -> None:
         self.tasks, self.turns, self.store, self.progress = tasks, turns, turns.store, progress
-        self.scan_backend, self.save_every_s, self.pressed = scan_backend, save_every_s, pressed
+        self.scan_backend, self.save_every_s = scan_backend, save_every_s
         self.outcome = Outcome()
         self.items: ItemsOf = {}
         self.only_train = False
@@ -176,15 +173,28 @@ class _Worker:
         return any(training in self.trunk_of for training in batch), -max(map(len, batch.values()))
 
     def runnable(self, cells: Iterable[Cell]) -> Batch:
-        """Cells by training; those whose method does not apply get their `skipped` row here."""
+        """Cells by training; those whose method does not apply, or fails when asked, get their row here."""
         by_training: Batch = {}
         for cell in cells:
-            reason = why_left_out(cell, self._task(cell))
+            status, reason = self._unfit(cell)
             if not reason:
                 by_training.setdefault(cell.training, []).append(cell)
-            elif self.turns.ended(cell) is None:
-                self._write(cell, "skipped", reason)
+            elif self.turns.ended(cell) is not None:
+                continue
+            elif status == "skipped":
+                self._write(cell, status, reason)
+            else:
+                self._give_up(cell, status, reason)
         return by_training
+
+    def _unfit(self, cell: Cell) -> tuple[str, str]:
+        """Status and reason of a cell that cannot be run; no reason if it can."""
+        if cell.fault:
+            return "failed", cell.fault
+        try:
+            return "skipped", why_left_out(cell, self._task(cell))
+        except ANY as error:
+            return describe(error)
 
     def work(self, batches: list[Batch]) -> None:
         """Carry out all batches; those that others hold are looked at again until they are over."""
@@ -195,8 +205,7 @@ class _Worker:
             batches = [left for batch in batches if (left := _unfinished(batch))]
             if batches and not moved:
                 self.progress.waiting(sum(len(cells) for batch in batches for cells in batch.values()))
-                if self.pressed():
-                    raise KeyboardInterrupt
+                interrupt.check()
                 time.sleep(POLL_S)
 
     def _batch(self, batch: Batch) -> bool:
@@ -260,26 +269,28 @@ class _Worker:
                     trainers.append(trainer)
             except CannotWrite:
                 raise
-            except Exception as error:
-                failures[training] = _Failure(*_describe(error), step=0)
+            except ANY as error:
+                failures[training] = _Failure(*describe(error), step=0)
         if not trainers:
             return failures
         self.progress.training_begins(trainers)
         try:
             diverged = train_all(
                 trainers, save_every_s=self.save_every_s, on_progress=self.progress.training,
-                should_stop=lambda: self.pressed() or self.turns.leases.lost,
+                should_stop=lambda: interrupt.asked() or self.turns.leases.lost,
             )  # fmt: skip
+            interrupt.check()  # it came with the last steps
             return failures | {t.training: _failure(t, "diverged", str(e)) for t, e in diverged.items()}
         except CannotWrite:
             raise
         except KeyboardInterrupt:
-            if self.pressed() or not self.turns.leases.lost:
+            interrupt.check()
+            if not self.turns.leases.lost:
                 raise
             self.turns.leases.lost = False
             return None
-        except Exception as error:
-            failure = _failure(trainers[-1], *_describe(error))
+        except ANY as error:
+            failure = _failure(trainers[-1], *describe(error))
         finally:
             self.progress.training_ends()
         if len(trainers) == 1:
@@ -319,8 +330,7 @@ class _Worker:
             finally:
                 self.turns.release(cell)
             cells.remove(cell)
-            if self.pressed():
-                raise KeyboardInterrupt
+            interrupt.check()  # which a plugin may have kept from ending this
 
     def _evaluate(self, cell: Cell) -> None:
         self.progress.evaluation_begins(cell)
@@ -331,14 +341,15 @@ class _Worker:
                 self.items[key] = Items(self._task(cell), *key[1:])
             items, say = self.items[key], self.progress.evaluation
             rows = run_cell(cell, self._task(cell), items, self.store, self.scan_backend, say)
+            self.store.write(cell.task, cell.key, rows)
         except CannotWrite:
             raise
-        except Exception as error:
-            self._give_up(cell, *_describe(error))
+        except ANY as error:
+            self._give_up(cell, *describe(error))
             return
-        self.store.write(cell.task, cell.key, rows)
-        self.outcome.finished += 1
-        self.progress.cell_done(cell, "ok", "")
+        ended = ending(rows)
+        self.outcome.add(cell, *ended)
+        self.progress.cell_done(cell, *ended)
 
     def _give_up(self, cell: Cell, status: str, reason: str) -> None:
         last = give_up(cell, self._task(cell), self.store, status, reason)
@@ -348,7 +359,7 @@ class _Worker:
     def _write(self, cell: Cell, status: str, reason: str) -> None:
         row = unmeasured_row(cell, self._task(cell), self.store, status, reason)
         self.store.write(cell.task, cell.key, [row])
-        self.progress.cell_done(cell, status, reason)
+        self.progress.cell_done(cell, "left out", "")  # the reason was said when the plan was made
 
     def _task(self, cell: Cell) -> Task:
         return self.tasks[task_key(cell)]
@@ -359,35 +370,4 @@ def _unfinished(batch: Batch) -> Batch:
 
 
 def _failure(trainer: Trainer, status: str, reason: str) -> _Failure:
-    return _Failure(status, reason, step=trainer.history[-1][0] if trainer.history else 0)
-
-
-def _describe(error: Exception) -> tuple[str, str]:
-    """Status and reason of an exception inside a cell: the traceback, or one line that needs none."""
-    if isinstance(error, UserError):
-        return "failed", " ".join(str(error).split())
-    status = "out_of_memory" if isinstance(error, (torch.OutOfMemoryError, MemoryError)) else "failed"
-    return status, "".join(traceback.format_exception(error))
-
-
-@contextmanager
-def _polite_interrupt():
-    """The first Ctrl-C lets the current steps end and saves; a second one stops at once."""
-    pressed = False
-
-    def on_signal(signum: int, frame: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    previous = signal.getsignal(signal.SIGINT)
-    try:
-        signal.signal(signal.SIGINT, on_signal)
-    except ValueError:  # not in the main thread: nobody can press Ctrl-C here
-        yield lambda: False
-        return
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return _Failure(status, reason, step=trainer.kept)

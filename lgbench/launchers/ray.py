@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import lgbench
 from lgbench.errors import UserError
+from lgbench.interrupt import finishing
 from lgbench.launcher import Job, Launcher, Outcome
 from lgbench.launchers._worker import carry_out
 from lgbench.plan.cells import Cell
@@ -56,7 +57,7 @@ class Ray(Launcher):
             UserError: there is no such cluster, or a node lacks what the plan needs.
             KeyboardInterrupt: after the tasks have saved their trainings.
         """
-        start = begin(prepared.cells, prepared.store, progress, config.force)
+        start = begin(prepared.cells, prepared.store, progress, config.forced)
         watch = Watch(prepared, start, progress)
         if not watch.left:
             return watch.outcome
@@ -119,7 +120,8 @@ class _Tasks:
                     self.waiting.remove(task)
                     self._submit(task)
         except BaseException:
-            self._cancel()
+            with finishing():
+                self._cancel()
             raise
         return self.watch.end()
 

@@ -20,6 +20,7 @@ from lgbench.plan.params import PluginRequest, label, resolve
 from lgbench.plugins.compose import combine
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
+from lgbench.run.failures import ANY, describe
 from lgbench.task import Recipe, Task
 
 
@@ -74,6 +75,8 @@ class Cell:
     """The backbone, with what was asked of it and has no column of its own; in no key."""
     left_out: str = ""
     """Why this combination cannot be run, which makes a `skipped` row; in no key."""
+    fault: str = ""
+    """Traceback of a plugin that fails when it is asked about this, which makes a `failed` row; in no key."""
 
     @cached_property
     def key(self) -> str:
@@ -145,9 +148,12 @@ def _cells_of(task_name: str, task: Task, name: str, method: Method, pair: Pair,
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
     steps = sorted({*pair.steps, last})
     cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in steps]
-    if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
-        return cells
-    why = _misfit(cells[0].training, task, method, name, pair.recipe)
+    try:
+        if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
+            return cells
+        why = _misfit(cells[0].training, task, method, name, pair.recipe)
+    except ANY as error:  # the code of a plugin may fail in any way
+        return [replace(cell, fault=describe(error)[1]) for cell in cells]
     return [replace(cell, left_out=why) for cell in cells]
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lgbench.launcher import Outcome
 from lgbench.plan.cells import Cell, Training, checkpoint_folder
 from lgbench.run import checkpoint
+from lgbench.run.measure import ending
 from lgbench.run.progress import Progress
 from lgbench.store import Store
 from lgbench.store.files import collect_temporary
@@ -33,24 +35,27 @@ class Start:
     """Last weights, by training; only of those that are to be trained again (`--force`)."""
 
     @classmethod
-    def of(cls, cells: Iterable[Cell], store: Store, force: bool) -> Start:
+    def of(cls, cells: Iterable[Cell], store: Store, force: bool | Sequence[str] = False) -> Start:
         """Look at the folder as it is now."""
         rows, weights = {}, {}
         for cell in cells:
             rows[cell.key] = _stamp(store.path(cell.task, cell.key))
-            if force:
+            if _forced(cell, force):
                 weights[cell.training.key] = _stamp(_last_weights(store.root, cell.training))
         return cls(rows, weights)
 
 
-def begin(cells: Sequence[Cell], store: Store, progress: Progress, force: bool) -> Start:
+def begin(
+    cells: Sequence[Cell], store: Store, progress: Progress, force: bool | Sequence[str] = False
+) -> Start:
     """Find out what has to be measured; say what is finished already and what is measured again.
 
-    Temporary files of killed processes are removed first.
+    Temporary files of killed processes are removed first. `force` asks for all cells, or for some by the
+    beginnings of their keys.
     """
     collect_temporary(store.root)
     unfinished = store.unfinished((c.task, c.key) for c in cells)
-    pending = [c for c in cells if force or (c.task, c.key) in unfinished]
+    pending = [c for c in cells if _forced(c, force) or (c.task, c.key) in unfinished]
     progress.begin(total=len(pending), done_before=len(cells) - len(pending))
     for (task_name, key), reason in unfinished.items():
         if reason:
@@ -58,6 +63,21 @@ def begin(cells: Sequence[Cell], store: Store, progress: Progress, force: bool) 
     if pending and (old := store.of_older_schemas(dict.fromkeys(c.task for c in pending))):
         progress.old_files(store.root, len(old))
     return Start.of(pending, store, force)
+
+
+def _forced(cell: Cell, force: bool | Sequence[str]) -> bool:
+    return force if isinstance(force, bool) else cell.key.startswith(tuple(force))
+
+
+def done_before(cells: Iterable[Cell], start: Start, store: Store) -> Outcome:
+    """What had ended when a run began; a cell that diverged counts as in the run in which it did."""
+    outcome = Outcome()
+    for cell in cells:
+        if cell.key not in start.cells:
+            outcome.skipped_as_done += 1
+            if not set(store.statuses(cell.task, cell.key)) <= {"ok", "skipped"}:
+                outcome.add(cell, *_ending_of(store.path(cell.task, cell.key)))
+    return outcome
 
 
 class Turns:
@@ -119,12 +139,13 @@ def ended_since(start: Start, store: Store, cell: Cell) -> tuple[str, str] | Non
     if _stamp(path) == start.cells[cell.key]:
         return None
     try:
-        table = read_rows(path)
+        return _ending_of(path)
     except UNREADABLE:
         return None
-    statuses, reasons = table["status"].to_pylist(), table["reason"].to_pylist()
-    bad = next((k for k, status in enumerate(statuses) if status != "ok"), 0)
-    return statuses[bad], reasons[bad] or ""
+
+
+def _ending_of(path: Path) -> tuple[str, str]:
+    return ending(read_rows(path).select(["status", "reason"]).to_pylist())
 
 
 def saved(root: Path, training_key: str) -> Stamp | None:

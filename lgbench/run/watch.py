@@ -10,7 +10,7 @@ from lgbench.run import checkpoint
 from lgbench.run.measure import give_up
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
-from lgbench.run.turns import Stamp, Start, ended_since, is_old, saved
+from lgbench.run.turns import Stamp, Start, done_before, ended_since, is_old, saved
 from lgbench.store.files import collect_temporary
 from lgbench.store.leases import collect, held_by
 
@@ -25,9 +25,9 @@ class Watch:
     """
 
     def __init__(self, prepared: Prepared, start: Start, progress: Progress) -> None:
-        self.start, self.progress, self.outcome = start, progress, Outcome()
+        self.start, self.progress = start, progress
         self.left = {cell.key: cell for cell in prepared.cells if cell.key in start.cells}
-        self.outcome.skipped_as_done = len(prepared.cells) - len(self.left)
+        self.outcome: Outcome = done_before(prepared.cells, start, prepared.store)
         self._prepared, self._store = prepared, prepared.store
         self._deaths: dict[str, tuple[Stamp | None, int]] = {}
 
