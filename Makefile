@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-kernels test-faults regress bench lint types clean
+.PHONY: demo test test-slow test-kernels test-faults regress docs bench lint types clean
 
 demo: $(STAMP)
 	$(BIN)/lgbench run --task marked_recall --method vanilla,decimamba,clock_law,slow_clock,last_window --preset smoke --device cpu --results runs/demo
@@ -22,6 +22,11 @@ test-kernels: $(STAMP)
 
 regress: $(STAMP)
 	$(BIN)/lgbench regress --baseline tests/regress/baseline.yaml --device cpu --junit build/regress.xml
+
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # FAULTS=100 injects as many as docs/faults.md reports; with `pip install ray` also through Ray.
 FAULTS ?= 10

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lgbench import __version__, cli_run
+from lgbench import __version__, cli_fill, cli_run
 from lgbench.cli_answers import add_answers
 from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_run.register(app)
+cli_fill.register(app)
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
