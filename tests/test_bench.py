@@ -414,6 +414,6 @@ def test_the_command_measures_what_is_asked_and_fails_if_it_could_not(tiny, tmp_
     assert "unavailable: triton" in bad.output
 
 
-def test_all_back_ends_but_the_sequential_one_take_part_unless_some_are_named():
-    assert set(choose_contenders([])) == set(CONTENDERS) - {"reference"}
+def test_all_back_ends_but_those_that_go_token_by_token_take_part_unless_some_are_named():
+    assert set(choose_contenders([])) == set(CONTENDERS) - {"reference", "transformers"}
     assert choose_contenders(["reference"]) == ("reference",)
