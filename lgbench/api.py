@@ -45,12 +45,11 @@ def run(
     Raises:
         UserError: as `lgbench run`; cells that fail are rows with that status and no error.
     """
-    from rich.console import Console
-
     from lgbench.launchers import local
     from lgbench.plan.config import load_config
     from lgbench.plugins import registry
     from lgbench.run.prepare import prepare
+    from lgbench.safe_text import plain_console
 
     asked: dict[str, Any] = {
         "task": _names(task, registry.TASKS),
@@ -62,7 +61,7 @@ def run(
         asked["backbone"] = _names(backbone, registry.BACKBONES)
     if lengths is not None:
         asked["eval_lengths"] = tuple(lengths)
-    config, console = load_config(None, asked), Console()
+    config, console = load_config(None, asked), plain_console()
     prepared = prepare(config, console)
     local.launch(config, prepared, console)
     found = rows(results)

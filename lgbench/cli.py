@@ -13,6 +13,7 @@ from lgbench import __version__, cli_run
 from lgbench.cli_results import results_app
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
+from lgbench.safe_text import for_rich, plain
 
 app = typer.Typer(
     cls=Commands,
@@ -73,8 +74,8 @@ def report(
     for table in summary_table(roots):
         screen.print(table)
     for warning in made.warnings:
-        screen.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
-    screen.print(f"Report: {made.html}", soft_wrap=True)
+        screen.print(for_rich("Note:", "yellow"), for_rich(warning), soft_wrap=True)
+    screen.print(for_rich(f"Report: {made.html}"), soft_wrap=True)
 
 
 @app.command()
@@ -85,7 +86,7 @@ def leaderboard(
     """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
     from lgbench.report.leaderboard import write_leaderboard
 
-    typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
+    typer.echo(plain(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}"))
 
 
 @app.command(
@@ -110,7 +111,7 @@ def list_plugins(
     if kind is not None and name is not None:
         from lgbench.plan.params import describe_plugin
 
-        typer.echo("\n".join(describe_plugin(groups[kind], name)))
+        typer.echo(plain("\n".join(describe_plugin(groups[kind], name)), lines=True))
         return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
@@ -120,11 +121,11 @@ def list_plugins(
         for one in names:
             problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {one:<{width}}  {plugins.summary(one)}{note}")
+            typer.echo(plain(f"  {one:<{width}}  {plugins.summary(one)}{note}"))
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 
-        typer.echo("\n" + "\n".join(render(applicability())))
+        typer.echo(plain("\n" + "\n".join(render(applicability())), lines=True))
 
 
 @app.command()
@@ -141,12 +142,12 @@ def check(
     screen = console()
     kept = True
     for title, verdicts in check_plugins(plugin or [], backbone or [], device):
-        screen.print(f"[bold]{title}[/bold]", highlight=False)
+        screen.print(for_rich(title, "bold"))
         for verdict in verdicts:
             kept &= verdict.kept
-            mark = "ok  " if verdict.kept else "[red]BAD [/red]"
-            screen.print(f"{mark}{verdict.check:<28}", end="")
-            screen.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
+            mark = for_rich("ok  ") if verdict.kept else for_rich("BAD ", "red")
+            screen.print(mark, f"{verdict.check:<28}", sep="", end="")
+            screen.print(for_rich(verdict.found, lines=True), soft_wrap=True)
     if not kept:
         raise typer.Exit(1)
 
@@ -190,7 +191,7 @@ def doctor(
 
     for finding in examine(data_dir, thorough, begin):
         bad += finding.ok is False
-        typer.echo(f"{marks[finding.ok]}{finding.what:<42} {finding.found}")
+        typer.echo(plain(f"{marks[finding.ok]}{finding.what:<42} {finding.found}", lines=True))
     if bad:
         typer.echo(f"{bad} problems, marked BAD above.")
         raise typer.Exit(1)
@@ -220,7 +221,7 @@ def data_list(data_dir: DataDir = None) -> None:
     from lgbench.data import fetch
 
     for row in fetch.status(data_dir):
-        where = row.path if row.path else "not here"
+        where = plain(row.path) if row.path else "not here"
         typer.echo(
             f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}"
         )
@@ -234,7 +235,7 @@ def data_fetch(
     from lgbench.data import fetch, sources
 
     for file in sources.data_set(name).files:
-        typer.echo(str(fetch.fetch(file.name, data_dir)))
+        typer.echo(plain(fetch.fetch(file.name, data_dir)))
 
 
 @data_app.command("verify")
@@ -244,7 +245,7 @@ def data_verify(data_dir: DataDir = None) -> None:
 
     checks = fetch.verify(data_dir)
     for check in checks:
-        typer.echo(f"{check.file:<34} {check.problem or 'ok'}  {check.path}")
+        typer.echo(plain(f"{check.file:<34} {check.problem or 'ok'}  {check.path}"))
     if not checks:
         typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):

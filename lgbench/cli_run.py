@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -11,6 +12,7 @@ import typer
 
 from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of
 from lgbench.plan.options import Option, options
+from lgbench.safe_text import for_rich, plain
 
 EXAMPLES = examples(
     "lgbench run --task marked_recall --preset smoke",
@@ -41,7 +43,7 @@ def run(**given: Any) -> None:
     fine = [_run_one(settings, screen, dry) for settings in runs]
     if not dry:
         for folder in dict.fromkeys(str(settings.results) for settings in runs):
-            typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
+            typer.echo(plain(f"Rows are in {folder}. Next: lgbench report --results {shlex.quote(folder)}"))
     if not all(fine):
         raise typer.Exit(1)
 
@@ -61,7 +63,8 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
         for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
             screen.print(table)
     if outcome.failed:
-        screen.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
+        count = for_rich(f"Cells without numbers: {len(outcome.failed)}", "red")
+        screen.print(count, "; the report says why.", sep="")
     return not (outcome.failed or prepared.broken)
 
 

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lgbench.errors import UserError
+from lgbench.safe_text import plain, plain_console
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Settings of every command."""
@@ -38,7 +39,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            typer.echo(f"lgbench: {error}", err=True)
+            typer.echo(f"lgbench: {plain(error)}", err=True)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             typer.echo(
@@ -67,7 +68,5 @@ def names_of(kind: str) -> Callable[[str], list[str]]:
 
 def console() -> Any:
     """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
-    from rich.console import Console
-
     narrow = os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0
-    return Console() if sys.stdout.isatty() or narrow else Console(width=160)
+    return plain_console() if sys.stdout.isatty() or narrow else plain_console(width=160)

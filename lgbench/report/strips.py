@@ -23,6 +23,7 @@ from lgbench.report.curves import Board
 from lgbench.report.style import GREY, WIDTH_IN, compose, line_style, looks, new_figure
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import NOTHING, format_length
+from lgbench.safe_text import is_file_name
 
 MAX_IMAGES = 2
 """Images shown, a figure each."""
@@ -56,6 +57,9 @@ def read_strips(roots: Sequence[Path], board: Board, warnings: list[str]) -> lis
         rows = board.rows[(board.rows["series"] == series) & (board.rows["step"] == final[series])]
         cells = rows.sort_values("seed").drop_duplicates("cell")
         for row in cells.itertuples():
+            if not (is_file_name(board.task) and is_file_name(row.cell)):  # a path leads anywhere
+                warnings.append(f"No pictures of {board.task}, {row.cell}: these are no names of files")
+                continue
             paths = [Path(root) / "strips" / board.task / f"{row.cell}.npz" for root in roots]
             found = [pictures for path in paths if path.is_file() and (pictures := _read(path, warnings))]
             if found:

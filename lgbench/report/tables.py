@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lgbench.report.curves import Board, load
 from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
+from lgbench.safe_text import for_rich
 
 MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
@@ -38,7 +39,7 @@ def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -
     for column in results.missing:
         missing.add_column(column, overflow="fold")
     for row in results.missing.itertuples(index=False):
-        missing.add_row(*map(Text, row))
+        missing.add_row(*map(for_rich, row))
     return [*tables, missing]
 
 
@@ -88,7 +89,7 @@ def _table(board: Board) -> Table:
             text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
             is_best = series == best_of(values[length], board.higher_is_better)
             cells.append(Text(text, style="bold" if is_best else ""))
-        table.add_row(Text(series), *cells)
+        table.add_row(for_rich(series), *cells)
     chance = curve.groupby("eval_length")["chance"].mean()
     table.add_section()
     table.add_row(Text("chance"), *[Text(format_value(chance[length])) for length in lengths], style="dim")

@@ -38,6 +38,7 @@ from lgbench.run import checkpoint
 from lgbench.run.branch import shared_steps, trunks
 from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.train import Trainer
+from lgbench.safe_text import for_rich
 from lgbench.store import Store
 from lgbench.task import Task
 
@@ -102,7 +103,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
         if task.notice:
-            console.print(f"[yellow]Note:[/yellow] {task.notice}")
+            console.print(for_rich("Note:", "yellow"), for_rich(task.notice), soft_wrap=True)
     if not dry:
         store.check_writable()
     cells = resolve_plan()
@@ -114,7 +115,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_scans(cells, config.scan_backend, device)
     _check_contracts(cells, device)
     for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
-        console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
+        console.print(for_rich("Left out:", "yellow"), for_rich(reason), soft_wrap=True)
     return Prepared(cells, tasks, store, device, broken)
 
 
@@ -166,7 +167,7 @@ def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[Plugi
             if registry.METHODS.problem(name) is None:
                 raise
             if name not in broken:
-                console.print(f"[red]Left out:[/red] {error}", soft_wrap=True)
+                console.print(for_rich("Left out:", "red"), for_rich(error), soft_wrap=True)
                 broken.append(name)
             continue
         resolve(method, request.params, "method", request.name)
@@ -238,7 +239,7 @@ def _backbone_words(cell: Cell) -> str:
     """The backbone with every parameter that differs from its default."""
     params = json.loads(cell.training.backbone_params)
     inner = ",".join(f"{name}={write_value(value)}" for name, value in params.items())
-    return cell.training.backbone + (rf"\[{inner}]" if inner else "")
+    return cell.training.backbone + (f"[{inner}]" if inner else "")
 
 
 def dry_run(prepared: Prepared, console: Console) -> None:
@@ -254,7 +255,7 @@ def dry_run(prepared: Prepared, console: Console) -> None:
         done = (cell.task, cell.key) not in unfinished
         recipe = cell.recipe
         table.add_row(
-            cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
+            cell.key[:8], cell.task, for_rich(cell.label), for_rich(_backbone_words(cell)),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
             f"#{number}",
             "finished" if done else "left out" if cell.left_out else "to do",
