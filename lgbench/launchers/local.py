@@ -272,7 +272,7 @@ def _give_up(
     last = reason.strip().splitlines()[-1]
     if last != reason.strip():
         with atomic_file(failure_path(store.root, cell)) as temporary:
-            temporary.write_text(reason)
+            temporary.write_text(reason, encoding="utf-8", errors="backslashreplace")
     store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, status, last)])
     outcome.failed.append((cell, status, last))
     progress.cell_done(cell, status, last)

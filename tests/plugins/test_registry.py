@@ -248,7 +248,7 @@ def test_a_file_that_is_no_plugin_is_refused_at_once(zoo: Zoo, tmp_path: Path) -
         "torn.py": ("class Broken(Method\n", "cannot read the plugin file .*torn.py, line 1"),
         "binary.py": ("\0", "cannot read the plugin file"),
         "notes.txt": (GENTLE, "expected the path of a Python file"),
-        "2fast.py": (GENTLE, "must be letters, digits and _"),
+        "2fast.py": (GENTLE, "must be letters a to z, digits and _"),
     }
     for name, (source, message) in cases.items():
         (tmp_path / name).write_text(source)
