@@ -14,7 +14,7 @@ from lgbench.cli_answers import add_answers
 from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
 from lgbench.cli_results import results_app
-from lgbench.cli_style import HELP, Commands, console, examples
+from lgbench.cli_style import HELP, Commands, console, examples, say
 from lgbench.errors import UserError
 from lgbench.safe_text import for_rich, plain
 
@@ -38,7 +38,7 @@ app.command(
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lgbench {__version__}")
+        say(f"lgbench {__version__}")
         raise typer.Exit
 
 
@@ -98,8 +98,8 @@ def leaderboard(
     roots = results or [Path("results")]
     found = load(roots)
     for sentence in found.left_out:
-        typer.echo(plain(f"Left out: {sentence}"))
-    typer.echo(plain(f"Leaderboard: {write_leaderboard(roots, out, found)}"))
+        say(f"Left out: {sentence}")
+    say(f"Leaderboard: {write_leaderboard(roots, out, found)}")
 
 
 @app.command(
@@ -124,21 +124,21 @@ def list_plugins(
     if kind is not None and name is not None:
         from lgbench.plan.params import describe_plugin
 
-        typer.echo(plain("\n".join(describe_plugin(groups[kind], name)), lines=True))
+        say("\n".join(describe_plugin(groups[kind], name)), lines=True)
         return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
         names = {one: one for one in plugins.names()} | {one: f"{one}:NAME" for one in plugins.families()}
         width = max(map(len, names.values()), default=0)
-        typer.echo(f"{title}:")
+        say(f"{title}:")
         for one, shown in names.items():
             problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(plain(f"  {shown:<{width}}  {plugins.summary(one)}{note}"))
+            say(f"  {shown:<{width}}  {plugins.summary(one)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 
-        typer.echo(plain("\n" + "\n".join(render(applicability())), lines=True))
+        say("\n" + "\n".join(render(applicability())), lines=True)
 
 
 @app.command()
@@ -204,9 +204,9 @@ def doctor(
 
     for finding in examine(data_dir, thorough, begin):
         bad += finding.ok is False
-        typer.echo(plain(f"{marks[finding.ok]}{finding.what:<42} {finding.found}", lines=True))
+        say(f"{marks[finding.ok]}{finding.what:<42} {finding.found}", lines=True)
     if bad:
-        typer.echo(f"{bad} problems, marked BAD above.")
+        say(f"{bad} problems, marked BAD above.")
         raise typer.Exit(1)
 
 
@@ -235,9 +235,7 @@ def data_list(data_dir: DataDir = None) -> None:
 
     for row in fetch.status(data_dir):
         where = plain(row.path) if row.path else "not here"
-        typer.echo(
-            f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}"
-        )
+        say(f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}")
 
 
 @data_app.command("fetch")
@@ -248,7 +246,7 @@ def data_fetch(
     from lgbench.data import fetch, sources
 
     for file in sources.data_set(name).files:
-        typer.echo(plain(fetch.fetch(file.name, data_dir)))
+        say(fetch.fetch(file.name, data_dir))
 
 
 @data_app.command("verify")
@@ -258,9 +256,9 @@ def data_verify(data_dir: DataDir = None) -> None:
 
     checks = fetch.verify(data_dir)
     for check in checks:
-        typer.echo(plain(f"{check.file:<34} {check.problem or 'ok'}  {check.path}"))
+        say(f"{check.file:<34} {check.problem or 'ok'}  {check.path}")
     if not checks:
-        typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
+        say("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
 

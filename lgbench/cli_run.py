@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of
+from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of, say
 from lgbench.plan.options import Option, options
-from lgbench.safe_text import for_rich, plain
+from lgbench.safe_text import for_rich
 
 EXAMPLES = examples(
     "lgbench run --task marked_recall --preset smoke",
@@ -43,7 +43,7 @@ def run(**given: Any) -> None:
     fine = [_run_one(settings, screen, dry) for settings in runs]
     if not dry:
         for folder in dict.fromkeys(str(settings.results) for settings in runs):
-            typer.echo(plain(f"Rows are in {folder}. Next: lgbench report --results {shlex.quote(folder)}"))
+            say(f"Rows are in {folder}. Next: lgbench report --results {shlex.quote(folder)}")
     if not all(fine):
         raise typer.Exit(1)
 
@@ -51,8 +51,6 @@ def run(**given: Any) -> None:
 def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
     from dataclasses import replace
-
-    from rich.text import Text
 
     from lgbench.launchers import local
     from lgbench.report.curves import load
@@ -70,7 +68,7 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
         for table in tables_of(replace(found, missing=found.missing[~said_before])):
             screen.print(table)
         for sentence in found.left_out:
-            screen.print(Text.assemble(("Left out: ", "yellow"), sentence), soft_wrap=True)
+            screen.print(for_rich("Left out:", "yellow"), for_rich(sentence), soft_wrap=True)
     if outcome.failed:
         count = for_rich(f"Cells without numbers: {len(outcome.failed)}", "red")
         screen.print(count, "; the report says why.", sep="")

@@ -39,7 +39,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            typer.echo(f"lgbench: {plain(error)}", err=True)
+            say(f"lgbench: {error}", err=True)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             typer.echo(
@@ -48,6 +48,11 @@ class Commands(TyperGroup):
                 err=True,
             )
             raise SystemExit(130) from None
+
+
+def say(text: object, *, lines: bool = False, err: bool = False, nl: bool = True) -> None:
+    """Print a line, or with `lines` several, in which text of others does nothing to the terminal."""
+    typer.echo(plain(text, lines=lines), err=err, nl=nl)
 
 
 def examples(*lines: str) -> str:

@@ -74,8 +74,8 @@ def _table(board: Board) -> Table:
     values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
     lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
     table = Table(
-        title=Text(f"{board.title}: {board.metric} ({board.direction})"),
-        caption=Text(_caption(board, curve)),
+        title=for_rich(f"{board.title}: {board.metric} ({board.direction})"),
+        caption=for_rich(_caption(board, curve), lines=True),
         title_justify="left",
         caption_justify="left",
         title_style="bold",

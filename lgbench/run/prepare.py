@@ -184,7 +184,8 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Conso
                     f"All verdicts: lgbench check {place}"
                 )
             if verdict.note:
-                console.print(f"[yellow]Note:[/yellow] backbone '{name}': {verdict.note}", soft_wrap=True)
+                said = for_rich(f"backbone '{name}': {verdict.note}")
+                console.print(for_rich("Note:", "yellow"), said, soft_wrap=True)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
