@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-fuzz test-kernels regress bench lint types clean
+.PHONY: demo test test-slow test-fuzz test-kernels test-faults regress bench lint types clean
 
 demo: $(STAMP)
 	$(BIN)/lgbench run --task marked_recall --method vanilla,decimamba,clock_law,slow_clock,last_window --preset smoke --device cpu --results runs/demo
@@ -25,6 +25,11 @@ test-kernels: $(STAMP)
 
 regress: $(STAMP)
 	$(BIN)/lgbench regress --baseline tests/regress/baseline.yaml --device cpu --junit build/regress.xml
+
+# FAULTS=100 injects as many as docs/faults.md reports; with `pip install ray` also through Ray.
+FAULTS ?= 10
+test-faults: $(STAMP)
+	LGBENCH_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults tests/launchers
 
 bench: $(STAMP)
 	$(BIN)/pip install -c constraints.txt -e '.[dev,peers]'

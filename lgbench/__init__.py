@@ -16,13 +16,15 @@ _PUBLIC = {
     "Task": "lgbench.task",
     "Method": "lgbench.method",
     "Backbone": "lgbench.backbone",
+    "Probe": "lgbench.probe",
     "rows": "lgbench.api",
     "load": "lgbench.api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported when it is first used: `run`, `rows`, `load`, `Task`, `Method`, `Backbone`."""
+    """The Python API, imported when it is first used: `run`, `rows`, `load`, `Task`, `Method`, `Backbone`,
+    `Probe`."""
     if name == "run":
         return importlib.import_module("lgbench.run")
     if name in _PUBLIC:

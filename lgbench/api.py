@@ -44,10 +44,12 @@ def run(
     Raises:
         UserError: as `lgbench run`; cells that fail are rows with that status and no error.
     """
-    from lgbench.launchers import local
+    from lgbench.launcher import choose_launcher
     from lgbench.plan.config import load_config
     from lgbench.plugins import registry
+    from lgbench.run.events import events_of
     from lgbench.run.prepare import prepare
+    from lgbench.run.progress import Progress
     from lgbench.safe_text import plain_console
 
     asked: dict[str, Any] = {
@@ -61,8 +63,10 @@ def run(
     if lengths is not None:
         asked["eval_lengths"] = tuple(lengths)
     config, console = load_config(None, asked), plain_console()
+    launcher = choose_launcher(config)
     prepared = prepare(config, console)
-    local.launch(config, prepared, console)
+    with events_of(config) as sinks:
+        launcher.launch(config, prepared, Progress(console, sinks))
     found = rows(results)
     return found[found["cell"].isin([cell.key for cell in prepared.cells])].reset_index(drop=True)
 
@@ -114,9 +118,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
     Raises:
         UserError: there is none, or there are several.
     """
-    from dataclasses import replace
-
-    from lgbench.plan.rekey import cell_of_row
+    from lgbench.plan.rekey import stored_cell
     from lgbench.store import read
 
     table = read([Path(results)]).table
@@ -125,11 +127,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
         known = ", ".join(names[:5]) or "none"
         raise UserError(f"no single cell '{cell}' in {results}; those that begin so: {known}")
     place = table["cell"].to_pylist().index(names[0])
-    row = table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0]
-    found = cell_of_row(row)
-    if found.training.key != row["training"]:  # a task may know its shortest context by its data alone
-        found = replace(found, training=replace(found.training, low=row["train_low"]))
-    return found
+    return stored_cell(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
 
 
 def prepared_task(cell: Cell, data_dir: str | Path | None, **data: str) -> Task:

@@ -13,9 +13,13 @@ from lgbench import __version__, cli_run
 from lgbench.cli_answers import add_answers
 from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
+from lgbench.cli_fidelity import fidelity
+from lgbench.cli_probe import probe
 from lgbench.cli_results import results_app
+from lgbench.cli_status import status
 from lgbench.cli_style import HELP, Commands, console, examples, say
 from lgbench.errors import UserError
+from lgbench.interrupt import watched
 from lgbench.safe_text import for_rich, plain
 
 app = typer.Typer(
@@ -31,9 +35,17 @@ app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
 add_answers(app)
 app.command()(claims)
+app.command()(fidelity)
 app.command(
     "export-checkpoint", epilog=examples("lgbench export-checkpoint 3f2a --results runs --out my-model")
 )(export_checkpoint)
+app.command(
+    epilog=examples(
+        "lgbench probe state_norm --task omniglot",
+        "lgbench probe mean_distance --cell 6e90f6d0 --length 512,8192",
+    )
+)(probe)
+app.command()(status)
 
 
 def _say_version(wanted: bool) -> None:
@@ -106,7 +118,9 @@ def leaderboard(
     "list", epilog=examples("lgbench list", "lgbench list methods", "lgbench list methods decimamba")
 )
 def list_plugins(
-    kind: Annotated[str | None, typer.Argument(help="tasks, methods or backbones; all if left out.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="tasks, methods, backbones, probes or launchers; all if left out.")
+    ] = None,
     name: Annotated[str | None, typer.Argument(help="A plugin, to see its parameters.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Python file with a task or a method.")] = None,
 ) -> None:
@@ -116,7 +130,13 @@ def list_plugins(
     """
     from lgbench.plugins import registry
 
-    groups = {"tasks": registry.TASKS, "methods": registry.METHODS, "backbones": registry.BACKBONES}
+    groups = {
+        "tasks": registry.TASKS,
+        "methods": registry.METHODS,
+        "backbones": registry.BACKBONES,
+        "probes": registry.PROBES,
+        "launchers": registry.LAUNCHERS,
+    }
     if kind is not None and kind not in groups:
         raise UserError(f"lgbench list knows {', '.join(groups)}, not '{kind}'")
     for path in plugin or []:
@@ -268,7 +288,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    with watched():
+        app()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ def run(**given: Any) -> None:
 
     screen = console()
     runs = load_plan(config, given)
+    if given["emit"] is not None:
+        from lgbench.plan.slurm import slurm_script
+
+        say(slurm_script(config, given), lines=True, nl=False)
+        return
     fine = [_run_one(settings, screen, dry) for settings in runs]
     if not dry:
         for folder in dict.fromkeys(str(settings.results) for settings in runs):
@@ -52,16 +57,20 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
     from dataclasses import replace
 
-    from lgbench.launchers import local
+    from lgbench.launcher import choose_launcher
     from lgbench.report.curves import load
     from lgbench.report.tables import tables_of
     from lgbench.run import prepare as runner
+    from lgbench.run.events import events_of
+    from lgbench.run.progress import Progress
 
+    launcher = choose_launcher(settings)
     prepared = runner.prepare(settings, screen, dry=dry)
     if dry:
         runner.dry_run(prepared, screen)
         return not prepared.broken
-    outcome = local.launch(settings, prepared, screen)
+    with events_of(settings) as sinks:
+        outcome = launcher.launch(settings, prepared, Progress(screen, sinks))
     if outcome.finished + outcome.skipped_as_done:
         found = load([settings.results], {cell.key for cell in prepared.cells})
         said_before = found.missing["outcome"] == "skipped"

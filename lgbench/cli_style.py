@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lgbench.errors import UserError
+from lgbench.interrupt import GOES_ON
 from lgbench.safe_text import plain, plain_console
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -41,13 +42,9 @@ class Commands(TyperGroup):
         except UserError as error:
             say(f"lgbench: {error}", err=True)
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            typer.echo(
-                "\nlgbench: interrupted. Trainings are saved; "
-                "the same command, without --force, goes on from there.",
-                err=True,
-            )
-            raise SystemExit(130) from None
+        except KeyboardInterrupt as error:
+            typer.echo(f"\nlgbench: interrupted. {GOES_ON}", err=True)
+            raise SystemExit(getattr(error, "status", 130)) from None
 
 
 def say(text: object, *, lines: bool = False, err: bool = False, nl: bool = True) -> None:

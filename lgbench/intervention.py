@@ -14,6 +14,8 @@ HOOKS = (
     "sequence", "timestep", "transition", "write", "decay", "state", "keep", "initial_state", "final_state",
     "record",
 )  # fmt: skip
+WATCHING = frozenset({"record", "final_state"})
+"""Hooks that change nothing."""
 NEUTRAL = {"timestep": frozenset({"write", "decay"}), "transition": frozenset({"decay"})}
 """Hooks of Mamba, and those of any gated recurrence through which they act where there is no Δ and no A."""
 
@@ -31,6 +33,9 @@ class ScanIntervention:
         apply_in_decode: whether the hooks also act in mode "decode" (queries and generated tokens that follow
             a context whose state is kept). The released codes of most remedies forget it; here it is
             explicit.
+        apply_to_generated: whether they act on tokens that the model generates after a prompt. What is given,
+            prompt, queries or labels, is not generated.
+        num_read: trailing positions of the next sequence that answers are read from; set before `begin`.
         layers: the only layers in which `timestep`, `transition` and `keep` act; None is all. The others may
             leave them to a fused kernel.
         resting: whether `begin` found that nothing changes for this sequence (it is no longer than those of
@@ -40,6 +45,8 @@ class ScanIntervention:
     trained: nn.Module | None = None
     layers: tuple[int, ...] | None = None
     apply_in_decode: bool = True
+    apply_to_generated: bool = True
+    num_read: int = 0
     resting: bool = False
 
     def use(self, fitted: Mapping[str, Tensor]) -> None:
@@ -152,6 +159,7 @@ class Composed(ScanIntervention):
         self.parts = tuple(parts)
         self.trained = next((p.trained for p in parts if p.trained is not None), None)
         self.apply_in_decode = all(p.apply_in_decode for p in parts)
+        self.apply_to_generated = all(p.apply_to_generated for p in parts)
 
     def use(self, fitted: Mapping[str, Tensor]) -> None:
         """Let each part take what is its own."""
@@ -161,6 +169,7 @@ class Composed(ScanIntervention):
     def begin(self, mode: Mode, length: int | Tensor, num_protected: int) -> None:
         """Announce the sequence to all."""
         for part in self.parts:
+            part.num_read = self.num_read
             part.begin(mode, length, num_protected)
 
     def sequence(self, tokens: Tensor) -> Tensor:
@@ -224,6 +233,17 @@ def parts_of(intervention: ScanIntervention) -> tuple[ScanIntervention, ...]:
     if not isinstance(intervention, Composed):
         return (intervention,)
     return tuple(one for part in intervention.parts for one in parts_of(part))
+
+
+def on_generated(intervention: ScanIntervention) -> ScanIntervention:
+    """The part of an intervention that acts on generated tokens."""
+    acting = [part for part in parts_of(intervention) if part.apply_to_generated]
+    return intervention if intervention.apply_to_generated else Composed(acting)
+
+
+def changing_hooks(intervention: ScanIntervention) -> frozenset[str]:
+    """Names of the hooks that this intervention overrides and that may change something."""
+    return overridden_hooks(intervention) - WATCHING
 
 
 def missing_hooks(needed: frozenset[str], honoured: frozenset[str]) -> frozenset[str]:

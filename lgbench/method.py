@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from lgbench.intervention import Mode, ScanIntervention
+from lgbench.published import Figure
 from lgbench.task import Batch, Recipe, Task
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Method:
         bound: whether it is about that backbone and runs on no other.
         version: raised when a change of the code gives other weights, fits or scores. Of built-in methods and
             of those without source; for others the source's hash stands.
-        identity: what stands for its code in keys, see `Registry.identity`; a plan sets it.
+        released_version: likewise, where only the numbers with `protocol=as_released` change.
+        identity: what stands for its code in keys, see `Registry.identity_of`; a plan sets it.
         eval_only: names of parameters that do not influence training.
         calibration_free: names of parameters that do not influence `calibrate`.
         trains_like: name of the method whose trained checkpoint it uses, if it needs no training of its own.
@@ -35,6 +37,7 @@ class Method:
             pass.
         train_eagerly: whether its training steps cannot be captured in graphs that serve several lengths.
         needs_length: whether the length of the context must be known before its first token.
+        published: figures and tables of papers that it makes where no task says so, for `docs/fidelity.md`.
         protocol: "clean", or "as_released" where it follows the choices of published code; stored in rows.
     """
 
@@ -44,6 +47,7 @@ class Method:
         model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
+    released_version: ClassVar[int] = 1
     identity: str = ""
     backbone: str = "mamba"
     bound: bool = False
@@ -54,6 +58,7 @@ class Method:
     train_eagerly: ClassVar[bool] = False
     needs_length: ClassVar[bool] = False
     protocol: ClassVar[str] = "clean"
+    published: ClassVar[tuple[Figure, ...]] = ()
 
     def __init__(self, params: Params | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()

@@ -10,6 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Literal
 
+MOST_TOKENS = 100_000_000
+"""Longest context that may be asked for: reading it once takes hours, and no data set has it."""
+
+MOST_STEPS = 1_000_000_000
+MOST_ITEMS = 1_000_000
+"""Of a batch, of an evaluation, or of queries after one context."""
+
 Group = Literal["what", "sizes", "training", "evaluation", "data", "machine"]
 """Where an option stands in the help."""
 
@@ -37,15 +44,19 @@ class About:
     def range(self) -> list[str]:
         """The limits in words, each one: "at least 1"."""
         named = {"at least": self.least, "above": self.above, "at most": self.most}
-        return [f"{words} {limit:g}" for words, limit in named.items() if limit is not None]
+        return [f"{words} {_number(limit)}" for words, limit in named.items() if limit is not None]
 
     def refuses(self, value: float) -> str:
         """What a number should be that is out of range, "at least 1"; empty if it is not."""
         if self.least is not None and not value >= self.least:
-            return f"at least {self.least:g}"
+            return f"at least {_number(self.least)}"
         if self.above is not None and not value > self.above:
-            return f"above {self.above:g}"
-        return f"at most {self.most:g}" if self.most is not None and not value <= self.most else ""
+            return f"above {_number(self.above)}"
+        return f"at most {_number(self.most)}" if self.most is not None and not value <= self.most else ""
+
+
+def _number(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
 def about(says: str, **more: Any) -> Mapping[str, About]:
@@ -79,49 +90,58 @@ class Recipe:
     train_length: int = field(
         metadata=about(
             "nominal training length of the recipe, in length_unit; lengths are compared to it",
-            option="axis", least=1, column="int64", words="trained on {}",
+            option="axis", least=1, most=MOST_TOKENS, column="int64", words="trained on {}",
         )
     )  # fmt: skip
     """A method may narrow or widen the range of lengths (truncated, expanded)."""
+    fixed_length: bool = field(
+        default=False, metadata=about("whether every training context has the largest length")
+    )
+    """As published for text. A method that narrows the range from below, truncated for instance, keeps it."""
     train_steps: int = field(
         metadata=about(
             "optimiser steps of the whole training",
-            option="axis", least=1, column="int64", words="{:,} steps",
+            option="axis", least=1, most=MOST_STEPS, column="int64", words="{:,} steps",
         )
     )  # fmt: skip
     """0 is right where training starts from weights: they are measured as they are."""
     d_model: int = field(
         metadata=about(
             "width of the backbone",
-            group="sizes", option="value", least=1, column="int32", words="width {}",
+            group="sizes", option="value", least=1, most=65536, column="int32", words="width {}",
         )
     )  # fmt: skip
     num_layers: int = field(
         metadata=about(
-            "number of blocks", group="sizes", option="axis", least=1, column="int32", words="{} layers"
+            "number of blocks",
+            group="sizes", option="axis", least=1, most=1024, column="int32", words="{} layers",
         )
-    )
+    )  # fmt: skip
     batch_size: int = field(
-        metadata=about("sequences a training step", option="value", least=1, column="int32", words="batch {}")
-    )
+        metadata=about(
+            "sequences a training step",
+            option="value", least=1, most=MOST_ITEMS, column="int32", words="batch {}",
+        )
+    )  # fmt: skip
     lm_weight: float = field(
         default=0.0,
         metadata=about(
             "weight of the next-token loss of all other tokens beside the answer's",
-            option="axis", least=0, column="double", words="LM weight {:g}",
+            option="axis", least=0, most=1_000_000, column="double", words="LM weight {:g}",
         ),
     )  # fmt: skip
     """The sum of both losses is divided by 1 + lm_weight. For tasks of tokens."""
     learning_rate: float = field(
         metadata=about(
-            "peak learning rate", option="axis", above=0, column="double", words="lr {:g}"
+            "peak learning rate", option="axis", above=0, most=1000, column="double", words="lr {:g}"
         )
     )  # fmt: skip
     warmup_steps: int = field(
         default=0,
         metadata=about(
             "steps over which the learning rate rises linearly to its peak",
-            option="axis", least=0, column="int64", words="warm-up of {:,} steps", quiet=True,
+            option="axis", least=0, most=MOST_STEPS, column="int64", words="warm-up of {:,} steps",
+            quiet=True,
         ),
     )  # fmt: skip
     decay_from: float = field(
@@ -134,7 +154,7 @@ class Recipe:
     train_queries: tuple[int, int] = field(
         metadata=about(
             "queries in training: N, or LOW-HIGH where their number is drawn",
-            option="axis", least=1, column="string", words="{} training queries", quiet=True,
+            option="axis", least=1, most=MOST_ITEMS, column="string", words="{} training queries", quiet=True,
         )
     )  # fmt: skip
     """Smallest and largest number of queries in a training batch, both inclusive."""
@@ -142,6 +162,17 @@ class Recipe:
     weight_decay: float = field(
         default=0.0, metadata=about("weight decay of matrices, decoupled (AdamW)", least=0)
     )
+    decay_all: bool = field(
+        default=False, metadata=about("whether vectors, norms and the logarithms of A decay too")
+    )
+    """As where PyTorch's defaults are taken."""
+    adam_epsilon: float = field(
+        default=1e-6, metadata=about("what Adam adds to the root of the second moment", above=0)
+    )
+    untied: bool = field(
+        default=False, metadata=about("whether embedding and head of a task of tokens are trained apart")
+    )
+    """From one and the same start."""
     stages: tuple[tuple[int, ...], ...] = ()
     """Curriculum: (largest context, whatever else the task reads), the last for the whole training range."""
     stage_accuracy: float = 0.9
@@ -157,27 +188,34 @@ class Recipe:
     """Weights, norms, time steps and states stay in float32."""
     eval_lengths: tuple[int, ...] = field(
         metadata=about(
-            "context lengths of the evaluation, increasing", group="evaluation", option="value", least=1
+            "context lengths of the evaluation, increasing",
+            group="evaluation", option="value", least=1, most=MOST_TOKENS,
         )
-    )
+    )  # fmt: skip
     eval_queries: int = field(
-        metadata=about("queries after each context", group="evaluation", option="value", least=1)
+        metadata=about(
+            "queries after each context", group="evaluation", option="value", least=1, most=MOST_ITEMS
+        )
     )
     query_grid: tuple[int, ...] = field(
         default=(),
         metadata=about(
             "numbers of queries of the second axis, at a context of the training length",
-            group="evaluation", option="value", least=1,
+            group="evaluation", option="value", least=1, most=MOST_ITEMS,
         ),
     )  # fmt: skip
     """Empty leaves the axis out."""
-    eval_items: int = field(metadata=about("evaluation items", group="evaluation", option="value", least=1))
-    eval_batch: int = field(metadata=about("items that are evaluated together", group="evaluation", least=1))
+    eval_items: int = field(
+        metadata=about("evaluation items", group="evaluation", option="value", least=1, most=MOST_ITEMS)
+    )
+    eval_batch: int = field(
+        metadata=about("items that are evaluated together", group="evaluation", least=1, most=MOST_ITEMS)
+    )
     eval_draw: int = field(
         default=0,
         metadata=about(
             "which draw of evaluation items; 0 the first",
-            group="evaluation", option="value", least=0, column="int32",
+            group="evaluation", option="value", least=0, most=MOST_ITEMS, column="int32",
         ),
     )  # fmt: skip
     """What was chosen by looking at one draw is confirmed on another, of the same held-out data."""

@@ -8,8 +8,8 @@ with the length of the context (and, where a task allows it, with the number of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lgbench.errors import UserError
+from lgbench.published import Figure
 from lgbench.recipe import Recipe as Recipe
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ class Batch:
         first, queries = next(iter(self.context.values())), next(iter(self.queries.values()))
         context = self.context["mask"].sum() if "mask" in self.context else first.shape[0] * first.shape[1]
         return context + queries.shape[0] * queries.shape[1]
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The same items, at most `size` at a time."""
+        for start in range(0, len(self.targets), size):
+            some = slice(start, start + size)
+            context, queries = (
+                {n: v[some] for n, v in part.items()} for part in (self.context, self.queries)
+            )
+            yield Batch(context, queries, self.targets[some])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +168,10 @@ class Task:
     version: ClassVar[int] = 1
     """Raised when a change of the code gives other items, weights or scores. Of built-in tasks and of those
     without source; for others the source's hash stands."""
+    released_version: ClassVar[int] = 1
+    """Likewise, where only the numbers with `protocol=as_released` change."""
     identity: str = ""
-    """What stands for its code in keys, see `Registry.identity`; set where a plan makes the task."""
+    """What stands for its code in keys, see `Registry.identity_of`; set where a plan makes the task."""
     metric: ClassVar[Metric]
     more_metrics: ClassVar[tuple[Metric, ...]] = ()
     """Metrics beside the headline; an evaluation set's `grade` gives them, or the core (see `lm_metric`)."""
@@ -183,6 +195,10 @@ class Task:
     """Last length that methods are judged by, as a multiple of L_train."""
     learned: ClassVar[float] = 0.25
     """Score at L_train, 0 at chance and 1 at the best value, from which on something counts as learned."""
+    fine_tunes: ClassVar[str] = ""
+    """Published model that the recipe of the paper starts from; empty if it trains from scratch."""
+    published: ClassVar[tuple[Figure, ...]] = ()
+    """Figures and tables of papers that it makes, for `docs/fidelity.md`."""
     context_means: ClassVar[Literal["denser", "longer", "more candidates"]] = "longer"
     """What more context means: more views of the same thing, a longer text, more that the answer may be in.
     Tasks that differ in it are not compared."""
@@ -206,6 +222,10 @@ class Task:
             LookupError: the task has no such preset; the message lists the ones it has.
         """
         raise NotImplementedError
+
+    def at_train_length(self, recipe: Recipe, train_length: int) -> Recipe:
+        """The recipe for another training length: what else follows from it, unless it is asked for."""
+        return replace(recipe, train_length=train_length)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse numbers that do not fit the task, before anything is trained; before and after `prepare`.

@@ -6,7 +6,7 @@ Source: Azizi et al., "MambaExtend" (ICLR 2025). Deviations of `protocol=clean`:
 from s = 1 and from s = L_train / L without a floor, validation items choose, nothing changes up to L_train,
 scales also act on queries that follow a kept state, and all items come from the training split (released:
 test items, and test scores inside the search). What `protocol=as_released` takes over, and what it does not,
-is said in `_scaling.py`; the released programs for PG-19's last hundred tokens and for LongBench are not
+is said in `_scaling`; the released programs for PG-19's last hundred tokens and for LongBench are not
 followed.
 """
 

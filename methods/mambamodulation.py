@@ -7,16 +7,15 @@ Source: MambaModulation (arXiv:2509.19633). Calibrators, granularities and devia
 `as_released` follows the backbone as the code does:
 
               spsa (perplexity)           backprop (passkey)
-    Mamba     power, scales at most 1     power, start at 1, scales not limited
-    Mamba-2   power, not limited          linear, start at U(0, 1), not limited
+    Mamba     power, scales at most 1     power, one scale for each entry of A, start at 1, not limited
+    Mamba-2   power, not limited          linear, one scale a head, start at U(0, 1), not limited
 
-With backprop a channel of Mamba has one scale, where the code has one for each of its states, and the rate of
-0.1 is the largest of the four that were tried.
+The rate of 0.1 of backprop is the largest of the four that were tried.
 """
 
 from typing import Any, ClassVar, Literal
 
-from lgbench.methods._scaling import ScaleIntervention, Scaling
+from lgbench.methods._scaling import ScaleIntervention, Scaling, ScalingParams
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -29,7 +28,12 @@ from lgbench.task import Recipe
 class MambaModulation(Scaling):
     """Trains like vanilla; a calibration for each length beyond that of training."""
 
-    class Params(Scaling.Params):
+    class Params(ScalingParams):
+        granularity: Literal["layer", "channel", "global", "state"] = Field(
+            "layer",
+            description="one scale a layer, one a channel (Mamba-2: head) of each layer, one in all, or one "
+            "for each state of each channel; if not set, as_released with backprop a state",
+        )
         map: Literal["linear", "power", "released"] = Field(
             "linear",
             description="how a scale changes A; released: power, but linear for Mamba-2 with backprop; "
@@ -37,6 +41,7 @@ class MambaModulation(Scaling):
         )
 
         released_spsa_steps: ClassVar[int] = 30
+        released_granularity: ClassVar[str] = "state"
 
         @model_validator(mode="before")
         @classmethod
@@ -85,7 +90,7 @@ class _Modulated(ScaleIntervention):
     def transition(self, layer: int, A: Tensor) -> Tensor:
         """A `(d_inner, d_state)`, Mamba-2 `(heads,)`, under its scale."""
         scale = self.scale_of(layer, A)
-        scale = scale.unsqueeze(-1) if A.ndim == 2 else scale
+        scale = scale.unsqueeze(-1) if A.ndim == 2 and scale.ndim == 1 else scale
         kind = _released(self.calibrator, is_mamba2=A.ndim == 1) if self.kind == "released" else self.kind
         return A * scale if kind == "linear" else -((-A) ** scale)
 

@@ -19,6 +19,7 @@ curriculum are our own; it begins with a single document, whose number need only
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,9 +27,11 @@ from lgbench.tasks._documents import ANSWER, DocumentTask
 from lgbench.tasks._documents.corpus import CLOSE, DOCUMENT, NUM_IDS, Corpus, id_names
 from lgbench.tasks._documents.draws import Queries, draw_keywords
 from lgbench.tasks._documents.items import DocumentItems, pad_answer
+from lgbench.tasks._documents.published import RETRIEVAL
 from pydantic import Field
 from torch import Tensor
 
+from lgbench.models.language import FINE_TUNED
 from lgbench.recipe import suggest
 from lgbench.task import IGNORE, Layout, Metric, Recipe
 
@@ -55,8 +58,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "paper": Recipe(
         **_ONE, d_model=768, num_layers=24, sizes=suggest(d_state=16, conv_width=4, init_std=0.03),
-        train_length=11, train_steps=300, batch_size=64,
-        learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
+        train_length=11, train_steps=300, batch_size=64, stages=((11, 300, 2),),
+        learning_rate=1e-4, **FINE_TUNED, precision="bfloat16",
         eval_lengths=(11, *range(20, 301, 20)), eval_items=200, eval_batch=8,
     ),
 }  # fmt: skip
@@ -73,12 +76,19 @@ class DocumentRetrieval(DocumentTask):
     metric = Metric(name="keyword", best=1.0, higher_is_better=True, interval="wilson")
     more_metrics = (Metric(name="question", best=1.0, higher_is_better=True, interval="wilson"),)
     learned = 0.5
+    published = RETRIEVAL
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""
         if preset not in RECIPES:
             raise LookupError(f"document_retrieval has no preset '{preset}'. It has: smoke, small, paper")
-        return RECIPES[preset]
+        recipe = RECIPES[preset]
+        if preset == "paper" and self.params.protocol == "as_released":  # there the golden one is not counted
+            grid = (*range(10, 161, 10), *range(180, 301, 20))
+            return replace(
+                recipe, train_length=12, stages=((12, 300, 2),), eval_lengths=tuple(n + 1 for n in grid)
+            )
+        return recipe
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Data as in the base; the prompt's end and the answers for all ids."""
@@ -94,8 +104,9 @@ class DocumentRetrieval(DocumentTask):
         self._endings = {place: (prompt.to(place), table.to(place)) for place in places}
 
     def share_of_questions(self, which: int) -> float:
-        """None before the stages that have any."""
-        return (0.0, self.params.question_share, 1.0)[which]
+        """None before the stages that have any; as released, those ask nothing else."""
+        share = 1.0 if self.params.protocol == "as_released" else self.params.question_share
+        return (0.0, share, 1.0)[which]
 
     def draw_queries(
         self, corpus: Corpus, starts: Tensor, lengths: Tensor, max_tokens: int, fewest: int,

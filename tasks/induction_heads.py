@@ -9,8 +9,8 @@ arXiv:2209.11895, in the form of Dao et al., arXiv:2212.14052. The paper says: 1
 Mamba, batches of 8, 204,800 steps at a constant 1e-3 without weight decay, fresh data in every step,
 evaluation at 2^6 to 2^20. It does not print d_state, the convolution's width, the clipping or the number of
 evaluation items; Mamba's defaults, 1.0 and 100 are inferred. Deviations: the query stands after the context,
-which has the whole length; a method decides the range of lengths in training (`vanilla`: from 2 tokens up to
-L_train, where the paper has L_train alone); the loss is that of the answer; further queries ask the same.
+which has the whole length; the loss is that of the answer; further queries ask the same. Training contexts
+have L_train tokens in the preset `paper`; in the others a method decides their range (`vanilla`: from 2 on).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.published import Figure
 from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
@@ -45,7 +46,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "paper": Recipe(
         **_COMMON, d_model=64, sizes=suggest(d_state=16, conv_width=4, init_std=0.02),
-        train_length=256, train_steps=204_800,
+        train_length=256, fixed_length=True, train_steps=204_800,
         batch_size=8, learning_rate=1e-3, eval_lengths=_POWERS, eval_items=100, eval_batch=100,
     ),
 }  # fmt: skip
@@ -62,6 +63,18 @@ class InductionHeads(Task):
     metric = Metric(name="accuracy", best=1.0, higher_is_better=True, interval="wilson")
     min_length = 2
     data_fingerprint = "generated"
+    published = (
+        Figure(
+            paper="Gu and Dao, Mamba, arXiv:2312.00752",
+            shows="Table 11: induction heads, Mamba",
+            command="lgbench run --task induction_heads --preset paper",
+            deviations=(
+                "The query stands after the context and its loss is the only one.",
+                "Size of the state, width of the convolution, clipping and number of items are not printed; "
+                "they are Mamba's defaults, 1.0 and 100.",
+            ),
+        ),
+    )
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
         """Numbers of a preset; `paper` is the published recipe, `small` takes minutes on a GPU."""

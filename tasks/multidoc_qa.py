@@ -35,10 +35,12 @@ from lgbench.tasks._documents import ANSWER, TEXT_TOKENS, DocumentTask
 from lgbench.tasks._documents.corpus import Corpus
 from lgbench.tasks._documents.draws import Queries, draw_continuations, join_span
 from lgbench.tasks._documents.items import EVAL_FEWEST, DocumentItems, pad_answer
+from lgbench.tasks._documents.published import ANSWERS
 from lgbench.tasks._documents.squad_score import describe_language, exact_match, f1, normalise
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from lgbench.models.language import FINE_TUNED
 from lgbench.recipe import suggest
 from lgbench.task import Batch, Layout, Metric, Recipe
 
@@ -71,8 +73,8 @@ RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         **_ONE, d_model=768, num_layers=24, sizes=suggest(d_state=16, conv_width=4, init_std=0.03),
         train_length=11, train_steps=1400, batch_size=64,
-        learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
-        eval_lengths=(11, *range(20, 301, 20)), eval_items=400, eval_batch=8,
+        learning_rate=1e-4, **FINE_TUNED, precision="bfloat16",
+        eval_lengths=(5, 10, 20, 40, 60, 80, 100, 120, 140, 160), eval_items=400, eval_batch=8,
     ),
 }  # fmt: skip
 
@@ -101,6 +103,7 @@ class MultidocQA(DocumentTask):
                 )
             return protocol
 
+    published = ANSWERS
     metric = Metric(name="F1", best=1.0, higher_is_better=True)
     more_metrics = tuple(
         Metric(name=name, best=1.0, higher_is_better=True, interval="wilson")

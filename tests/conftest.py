@@ -40,7 +40,7 @@ def _no_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _same_plugins() -> Iterator[None]:
     """Plugin files that a test registers are forgotten after it."""
-    registries = (registry.TASKS, registry.METHODS, registry.BACKBONES)
+    registries = registry.ALL
     before = [(dict(r._found), dict(r._failed)) for r in registries]
     yield
     for plugins, (found, failed) in zip(registries, before, strict=True):

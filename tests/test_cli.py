@@ -180,7 +180,8 @@ def test_a_cell_that_fails_is_told_and_the_exit_status_says_so(toy):
 
 def test_a_method_that_does_not_apply_is_no_failure(toy):
     result = toy("--method", "vanilla,toy_trouble[kind=unsupported]")
-    assert result.exit_code == 0 and "skipped: it was asked to refuse" in result.stdout
+    assert result.exit_code == 0 and "Left out: it was asked to refuse (1 cell)\n" in result.stdout
+    assert result.stdout.count("it was asked to refuse") == 1
 
 
 BAD = {
@@ -375,10 +376,11 @@ def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (
-        complaint.strip() == "lgbench: interrupted. Trainings are saved; "
-        "the same command, without --force, goes on from there."
-    )
+    assert complaint.splitlines() == [
+        "lgbench: interrupted; trainings are saved first. Ctrl-C again ends at once.",
+        "",
+        "lgbench: interrupted. Trainings are saved; the same command, without --force, goes on from there.",
+    ]
     assert len(list((tmp_path / "runs").rglob("resume.safetensors"))) == 1
     assert not list((tmp_path / "runs").rglob("*.parquet"))
     again = lgbench(*command)
@@ -449,7 +451,8 @@ def test_list_shows_names_summaries_and_what_cannot_run(lgbench, toys, tmp_path)
     wrong = lgbench("list", "models")
     assert (
         wrong.exit_code == 2
-        and wrong.stderr == "lgbench: lgbench list knows tasks, methods, backbones, not 'models'\n"
+        and wrong.stderr
+        == "lgbench: lgbench list knows tasks, methods, backbones, probes, launchers, not 'models'\n"
     )
 
 

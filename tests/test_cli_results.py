@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from lgbench.cli import app
 from lgbench.run import checkpoint
 from lgbench.store import SCHEMA, Store, read
+from lgbench.store.readings import Reading, Readings, readings_path, write_readings
 
 
 def lgbench(*words):
@@ -28,6 +29,8 @@ def root(tmp_path):
     for name in ("step-000000001", "resume", "fit-01"):
         path = kept.root / "checkpoints" / "t" / f"{name}.safetensors"
         checkpoint.save(path, {"a": torch.ones(3)}, {})
+    path = readings_path(kept.root, "omniglot", "c", "state_norm", "00000000")
+    write_readings(path, Readings([Reading("mean norm", 1.0)]))
     return kept.root
 
 
@@ -41,10 +44,13 @@ def test_a_whole_folder_passes_and_every_kind_is_counted(root):
         ["weights", "1", "0", "0"],
         ["resumable", "state", "1", "0", "0"],
         ["fit", "1", "0", "0"],
+        ["readings", "1", "0", "0"],
     ]
 
 
-@pytest.mark.parametrize("pattern", ["rows/*/*", "environments/*", "*/*/step*", "*/*/resume*", "*/*/fit*"])
+@pytest.mark.parametrize(
+    "pattern", ["rows/*/*", "environments/*", "*/*/step*", "*/*/resume*", "*/*/fit*", "probes/*/*.parquet"]
+)
 def test_anything_damaged_is_named_and_the_status_is_1(root, pattern):
     (path,) = root.glob(pattern)
     content = bytearray(path.read_bytes())

@@ -25,6 +25,7 @@ COMMANDS = (
     ["leaderboard"],
     ["list"],
     ["doctor"],
+    ["status"],
     ["data"],
     ["data", "list"],
     ["data", "fetch"],
@@ -47,7 +48,7 @@ def test_every_module_imports_and_says_what_it_is_for(name):
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        assert error.name in ("triton", "mamba_ssm"), f"{name} needs {error.name}, which is no extra"
+        assert error.name in ("triton", "mamba_ssm", "ray"), f"{name} needs {error.name}, which is no extra"
         pytest.skip(f"{error.name} is not installed")
     if Path(module.__file__).read_text().strip():
         assert module.__doc__ and module.__doc__.strip()

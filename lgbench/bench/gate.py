@@ -20,7 +20,7 @@ from lgbench.answers.regress import DIGITS, Measured, read_quality, speed_limit
 from lgbench.bench import pace
 from lgbench.bench.timing import Call
 from lgbench.errors import UserError
-from lgbench.launchers import local
+from lgbench.launchers.local import Local
 from lgbench.models.model import build_model
 from lgbench.plan.cells import Cell, load_method, task_key
 from lgbench.plan.config import plan_of
@@ -28,6 +28,7 @@ from lgbench.plan.text import write_value
 from lgbench.run.evaluate import evaluate
 from lgbench.run.measure import Items
 from lgbench.run.prepare import Prepared, prepare
+from lgbench.run.progress import Progress
 from lgbench.run.schedule import draw_lengths
 from lgbench.run.train import Trainer
 
@@ -55,7 +56,7 @@ def carry_out(
     """
     prepared = _prepared(baseline.plan, device, console, folder)
     for config, one in prepared:
-        local.launch(config, one, console)
+        Local().launch(config, one, Progress(console))
     kind = prepared[0][1].device
     measured = read_quality(folder, _cells(prepared))
     measured.device, measured.processor = kind.type, processor(kind)

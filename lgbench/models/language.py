@@ -1,6 +1,8 @@
 """Input and output layers of the language tasks: one embedding, which is also the head unless untied.
 
 token → row of W          logits = W h          Source: Press and Wolf, arXiv:1608.05859 (tied weights).
+
+After `untie` the head has a matrix of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +14,12 @@ from lgbench.task import Tensors
 
 INIT_STD = 0.02
 """Of the embedding, as in the released Mamba."""
+
+
+FINE_TUNED = dict(weight_decay=0.1, decay_all=True, adam_epsilon=1e-8, untied=True, fixed_length=True)
+"""Fields of recipes for the fine-tunings of DeciMamba (Ben-Kish et al., arXiv:2406.14528, released code)."""
+PAPER_MODEL = "state-spaces/mamba-130m-hf"
+"""What they start from."""
 
 
 class TokenInterface(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lgbench.intervention import Mode, ScanIntervention, active_hooks
+from lgbench.intervention import Mode, ScanIntervention, active_hooks, changing_hooks, on_generated
 from lgbench.method import Method
 from lgbench.models import own_weights, pretrained
 from lgbench.models.language import token_losses
@@ -26,6 +26,8 @@ class TrainingAnswer(NamedTuple):
     """In the shape of the targets (logits have one dimension more)."""
     token_loss: Tensor | None
     """Mean next-token loss of all tokens that are no targets, nats; None where it was not asked for."""
+    loss: Tensor | None = None
+    """What is minimised, where a method says so itself; otherwise the task's loss and `token_loss` decide."""
 
 
 class Model(nn.Module):
@@ -44,6 +46,8 @@ class Model(nn.Module):
         self.intervention, self.trained = intervention, intervention.trained
         self.sound: Tensor | None = None
         """bool `(batch, num_predictions)` of the latest answer; see `sound`."""
+        self.acted = False
+        """Whether the method acted on a sequence since somebody set this to False, training aside."""
 
     @property
     def causal(self) -> bool:
@@ -75,7 +79,7 @@ class Model(nn.Module):
             query_mask: bool `(num_queries,)`, likewise.
         """
         context, queries = self.interface.context(batch.context), self.interface.queries(batch.queries)
-        self.intervention.begin(mode, length, queries.shape[1])
+        self._begin(mode, length, queries.shape[1], batch.targets.shape[1])
         hidden = self.backbone.answer(
             context,
             queries,
@@ -102,7 +106,7 @@ class Model(nn.Module):
         context, queries = self.interface.context(batch.context), self.interface.queries(batch.queries)
         mask = _mask(batch.context, context_mask)
         whole = None if mask is None else F.pad(mask, (0, queries.shape[1]), value=True)
-        self.intervention.begin("train", length, queries.shape[1])
+        self._begin("train", length, queries.shape[1], batch.targets.shape[1])
         advanced = self.backbone.advance(
             torch.cat([context, queries], dim=1), mode="train", mask=whole, intervention=self.intervention
         )
@@ -144,7 +148,7 @@ class Model(nn.Module):
         whole = None if mask is None else F.pad(mask, (0, tokens.shape[1] - length), value=True)
         labels = next_tokens(tokens, whole, batch.targets.shape[1])
         for start, stop in ((0, middle), (middle, tokens.shape[1]))[0 if passing else 1 :]:
-            self.intervention.begin("prefill", length, 0)
+            self._begin("prefill", length, 0, 0)
             piece = {"tokens": tokens[:, start:stop]}
             advanced = self.backbone.advance(
                 self.interface.context(piece), mode="prefill", state=state,
@@ -170,7 +174,7 @@ class Model(nn.Module):
     def answer_from(self, state: list, queries: Tensors, num_queries: int, length: int) -> Tensor:
         """Predictions after a streamed context of `length` tokens. The state is left as it is."""
         tokens = self.interface.queries(queries)
-        self.intervention.begin("decode", length, tokens.shape[1])
+        self._begin("decode", length, tokens.shape[1], num_queries)
         hidden = self.backbone.advance(
             tokens, mode="decode", state=state, intervention=self.intervention
         ).hidden
@@ -178,7 +182,7 @@ class Model(nn.Module):
 
     def generate_from(self, state: list, prompt: Tensors, num_tokens: int, length: int) -> Tensor:
         """Greedy answers int64 `(batch, num_tokens)` after a streamed context and the prompt's end."""
-        self.intervention.begin("prefill", length, 0)
+        self._begin("prefill", length, 0, 1)
         tokens = self.interface.queries(prompt)
         advanced = self.backbone.advance(
             tokens, mode="prefill", state=state, read=1, intervention=self.intervention
@@ -188,7 +192,7 @@ class Model(nn.Module):
     def generate(self, context: Tensors, prompt: Tensors, num_tokens: int, length: int) -> Tensor:
         """`generate_from` for methods that must see context and prompt in one piece."""
         end = self.interface.queries(prompt)
-        self.intervention.begin("prefill", length, end.shape[1])
+        self._begin("prefill", length, end.shape[1], 1)
         mask = context.get("mask")
         advanced = self.backbone.advance(
             torch.cat([self.interface.context(context), end], dim=1),
@@ -204,6 +208,13 @@ class Model(nn.Module):
         probe = torch.empty(1, 1, d_model, device=device)
         return self.backbone.backend_name(probe, active_hooks(self.intervention, "prefill"))
 
+    def _begin(self, mode: Mode, length: int | Tensor, num_protected: int, num_read: int) -> None:
+        self.intervention.num_read = num_read
+        self.intervention.begin(mode, length, num_protected)
+        if mode != "train":
+            hooks = active_hooks(self.intervention, mode) & changing_hooks(self.intervention)
+            self.acted = self.acted or bool(hooks)
+
     def _predictions(self, hidden: Tensor, judge: bool = True) -> Tensor:
         """Read hidden states out, and, if `judge`, note which predictions are sound."""
         predictions = self.interface.read(hidden)
@@ -212,7 +223,7 @@ class Model(nn.Module):
         return predictions
 
     def _read(self, context: Tensors, state: list | None, length: int, read: int):
-        self.intervention.begin("prefill", length, 0)
+        self._begin("prefill", length, 0, 0)
         return self.backbone.advance(
             self.interface.context(context),
             mode="prefill",
@@ -225,13 +236,14 @@ class Model(nn.Module):
     def _decode(self, advanced, num_tokens: int, length: int) -> Tensor:
         """Greedy tokens after what was read; `processed` then counts the prompt and what was generated."""
         read = self.backbone.processed
-        self.intervention.begin("decode", length, 1)
+        self._begin("decode", length, 1, 1)
+        intervention = on_generated(self.intervention)
         found = [self._predictions(advanced.hidden[:, -1:]).argmax(dim=-1)]
         sound = [self.sound]
         while len(found) < num_tokens:
             tokens = self.interface.queries({"tokens": found[-1]})
             advanced = self.backbone.advance(
-                tokens, mode="decode", state=advanced.state, intervention=self.intervention
+                tokens, mode="decode", state=advanced.state, intervention=intervention
             )
             found.append(self._predictions(advanced.hidden).argmax(dim=-1))
             sound.append(self.sound)
@@ -305,6 +317,8 @@ def build_model(
         )
     if recipe.pretrained:
         pretrained.kept(recipe.pretrained).install(model)
+    if recipe.untied:
+        model.interface.untie()
     if recipe.weights:
         own_weights.kept(recipe.weights).install(model)
     return model.to(task.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
@@ -43,11 +43,21 @@ class Axes:
         if any(a >= b for a, b in pairwise(lengths)):
             raise UserError(f"--train-length must be increasing, got {','.join(map(str, lengths))}")
 
-    def recipes(self, base: Recipe) -> Iterator[tuple[Recipe, Sequence[int]]]:
-        """Recipe, and steps to evaluate besides the last, at each point; the last field varies fastest."""
+    def recipes(
+        self, base: Recipe, at_train_length: Callable[[Recipe, int], Recipe]
+    ) -> Iterator[tuple[Recipe, Sequence[int]]]:
+        """Recipe, and steps to evaluate besides the last, at each point; the last field varies fastest.
+
+        Args:
+            base: numbers of the preset.
+            at_train_length: gives the numbers of the preset at another training length.
+        """
         names = [name for name in axes(type(base)) if name in self.numbers]
         for values in product(*(self.numbers[name] for name in names)):
-            recipe = replace(base, **dict(zip(names, values, strict=True)))
+            point = dict(zip(names, values, strict=True))
+            length = point.get("train_length", base.train_length)
+            at = base if length == base.train_length else at_train_length(base, length)
+            recipe = replace(at, **point)
             yield recipe, self.eval_at_steps
             for step in self.branch_decay_at:
                 yield branch(recipe, step), ()

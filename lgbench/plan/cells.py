@@ -17,8 +17,10 @@ from lgbench.plan.backbones import BackboneChoice, choose
 from lgbench.plan.checks import check_calibration, check_fits, check_numbers, check_range
 from lgbench.plan.keys import cell_key, changed_params, training_key
 from lgbench.plan.params import PluginRequest, label, resolve
+from lgbench.plugins.compose import combine
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
+from lgbench.run.failures import ANY, describe
 from lgbench.task import Recipe, Task
 
 
@@ -73,6 +75,8 @@ class Cell:
     """The backbone, with what was asked of it and has no column of its own; in no key."""
     left_out: str = ""
     """Why this combination cannot be run, which makes a `skipped` row; in no key."""
+    fault: str = ""
+    """Traceback of a plugin that fails when it is asked about this, which makes a `failed` row; in no key."""
 
     @cached_property
     def key(self) -> str:
@@ -111,7 +115,7 @@ def resolve_cells(
     for (task_name, task), request in product(tasks, methods):
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
-        method.identity = METHODS.identity(request.name)
+        method.identity = METHODS.identity_of(request.name, method)
         made: dict[Pair, list[Cell]] = {}  # of all seeds, which differ in nothing else
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
             alike = pair._replace(seed=0)
@@ -144,9 +148,12 @@ def _cells_of(task_name: str, task: Task, name: str, method: Method, pair: Pair,
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
     steps = sorted({*pair.steps, last})
     cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in steps]
-    if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
-        return cells
-    why = _misfit(cells[0].training, task, method, name, pair.recipe)
+    try:
+        if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
+            return cells
+        why = _misfit(cells[0].training, task, method, name, pair.recipe)
+    except ANY as error:  # the code of a plugin may fail in any way
+        return [replace(cell, fault=describe(error)[1]) for cell in cells]
     return [replace(cell, left_out=why) for cell in cells]
 
 
@@ -206,7 +213,9 @@ def _pairs(
         except LookupError as error:
             raise UserError(str(error)) from None
         made: dict[tuple[Recipe, Any], Pair] = {}  # of all seeds
-        for (recipe, steps), seed, d_state in product(axes.recipes(base), seeds, axes.d_state or [None]):
+        for (recipe, steps), seed, d_state in product(
+            axes.recipes(base, task.at_train_length), seeds, axes.d_state or [None]
+        ):
             at = (recipe, d_state)
             if at not in made:
                 asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
@@ -238,7 +247,7 @@ def load_task(request: PluginRequest) -> Task:
     """
     task_class = TASKS.load(request.name)
     task = task_class(resolve(task_class, request.params, "task", request.name))
-    task.identity = TASKS.identity(request.name)
+    task.identity = TASKS.identity_of(request.name, task)
     return task
 
 
@@ -262,7 +271,7 @@ def load_method(name: str, params: str) -> Method:
     """The method of a cell or training, from the JSON of its parameters."""
     method_class = METHODS.load(name)
     method = method_class(method_class.Params.model_validate_json(params))
-    method.identity = METHODS.identity(name)
+    method.identity = METHODS.identity_of(name, method)
     return method
 
 
@@ -283,20 +292,22 @@ def _training(
     parts = method.parts(name)
     own = [(n, part) for n, part in parts if part.trains_like is None]
     if own:
-        ((name, method),) = own
+        name, method = own[0] if len(own) == 1 else combine(own)
     else:
         name = parts[0][1].trains_like
         method = METHODS.load(name)()
     params = method.params
     low, high = method.train_lengths(recipe.train_length)
+    if recipe.fixed_length and low == 1:
+        low = high
     return Training(
         task=task_name,
         task_params=changed_params(task.params, task.eval_only | task.data_params),
         data_fingerprint=task.data_fingerprint,
-        task_identity=task.identity or TASKS.identity(task_name),
+        task_identity=task.identity or TASKS.identity_of(task_name, task),
         method=name,
         method_params=changed_params(params, method.eval_only),
-        method_identity=METHODS.identity(name),
+        method_identity=METHODS.identity_of(name, method),
         backbone=backbone.name,
         backbone_params=backbone.params,
         backbone_identity=BACKBONES.identity(backbone.name),

@@ -25,11 +25,10 @@ def check_numbers(recipe: Recipe) -> None:
         raise UserError(f"--train-queries must be at least 1 and increasing, got {low},{high}")
     for field, said in described(type(recipe)):
         value = getattr(recipe, field.name)
-        if not isinstance(value, int | float):
-            continue
         as_it_is = field.name == "train_steps" and value == 0 and (recipe.pretrained or recipe.weights)
-        if not as_it_is and (wanted := said.refuses(value)):
-            raise UserError(f"--{field.name.replace('_', '-')} must be {wanted}, got {value}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not as_it_is and (wanted := said.refuses(number)):
+                raise UserError(f"--{field.name.replace('_', '-')} must be {wanted}, got {number}")
     if recipe.stage_batches and len(recipe.stage_batches) != len(recipe.stages):
         raise UserError(
             f"stage_batches has {len(recipe.stage_batches)} numbers for {len(recipe.stages)} stages"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
@@ -50,9 +50,10 @@ def validated(recipe: type[Recipe]) -> type[_Validated]:
     """A record with a field for every option of a run whose numbers are those of this kind of recipe."""
     declared: dict[str, Any] = {}
     for option in options(recipe).values():
-        kind = tuple[option.kind, ...] if option.many else option.kind
-        limits = {} if option.of_recipe or option.many else _limits(option.about)
-        default = Field(option.default, description=option.about.says, **limits)
+        limits = Field(**({} if option.of_recipe else _limits(option.about)))
+        one = Annotated[option.kind, limits]
+        kind = tuple[one, ...] if option.many else one
+        default = Field(option.default, description=option.about.says)
         declared[option.name] = (kind if option.default is not None else kind | None, default)
     base = type("_OfRecipe", (_Validated,), {"recipe_class": recipe, "__module__": __name__})
     return create_model("Options", __base__=base, **declared)
@@ -109,6 +110,11 @@ class RunConfig(_Options):
             PluginRequest(t.name, {parameter: value, **t.params} if t.name in takers else t.params)
             for t in tasks
         ]
+
+    @property
+    def forced(self) -> bool | tuple[str, ...]:
+        """What is run again though it is finished: everything, or cells by the beginnings of their keys."""
+        return True if self.force else self.force_cells
 
     def recipe_overrides(self) -> dict[str, Any]:
         """Fields of `Recipe` that replace the preset's numbers."""

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from lgbench.errors import UserError
 from lgbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def new_keys(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def changed_params(params: BaseModel, without: frozenset[str] = frozenset()) -> str:
-    """Return the parameters that differ from their defaults, as canonical JSON.
+    """Return the parameters that differ from their defaults, as canonical JSON that gives all back.
+
+    A parameter whose value, though its default, does not follow from the others is there too.
 
     Args:
         params: of a plugin.
@@ -65,8 +68,19 @@ def changed_params(params: BaseModel, without: frozenset[str] = frozenset()) -> 
         if name not in without
         and (field.is_required() or getattr(params, name) != field.get_default(call_default_factory=True))
     }
+    while missing := _not_implied(params, changed) - without - changed:
+        changed |= missing
     dumped = params.model_dump(mode="json", include=changed)
     return json.dumps(dumped, sort_keys=True, separators=(",", ":"))
+
+
+def _not_implied(params: BaseModel, given: set[str]) -> set[str]:
+    """Names of parameters that have another value where those `given` alone are typed."""
+    try:
+        again = type(params).model_validate(params.model_dump(include=given))
+    except (ValidationError, UserError):  # a required one is left out
+        return set()
+    return {name for name in type(params).model_fields if getattr(again, name) != getattr(params, name)}
 
 
 def changed_fields(recipe: Recipe) -> dict[str, Any]:

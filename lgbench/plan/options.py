@@ -49,12 +49,15 @@ class RunOptions:
         default=1,
         metadata=about("number of seeds, counted from the first", group="what", least=1, most=1000),
     )
-    first_seed: int = field(default=0, metadata=about("first seed", group="what", least=0))
+    first_seed: int = field(
+        default=0, metadata=about("first seed", group="what", least=0, most=2_000_000_000)
+    )
     plugin: tuple[Path, ...] = field(
         default=(), metadata=about("Python files that define tasks, methods or backbones", group="what")
     )
     d_state: tuple[int, ...] | None = field(
-        default=None, metadata=about("state sizes of the backbone", group="sizes", option="axis", least=1)
+        default=None,
+        metadata=about("state sizes of the backbone", group="sizes", option="axis", least=1, most=65536),
     )
     pretrained: str | None = field(
         default=None,
@@ -105,12 +108,49 @@ class RunOptions:
     )
     save_every: float = field(
         default=60.0,
-        metadata=about("seconds between two resumable training states", group="machine", above=0),
+        metadata=about(
+            "seconds between two resumable training states", group="machine", above=0, most=1_000_000_000
+        ),
     )
     side_by_side: int = field(
         default=4, metadata=about("trainings that share a GPU at a time", group="machine", least=1, most=64)
     )
+    launcher: str | None = field(
+        default=None,
+        metadata=about(
+            'where trainings run: local (if left out), processes, shard or "ray[num_gpus=0.25]"',
+            group="machine",
+        ),
+    )
+    jobs: int | None = field(
+        default=None,
+        metadata=about("processes; one a GPU or a core if left out", group="machine", least=1, most=1024),
+    )
+    shard: str | None = field(
+        default=None, metadata=about("which part of the plan to run, e.g. 2/8", group="machine")
+    )
+    emit: Literal["slurm"] | None = field(
+        default=None,
+        metadata=about("print the script of an array of jobs instead, with --jobs N", group="machine"),
+    )
+    cell_timeout: float | None = field(
+        default=None,
+        metadata=about("seconds after which a training or an evaluation is ended", group="machine", above=0),
+    )
+    log_json: Path | None = field(
+        default=None, metadata=about("file that gets a line of JSON for every event", group="machine")
+    )
+    track: Path | None = field(
+        default=None, metadata=about("folder for TensorBoard: losses and speeds", group="machine")
+    )
     force: bool = field(default=False, metadata=about("run finished cells again", group="machine"))
+    force_cells: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "run these finished cells again, and what they are trained from: their names, or the beginnings",
+            group="machine",
+        ),
+    )
 
 
 OWN_AXES = ("backbone", "d_state", "eval_at_steps", "branch_decay_at")

@@ -48,17 +48,29 @@ def cell_of_row(row: Mapping[str, Any]) -> Cell:
         raise UserError(f"row of {row['task']}: it started from a checkpoint that has to be read again")
     kind = TASKS.load(row["task"])
     task = kind(resolve(kind, _read(row["task_params"]), "task", row["task"]))
-    task.identity = TASKS.identity(row["task"])
+    task.identity = TASKS.identity_of(row["task"], task)
     task.data_fingerprint = row["data_fingerprint"]
     method_kind = METHODS.load(row["method"])
     method = method_kind(resolve(method_kind, _read(row["method_params"]), "method", row["method"]))
-    method.identity = METHODS.identity(row["method"])
+    method.identity = METHODS.identity_of(row["method"], method)
     recipe = _recipe(numbers, row)
     name = numbers.get("backbone") or str(row.get("backbone") or "").partition("[")[0] or method.backbone
     choice = choose(name, {}, recipe, method)
     pair = Pair(choice, recipe.without_sizes(), row["seed"], "")
     cell = cell_of(row["task"], task, row["method"], method, pair, row["preset"], row["step"])
     return _as_measured(cell, row)
+
+
+def stored_cell(row: Mapping[str, Any]) -> Cell:
+    """Return the cell of a row under the key that the row is stored by; raises as `cell_of_row`.
+
+    A task may learn its shortest context from its data, which are not loaded here; the row has it too.
+    """
+    cell = cell_of_row(row)
+    if cell.key == row["cell"]:
+        return cell
+    known = replace(cell, training=replace(cell.training, low=row["train_low"]))
+    return known if known.key == row["cell"] else cell
 
 
 def _as_measured(cell: Cell, row: Mapping[str, Any]) -> Cell:

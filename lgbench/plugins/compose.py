@@ -1,13 +1,14 @@
 """Several methods at once, `decimamba+mambamodulation`: each changes its own hooks of one and the same model.
 
-At most one of them trains in a way of its own; the others must be content with a model trained like vanilla.
-They are calibrated one after another in the order of their names, each with its predecessors in place.
+At most one of them trains in a way of its own, and one decides the lengths of the training; the others must
+be content with a model trained like vanilla. They are calibrated one after another in the order of their
+names, each with its predecessors in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, model_validator
 
@@ -15,18 +16,21 @@ from lgbench.errors import UserError
 from lgbench.intervention import Composed, ScanIntervention, overridden_hooks
 from lgbench.method import Method
 from lgbench.plan.params import resolve
-from lgbench.task import Recipe, Task
+from lgbench.task import Batch, Recipe, Task
+
+if TYPE_CHECKING:
+    from lgbench.models.model import Model, TrainingAnswer
 
 RULES = {
     "prefix_exact": "all",
     "bound": "any",
     "needs_length": "any",
-    "train_eagerly": "training",
-    "train_lengths": "training",
-    "training_answer": "training",
+    "train_eagerly": "any",
     "calibration_length": "parts",
     "drawn_lengths": "parts",
     "calibrate": "parts",
+    "train_lengths": "written",
+    "training_answer": "written",
     "trains_like": "written",
     "backbone": "written",
     "protocol": "written",
@@ -41,13 +45,15 @@ RULES = {
     "intervention": "written",
     "identity": "registry",
     "version": "registry",
+    "released_version": "registry",
+    "published": "none",
 }
 """How a combination has each member of the contract of a method.
 
 - all, any: of the parts.
-- training: that of the method that trains the model, a part or what the parts train like.
 - parts: asked of each part, one after another; the combination itself refuses.
 - written: below, with its reason.
+- none: a combination has none, since no paper publishes it.
 - registry: `Registry.identity` makes it from those of the parts.
 """
 
@@ -88,6 +94,14 @@ def compose(named: Sequence[tuple[str, type[Method]]]) -> type[Method]:
     return type("Combined", (_Combined,), {"Params": params, "named": tuple(named)})
 
 
+def combine(parts: Sequence[tuple[str, Method]]) -> tuple[str, Method]:
+    """Name and method that train as these parts do together, in the order of their names."""
+    parts = sorted(parts, key=lambda part: part[0])
+    kind = compose([(name, type(part)) for name, part in parts])
+    given = {f"{name}.{key}": value for name, part in parts for key, value in dict(part.params).items()}
+    return "+".join(name for name, _ in parts), kind(kind.Params.model_validate(given))
+
+
 class _Combined(Method):
     named: tuple[tuple[str, type[Method]], ...]
 
@@ -120,14 +134,6 @@ class _Combined(Method):
         found = [part.trains_like for _, part in self._parts]
         return None if None in found else found[0]
 
-    @property
-    def trainer(self) -> Method:
-        """The method that trains the model: the part with a training of its own, or what all train like."""
-        from lgbench.plugins.registry import METHODS
-
-        own = [part for _, part in self._parts if part.trains_like is None]
-        return own[0] if own else METHODS.load(str(self._parts[0][1].trains_like))()
-
     def parts(self, name: str) -> list[tuple[str, Method]]:
         """What it is made of."""
         return self._parts
@@ -137,6 +143,16 @@ class _Combined(Method):
         for _, part in self._parts:
             part.check(recipe, backbone)
         self.intervention(recipe.train_length, recipe.d_model)
+
+    def train_lengths(self, train_length: int) -> tuple[int, int]:
+        """Of the part that decides them."""
+        deciding = [part for _, part in self._parts if _decides_lengths(part)]
+        return (deciding[0] if deciding else super()).train_lengths(train_length)
+
+    def training_answer(self, model: Model, batch: Batch, **options: Any) -> TrainingAnswer:
+        """Of the part that trains in a way of its own."""
+        own = [part for _, part in self._parts if type(part).training_answer is not Method.training_answer]
+        return (own[0] if own else super()).training_answer(model, batch, **options)
 
     def backbone_options(self) -> dict[str, Any]:
         """What the parts decide.
@@ -194,19 +210,23 @@ class _Combined(Method):
                 f"{owners['keep']} takes context and queries in one piece, so {passive[0]} cannot leave "
                 "queries alone; set its apply_in_decode=true, or protocol=clean"
             )
-        return Composed([intervention for _, intervention in made])
+        changing = [intervention for _, intervention in made if type(intervention) is not ScanIntervention]
+        return changing[0] if len(changing) == 1 else Composed([intervention for _, intervention in made])
 
     def _check_training(self) -> None:
         first_name, first = self._parts[0]
         for name, part in self._parts:
             if (part.bound or first.bound) and part.backbone != first.backbone:
                 self._refuse(f"{first_name} runs on the backbone {first.backbone}, {name} on {part.backbone}")
-        own = [name for name, part in self._parts if part.trains_like is None]
-        if len(own) > 1:
-            self._refuse(f"{own[0]} and {own[1]} each need a training of their own")
-        others = {part.trains_like for _, part in self._parts} - {None}
-        if len(others) > 1:
-            self._refuse(f"the parts need different trainings: {', '.join(sorted(others))}")
+        trained = [(name, part) for name, part in self._parts if part.trains_like is None]
+        ranges = [name for name, part in trained if _decides_lengths(part)]
+        others = [name for name, part in trained if not _decides_lengths(part)]
+        for own in (ranges, others):
+            if len(own) > 1:
+                self._refuse(f"{own[0]} and {own[1]} each need a training of their own")
+        alike = {part.trains_like for _, part in self._parts} - {None}
+        if len(alike) > 1:
+            self._refuse(f"the parts need different trainings: {', '.join(sorted(alike))}")
 
     def _refuse(self, why: str) -> None:
         raise UserError(f"method '{'+'.join(name for name, _ in self.named)}' cannot be: {why}")
@@ -216,8 +236,6 @@ def _member(name: str, rule: str) -> property:
     """A member of a combination that follows from a rule alone."""
 
     def value(self: _Combined) -> Any:
-        if rule == "training":
-            return getattr(self.trainer, name)
         if rule == "parts":
             raise TypeError(f"{name} is asked of the parts of a combination, see `Method.parts`")
         found = [getattr(part, name) for _, part in self._parts]
@@ -227,5 +245,9 @@ def _member(name: str, rule: str) -> property:
 
 
 for _name, _rule in RULES.items():
-    if _rule in ("all", "any", "training", "parts"):
+    if _rule in ("all", "any", "parts"):
         setattr(_Combined, _name, _member(_name, _rule))
+
+
+def _decides_lengths(part: Method) -> bool:
+    return type(part).train_lengths is not Method.train_lengths

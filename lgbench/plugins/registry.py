@@ -27,7 +27,8 @@ class Registry:
     asks for. The names of its members are its own affair, and are not listed.
 
     Args:
-        kind: "task", "method" or "backbone"; decides the contract and the entry points, `lgbench.{kind}s`.
+        kind: "task", "method", "backbone", "probe" or "launcher"; decides the contract and the entry points,
+            `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
     """
 
@@ -154,6 +155,16 @@ class Registry:
             self._identities[name] = self._sources()[name].identity(declared)
         return self._identities[name]
 
+    def identity_of(self, name: str, plugin: Any) -> str:
+        """Return `identity`, and where a plugin follows a released protocol the version of that, "v2r3".
+
+        Args:
+            name: of the plugin, a combination for instance.
+            plugin: made of its class with the parameters that decide.
+        """
+        parts = plugin.parts(name) if hasattr(plugin, "parts") else [(name, plugin)]
+        return "+".join(self.identity(part_name) + _released(part) for part_name, part in parts)
+
     def built_in(self, name: str) -> bool:
         """Whether a plugin is lgbench's own; no member of a family is."""
         return ":" not in name and self._source(name).built_in
@@ -226,12 +237,20 @@ class Registry:
         return [value for value in dict.fromkeys(kin) if attribute or value.__module__ == module.__name__]
 
 
+def _released(plugin: Any) -> str:
+    follows = getattr(plugin.params, "protocol", "clean") == "as_released"
+    return f"r{plugin.released_version}" if follows and plugin.released_version > 1 else ""
+
+
 TASKS = Registry("task", "lgbench.tasks")
 METHODS = Registry("method", "lgbench.methods")
 BACKBONES = Registry("backbone", "lgbench.backbones")
+PROBES = Registry("probe", "lgbench.probes")
+LAUNCHERS = Registry("launcher", "lgbench.launchers")
+ALL = (TASKS, METHODS, BACKBONES, PROBES, LAUNCHERS)
 
 
-def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKBONES)) -> None:
+def add_file(path: Path, registries: Sequence[Registry] = ALL) -> None:
     """Register a file given with `--plugin` where it belongs; it may define plugins of several kinds.
 
     Raises:
@@ -244,7 +263,8 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKB
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
         raise UserError(
-            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method or Backbone"
+            f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone, Probe or "
+            "Launcher"
         )
     for registry in homes:
         registry.add_file(path)

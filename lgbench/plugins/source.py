@@ -18,7 +18,7 @@ from typing import Any
 from lgbench.errors import UserError
 from lgbench.plugins.identity import Home, source_identity, tree_identity
 
-KINDS = ("task", "method", "backbone")
+KINDS = ("task", "method", "backbone", "probe", "launcher")
 """Of plugins that a file may define."""
 
 
@@ -141,8 +141,8 @@ class PluginSource:
         path = self._path()
         if path is None:
             return ast.Module(body=[], type_ignores=[])
-        found = path.stat()
-        return _parsed(path, found.st_mtime_ns, found.st_size)
+        state = path.stat()
+        return _parsed(path, (state.st_mtime_ns, state.st_size, state.st_ino))
 
     def _path(self) -> Path | None:
         """The file with the source; None where it cannot be found without running code."""
@@ -153,8 +153,8 @@ class PluginSource:
 
 
 @lru_cache(maxsize=256)
-def _parsed(path: Path, mtime_ns: int, size: int) -> ast.Module:
-    """The syntax tree of a file as it was at that time; a plan asks for the same ones thousands of times."""
+def _parsed(path: Path, state: tuple[int, int, int]) -> ast.Module:
+    """The syntax tree of a file in this state; every cell asks for those of its plugins."""
     return ast.parse(path.read_bytes(), str(path))
 
 
@@ -177,8 +177,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 def kinds_defined(path: Path) -> set[str]:
     """Which of `KINDS` a plugin file defines, by the base classes in its syntax tree.
 
-    A base counts if it is called `Task`, `Method` or `Backbone`, comes from `lgbench.tasks` and so on, or is
-    a class of the same file that counts.
+    A base counts if it is called `Task`, `Method`, `Backbone`, `Probe` or `Launcher`, comes from
+    `lgbench.tasks` and so on, or is a class of the same file that counts.
 
     Raises:
         UserError: the file cannot be read as Python.

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from lgbench.plan.keys import changed_params
 from lgbench.run import checkpoint
 from lgbench.run.evaluate import autocast
 from lgbench.run.reading import PIECE, ContextReader, can_stream
+from lgbench.run.room import NoRoom, Room
 from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
 
 CALIBRATION_FORMAT = 2
@@ -35,6 +36,9 @@ HEAD = 256
 
 Digests = dict[int, list[tuple[str, str]]]
 """By context length, hashes of the first tokens and of the whole context of each item."""
+
+Plan = tuple[int | None, ...]
+"""The length that each part of a method is fitted for; None for one that is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,7 @@ class CalibrationData:
         length, size = _length(batch.context), self._recipe.eval_batch
         if whole or not can_stream(model):
             size = max(1, min(size, size * PIECE // (length + self.num_queries)))
-        for k in range(0, len(batch.targets), size):
-            some = _items(batch, slice(k, k + size))
+        for some in batch.parts(size):
             yield self._loss(self._answer(model, some, length), some.targets)
 
     def _answer(self, model: Model, batch: Batch, length: int) -> Tensor:
@@ -156,6 +159,7 @@ def fit_lengths(
     seed: int,
     folder: Path,
     on_progress: Callable[[str], None] = lambda what: None,
+    lost: dict[int, str] | None = None,
 ) -> dict[int, Fit]:
     """Parameters for every context length of an evaluation that the method wants fitted ones for.
 
@@ -168,6 +172,7 @@ def fit_lengths(
         seed: of the training.
         folder: where fits are kept and looked for.
         on_progress: told what is fitted next.
+        lost: gets the lengths for which memory had no room, with the reason; those have no fit.
     """
     parts = method.parts(name)
     wanted = {
@@ -186,22 +191,34 @@ def fit_lengths(
         "precision": recipe.eval_precision,
         "seed": seed,
     }
-    fits: dict[tuple[int | None, ...], Fit] = {}
-    for plan in dict.fromkeys(wanted.values()):
-        fit = Fit()
+    fits: dict[Plan, Fit] = {}
+    room = Room(recipe.eval_batch)
+
+    def fit_parts(plan: Plan) -> Fit:
+        """One part after another, with as many items at a time as there is room for."""
+        room.used, fit, numbers = room.batch, Fit(), replace(recipe, eval_batch=room.batch)
         for k, ((part_name, part), at) in enumerate(zip(parts, plan, strict=True)):
             if at is None:
                 continue
             on_progress(f"calibration of {part_name} at {at}")
             path = folder / f"fit-{_hash(settings | _asked(parts, k, plan))}.safetensors"
-            data = CalibrationData(task, method, recipe, seed, fit.values)
+            data = CalibrationData(task, method, numbers, seed, fit.values)
             with autocast(task.device, recipe):
                 fit = fit + _load_or_fit(path, part, model, data, at)
-        fits[plan] = fit
-    return {length: fits[plan] for length, plan in wanted.items()}
+        return fit
+
+    for plan in dict.fromkeys(wanted.values()):  # shorter lengths first
+        try:
+            fits[plan] = room.fit(partial(fit_parts, plan), in_pieces=False)
+        except NoRoom as error:
+            if lost is None:
+                raise
+            lost |= {length: str(error) for length, asked in wanted.items() if asked not in fits}
+            break
+    return {length: fits[plan] for length, plan in wanted.items() if plan in fits}
 
 
-def fitted_lengths(method: Method, recipe: Recipe) -> dict[int, tuple[int | None, ...]]:
+def fitted_lengths(method: Method, recipe: Recipe) -> dict[int, Plan]:
     """By each evaluated length, the one that each part of a method is fitted for; None for one that is not.
 
     Behind a window a part is fitted for the length that it is told.
@@ -240,7 +257,7 @@ def check_disjoint(fits: Mapping[int, Fit], items: EvalSet, lengths: Collection[
                 )
 
 
-def _asked(parts: list[tuple[str, Method]], current: int, plan: tuple[int | None, ...]) -> dict[str, object]:
+def _asked(parts: list[tuple[str, Method]], current: int, plan: Plan) -> dict[str, object]:
     """What decides the fit of one part: the lengths so far, and the parameters that matter to it."""
     params = [
         [name, changed_params(part.params, part.calibration_free if k == current else frozenset())]
@@ -270,11 +287,6 @@ def _length(context: Tensors) -> int:
 
 def _span(tensors: Tensors, start: int, stop: int) -> Tensors:
     return {name: values[:, start:stop] for name, values in tensors.items()}
-
-
-def _items(batch: Batch, chosen: slice) -> Batch:
-    context, queries = ({n: v[chosen] for n, v in part.items()} for part in (batch.context, batch.queries))
-    return Batch(context, queries, batch.targets[chosen])
 
 
 def _digests(context: Tensors, stop: int | None = None) -> list[str]:

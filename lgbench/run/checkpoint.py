@@ -21,9 +21,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lgbench.interrupt import finishing
 from lgbench.safe_text import plain
 from lgbench.store import atomic_file, put_aside
 from lgbench.store.seal import BLANK, Damaged, file_is_sealed, seal
+
+FACTS = {
+    "step": {"scan_backend", "train_loss", "train_wall_s", "train_tokens_per_s"},
+    "resume": {"step", "wall_s", "tokens", "history", "stage", "stage_steps"},
+    "fit": {"tokens", "wall_s", "digests"},
+}
+"""Facts that are needed of each kind of file, by the first word of its name."""
 
 
 def weights_path(folder: Path, step: int) -> Path:
@@ -43,7 +51,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         UserError: the folder cannot be written or the disk is full.
     """
     whole = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with atomic_file(path) as temporary:
+    with finishing(), atomic_file(path) as temporary:
         try:
             save_file(whole, temporary, metadata={"facts": json.dumps(facts), "seal": BLANK})
         except SafetensorError as error:
@@ -63,7 +71,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return _read(path)
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         aside = put_aside(path)
         said = f"lgbench: {path} is damaged ({error}); kept as {aside.name}, made again"
         print(plain(said), file=sys.stderr)
@@ -85,4 +93,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = file.metadata() or {}
         if set(metadata) != ({"facts", "seal"} if sealed else {"facts"}):
             raise Damaged("its metadata are not those that were written")
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["facts"])  # noqa: SIM118
+        facts = json.loads(metadata["facts"])
+        kind = path.name.split(".")[0].split("-")[0]
+        if not isinstance(facts, dict) or not facts.keys() >= FACTS.get(kind, set()):
+            raise Damaged("its metadata lack what was written")
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118

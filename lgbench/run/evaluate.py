@@ -6,7 +6,8 @@ possible.
     causal backbone otherwise                              one streamed pass a length
     a method that must see the whole prompt, a transformer one pass a length, in one piece
 
-Streaming keeps memory constant in the length. Answering does not touch the kept state.
+Streaming keeps memory constant in the length. Answering does not touch the kept state. Where memory runs out
+all the same, fewer items are read at a time; what fits even then not is given up, and no other length is.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ import torch
 from torch import Tensor
 
 from lgbench.backbone import state_bytes
-from lgbench.intervention import overridden_hooks
+from lgbench.intervention import changing_hooks, overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
-from lgbench.run.reading import PIECE, ContextReader, Window, piece_of
+from lgbench.run.reading import PIECE, ContextReader, Window
+from lgbench.run.room import Lost, NoRoom, Room
 from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
+
+Fitted = Mapping[int, Mapping[str, Tensor]]
+"""Parameters of a calibrated method by context length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,8 @@ class Measurement:
     warm_tokens_per_s: float | None
     """Without the first batch of items, which compiles kernels; None where there was one batch only."""
     peak_bytes: int
+    at_rest: bool = False
+    """Whether a method that may change the scan changed nothing here."""
     state_bytes: int | None = None
     """What is carried along one sequence after the context, before the queries; None where nothing is."""
 
@@ -67,9 +74,10 @@ def evaluate(
     recipe: Recipe,
     items: EvalSet,
     on_progress: Callable[[str], None] = lambda what: None,
-    fitted: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
+    fitted: Fitted = MappingProxyType({}),
+    lost: list[Lost] | None = None,
 ) -> list[Measurement]:
-    """All points of all axes.
+    """All points of all axes that memory has room for.
 
     Args:
         model: trained; put into evaluation mode here.
@@ -79,25 +87,21 @@ def evaluate(
         items: the fixed items.
         on_progress: told what is measured next.
         fitted: parameters of a calibrated method by context length; see `ScanIntervention.use`.
+        lost: gets the points that memory has no room for: a length and all longer ones.
     """
     model.eval()
     run = _Evaluation(model, task, method, recipe, items)
-    grid = recipe.eval_lengths
+    lost = [] if lost is None else lost
     found: list[Measurement] = []
     with autocast(task.device, recipe):
         if run.streamed and task.nested and method.prefix_exact:
-            on_progress(f"context {grid[0]} to {grid[-1]}")
-            model.intervention.use(fitted.get(grid[-1], {}))
-            found += run.streamed_grid(grid, shared=True)
+            found += run.shared_contexts(recipe.eval_lengths, fitted, on_progress, lost)
         else:
-            for length in grid:
-                on_progress(f"context {length}")
-                model.intervention.use(fitted.get(length, {}))
-                found += run.streamed_grid((length,)) if run.streamed else run.whole(length)
+            found += run.contexts(recipe.eval_lengths, fitted, on_progress, lost)
         if recipe.query_grid:
             on_progress(f"queries {recipe.query_grid[0]} to {recipe.query_grid[-1]}")
             model.intervention.use(fitted.get(recipe.train_length, {}))
-            found += run.query_axis()
+            found += run.queries(recipe.query_grid, lost)
     return found
 
 
@@ -113,6 +117,55 @@ class _Evaluation:
         self.model, self.task, self.method, self.recipe, self.items = model, task, method, recipe, items
         self.reader = ContextReader(model, method, task.context_tokens, recipe.train_length)
         self.streamed = self.reader.streamed
+        self.room = Room(min(recipe.eval_batch, items.num_items))
+        self.at = 0
+        """The length that is measured at this moment."""
+        model.acted = False
+
+    def shared_contexts(
+        self, grid: tuple[int, ...], fitted: Fitted, on_progress: Callable[[str], None], lost: list[Lost]
+    ) -> list[Measurement]:
+        """All lengths in one pass; where one has no room, those before it in another."""
+        while grid:
+            on_progress(f"context {grid[0]} to {grid[-1]}")
+            self.model.intervention.use(fitted.get(grid[-1], {}))
+            try:
+                return self.room.fit(partial(self.streamed_grid, grid, shared=True), in_pieces=True)
+            except NoRoom as error:
+                place = grid.index(self.at)
+                lost += self._lost(grid[place:], error)
+                grid = grid[:place]
+        return []
+
+    def contexts(
+        self, grid: tuple[int, ...], fitted: Fitted, on_progress: Callable[[str], None], lost: list[Lost]
+    ) -> list[Measurement]:
+        """Length by length, up to the first that has no room."""
+        found: list[Measurement] = []
+        for place, length in enumerate(grid):
+            on_progress(f"context {length}")
+            self.model.intervention.use(fitted.get(length, {}))
+            measure = partial(self.streamed_grid, (length,)) if self.streamed else partial(self.whole, length)
+            try:
+                found += self.room.fit(measure, in_pieces=self.streamed)
+            except NoRoom as error:
+                lost += self._lost(grid[place:], error)
+                break
+        return found
+
+    def queries(self, grid: tuple[int, ...], lost: list[Lost]) -> list[Measurement]:
+        """The axis of queries, up to the first number of them that has no room."""
+        length = self.recipe.train_length
+        while grid:
+            try:
+                return self.room.fit(partial(self.query_axis, grid), in_pieces=self.streamed)
+            except NoRoom as error:
+                lost.append(Lost("queries", length, grid[-1], str(error)))
+                grid = grid[:-1]
+        return []
+
+    def _lost(self, lengths: tuple[int, ...], error: NoRoom) -> list[Lost]:
+        return [Lost("context", length, self.recipe.eval_queries, str(error)) for length in lengths]
 
     def streamed_grid(self, grid: tuple[int, ...], shared: bool = False) -> list[Measurement]:
         """Stream each batch of items once through the grid; answer at every length from the kept state.
@@ -126,9 +179,10 @@ class _Evaluation:
         clock, last = Clock(task.device), items.num_tokens(grid[-1])
         first = 0 if shared else self._window(grid[-1])[0]
         count = items.num_items_at(grid[-1])
-        for chosen in _batches(count, self.recipe.eval_batch):
+        for chosen in self.room.batches(count):
             state, start, summed = None, first, []
             for length in grid:
+                self.at = length
                 stop = items.num_tokens(length)
                 state, loss = self._read(chosen, state, start, stop, grid[-1] if shared else length)
                 summed.append(loss)
@@ -157,12 +211,12 @@ class _Evaluation:
         taken = self._taken(clock, tokens)
         return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
 
-    def query_axis(self) -> list[Measurement]:
-        """Errors over the first k queries at a context of the training length.
+    def query_axis(self, grid: tuple[int, ...]) -> list[Measurement]:
+        """Errors over the first k queries at a context of the training length, for each k of the grid.
 
         Where queries are causal one pass of the longest serves all k; otherwise each k needs its own.
         """
-        task, items, grid, length = self.task, self.items, self.recipe.query_grid, self.recipe.train_length
+        task, items, length = self.task, self.items, self.recipe.train_length
         found: list[Measurement] = []
         tokens_in, kept = items.num_tokens(length), ()
         first, told = self._window(length)
@@ -170,7 +224,7 @@ class _Evaluation:
         clock = Clock(task.device)
         if self.streamed:
             parts = []
-            for chosen in _batches(count, self.recipe.eval_batch):
+            for chosen in self.room.batches(count):
                 state, _ = self._read(chosen, None, first, tokens_in, length)
                 queries, targets = items.queries(chosen, length, grid[-1])
                 predictions = self.model.answer_from(state, queries, grid[-1], told)
@@ -205,10 +259,9 @@ class _Evaluation:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
         items, model, tokens = self.items, self.model, self.items.num_tokens(length)
         first, told = self._window(length)
-        size = self.recipe.eval_batch
-        size = max(1, min(size, size * PIECE // (tokens + num_queries)))
+        size = max(1, min(self.room.batch, self.room.batch * PIECE // (tokens + num_queries)))
         count = items.num_items_at(length)
-        for chosen in _batches(count, size):
+        for chosen in self.room.batches(count, size):
             queries, targets = items.queries(chosen, length, num_queries)
             context = items.context(chosen, first, tokens, length)
             if self.task.generates:
@@ -252,10 +305,10 @@ class _Evaluation:
         announced = self._window(length).announced
         if self.task.lm_metric is None:
             read = partial(_context, items, chosen, length)
-            step = piece_of(chosen.stop - chosen.start)
+            step = self.room.piece_of(chosen.stop - chosen.start)
             return self.reader.stream(read, Window(start, announced), stop, state, step), None
         while start < stop:
-            end = min(stop, start + PIECE)
+            end = min(stop, start + min(PIECE, self.room.piece or PIECE))
             tokens = items.context(chosen, start, end + 1, length)["tokens"]
             losses, state = self.model.read_tokens(
                 {"tokens": tokens[:, :-1]}, tokens[:, 1:], state, announced
@@ -317,7 +370,13 @@ class _Evaluation:
             "tokens": tokens,
             "warm_tokens_per_s": clock.warm_rate(tokens, wall_s),
             "scan_backend": self.model.backend_name(self.task.device, self.recipe.d_model),
+            "at_rest": self._at_rest(),
         }
+
+    def _at_rest(self) -> bool:
+        """Whether a method that may change something changed nothing since the last measurement."""
+        acted, self.model.acted = self.model.acted, False
+        return bool(changing_hooks(self.model.intervention)) and not acted
 
     def _window(self, length: int) -> Window:
         return self.reader.window(length, self.items.num_tokens(length))
@@ -334,7 +393,3 @@ def _context(items: EvalSet, chosen: slice, extent: int, start: int, stop: int) 
 def _prompt(queries: Tensors, num_targets: int) -> Tensors:
     """The prompt's end, from queries that go on with the answer."""
     return {name: values[:, : values.shape[1] - num_targets + 1] for name, values in queries.items()}
-
-
-def _batches(num_items: int, size: int) -> Iterator[slice]:
-    return (slice(k, min(k + size, num_items)) for k in range(0, num_items, size))

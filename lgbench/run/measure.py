@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,21 @@ from lgbench.plan.params import params_json
 from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
-from lgbench.run.evaluate import Measurement, evaluate
+from lgbench.run.evaluate import Fitted, Measurement, evaluate
+from lgbench.run.failures import is_out_of_memory, last_line, writable
 from lgbench.run.gallery import gallery
+from lgbench.run.room import Lost, NoRoom
 from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, as_texts, atomic_file
 from lgbench.store.schema import recipe_columns, split_facts
-from lgbench.task import Metric, Task
+from lgbench.task import Metric, Recipe, Task
 
 EVAL_SEED = 0
 """Of the first draw of evaluation items: the same for all methods and seeds; comparisons are paired."""
+
+AT_REST = "at rest: the method changes nothing at this length"
+"""Reason of an ok row whose numbers are those of the baseline."""
 
 Row = dict[str, Any]
 
@@ -77,15 +82,19 @@ def run_cell(
     """
     method = load_method(cell.method, cell.method_params)
     model, facts, digest_of_weights = trained_model(cell, task, store.root, scan_backend)
+    no_fit: dict[int, str] = {}
     fits = fit_lengths(
         model, task, method, cell.recipe,
         name=cell.method, seed=cell.seed, folder=checkpoint_folder(store.root, cell.training),
-        on_progress=on_progress,
+        on_progress=on_progress, lost=no_fit,
     )  # fmt: skip
-    check_disjoint(fits, items.items, evaluated_lengths(cell.recipe))
+    recipe, lost = _with_room(cell.recipe, no_fit)
+    check_disjoint(fits, items.items, evaluated_lengths(recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
-    measurements = evaluate(model, task, method, cell.recipe, items.items, on_progress, fitted)
-    pictures = gallery(model, task, method, cell.recipe, items.items, fitted)
+    measurements = evaluate(model, task, method, recipe, items.items, on_progress, fitted, lost)
+    if not measurements:
+        raise NoRoom(lost[0].reason)
+    pictures = _pictures(model, task, method, recipe, items, fitted, lost)
     if pictures is not None:
         with (
             atomic_file(store.root / "strips" / cell.task / f"{cell.key}.npz") as temporary,
@@ -102,7 +111,44 @@ def run_cell(
         | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
         | _measured(m)
         for m in measurements
+    ] + [common | _references(items, one.num_queries, task.metric) | _unmeasured(items, one) for one in lost]
+
+
+def _with_room(recipe: Recipe, no_fit: Mapping[int, str]) -> tuple[Recipe, list[Lost]]:
+    """The recipe without the points whose calibration had no room, and these points."""
+    if not no_fit:
+        return recipe, []
+    first, reason = min(no_fit.items())
+    lengths = tuple(length for length in recipe.eval_lengths if length < first)
+    lost = [
+        Lost("context", length, recipe.eval_queries, reason)
+        for length in recipe.eval_lengths
+        if length not in lengths
     ]
+    if recipe.train_length not in no_fit:
+        return replace(recipe, eval_lengths=lengths), lost
+    lost += [Lost("queries", recipe.train_length, number, reason) for number in recipe.query_grid]
+    return replace(recipe, eval_lengths=lengths, query_grid=()), lost
+
+
+def _pictures(
+    model: Model,
+    task: Task,
+    method: Method,
+    recipe: Recipe,
+    items: Items,
+    fitted: Fitted,
+    lost: Sequence[Lost],
+) -> dict[str, np.ndarray] | None:
+    """Reconstructions at the lengths that were measured; None if there are none, or no room for them."""
+    without = {one.eval_length for one in lost if one.axis == "context"}
+    lengths = tuple(length for length in recipe.eval_lengths if length not in without)
+    try:
+        return gallery(model, task, method, replace(recipe, eval_lengths=lengths), items.items, fitted)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def trained_model(
@@ -148,6 +194,27 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
             "device": provenance.device_name(task.device),
         }
     )
+
+
+def give_up(cell: Cell, task: Task, store: Store, status: str, reason: str) -> str:
+    """A cell without numbers becomes a row with its status; the traceback is kept beside it.
+
+    Returns:
+        the last line of the reason, which the row has.
+    """
+    reason = writable(reason)
+    last = last_line(reason)
+    if last != reason.strip() and reason.strip():
+        with atomic_file(failure_path(store.root, cell)) as temporary:
+            temporary.write_text(reason, encoding="utf-8")
+    store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, status, last)])
+    return last
+
+
+def ending(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Status and reason of a cell with these rows: those of the first that has no number, or "ok"."""
+    bad = next((row for row in rows if row["status"] != "ok"), rows[0])
+    return bad["status"], bad["reason"] or ""
 
 
 def _common(cell: Cell, task: Task, method: Method, store: Store) -> Row:
@@ -200,7 +267,7 @@ def _trained(model: Model, facts: dict[str, Any], device: torch.device) -> Row:
     return {
         "num_parameters": model.num_parameters,
         "device": provenance.device_name(device),
-        "apply_in_decode": model.intervention.apply_in_decode,
+        "apply_in_decode": model.intervention.apply_in_decode and model.intervention.apply_to_generated,
         "train_scan_backend": facts["scan_backend"],
         "train_loss": facts["train_loss"],
         "train_wall_s": facts["train_wall_s"],
@@ -238,7 +305,7 @@ def _measured(m: Measurement) -> Row:
     numbers, words = split_facts({name: kept for name, kept in m.facts.items() if name != "cluster"})
     return {
         "status": "ok" if finite else "diverged",
-        "reason": "" if finite else f"{int((~np.isfinite(m.values)).sum())} items have no finite score",
+        "reason": _reason(m, finite),
         "axis": m.axis,
         "eval_length": m.eval_length,
         "num_queries": m.num_queries,
@@ -260,6 +327,24 @@ def _measured(m: Measurement) -> Row:
         "warm_tokens_per_s": m.warm_tokens_per_s,
         "peak_bytes": m.peak_bytes,
     }
+
+
+def _unmeasured(items: Items, point: Lost) -> Row:
+    """Of a point that memory had no room for."""
+    return {
+        "status": "out_of_memory",
+        "reason": point.reason,
+        "axis": point.axis,
+        "eval_length": point.eval_length,
+        "num_queries": point.num_queries,
+        "context_tokens": items.items.num_tokens(point.eval_length),
+    }
+
+
+def _reason(m: Measurement, finite: bool) -> str:
+    if not finite:
+        return f"{int((~np.isfinite(m.values)).sum())} items have no finite score"
+    return AT_REST if m.at_rest else ""
 
 
 def _interval(m: Measurement) -> tuple[float, float]:

@@ -9,10 +9,15 @@ from lgbench.task import Recipe
 
 
 def adam_of(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """`adam` of a model; weight decay spares vectors and the logarithms of A, as in the released Mamba."""
+    """`adam` of a model; weight decay spares vectors and the logarithms of A, as in the released Mamba.
+
+    With `decay_all` it spares nothing, as in the fine-tunings of DeciMamba.
+    """
     parameters = list(model.parameters())
     groups: list[dict] = [{"params": parameters}]
-    if recipe.weight_decay:
+    if recipe.weight_decay and recipe.decay_all:
+        groups[0]["weight_decay"] = recipe.weight_decay
+    elif recipe.weight_decay:
         spared = {id(p) for name, p in model.named_parameters() if p.ndim < 2 or name.endswith("A_log")}
         groups = [
             {"params": [p for p in parameters if id(p) not in spared], "weight_decay": recipe.weight_decay},
@@ -26,14 +31,15 @@ def adam(groups: list[dict], recipe: Recipe, device: torch.device) -> torch.opti
 
     Args:
         groups: as PyTorch's optimisers take them.
-        recipe: its learning rate.
+        recipe: its learning rate and ε.
         device: of the parameters.
     """
     cuda = device.type == "cuda"
     lr = torch.tensor(recipe.learning_rate, device=device) if cuda else recipe.learning_rate
     optimizer = torch.optim.AdamW(
-        groups, lr=lr, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, fused=True, capturable=cuda
-    )
+        groups, lr=lr, betas=(0.9, 0.999), eps=recipe.adam_epsilon, weight_decay=0.0, fused=True,
+        capturable=cuda,
+    )  # fmt: skip
     for group in groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)

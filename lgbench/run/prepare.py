@@ -39,6 +39,8 @@ from lgbench.recipe import suggest
 from lgbench.run import checkpoint
 from lgbench.run.branch import shared_steps, trunks
 from lgbench.run.device import choose_device, choose_threads
+from lgbench.run.failures import ANY
+from lgbench.run.ready import check_forced, make_ready
 from lgbench.run.train import Trainer
 from lgbench.safe_text import for_rich
 from lgbench.store import Store
@@ -66,7 +68,7 @@ class Prepared:
     store: Store
     device: torch.device
     broken: list[str]
-    """Methods that were asked for and cannot be imported."""
+    """Methods that were asked for and cannot be imported, and tasks that fail while they are prepared."""
     left_out: dict[str, str]
     """Key of a cell that cannot be run → why."""
 
@@ -108,15 +110,18 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
 
     resolve_plan(1)  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
+    named, unready = make_ready(named, device, config, console)
     for _, task in named:
-        task.prepare(device, config.data_dir)
         if config.pretrained is not None:
             _fit_vocabulary(task, start["pretrained"], config.pretrained)
+        if config.preset == "paper" and task.fine_tunes and not start:
+            task.notice = " ".join(filter(None, [task.notice, _says_that_it_fine_tunes(task)]))
         if task.notice:
             console.print(for_rich("Note:", "yellow"), for_rich(task.notice), soft_wrap=True)
     if not dry:
         store.check_writable()
     cells = resolve_plan(config.seeds)
+    check_forced(config.force_cells, cells)
     tasks = {identify(*pair): pair[1] for pair in named}
     if device.type == "cpu":
         choose_threads(cell.training.recipe.d_model for cell in cells)
@@ -128,7 +133,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     for reason, num in Counter(left_out.values()).items():
         said = for_rich(f"{reason} ({_count(num, 'cell')})")
         console.print(for_rich("Left out:", "yellow"), said, soft_wrap=True)
-    return Prepared(cells, tasks, store, device, broken, left_out)
+    return Prepared(cells, tasks, store, device, broken + unready, left_out)
 
 
 def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
@@ -138,10 +143,25 @@ def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
     for cell in cells:
         alike = (cell.method, cell.method_params, cell.training.backbone, task_key(cell), cell.left_out)
         if alike not in known:
-            known[alike] = why_left_out(cell, tasks[task_key(cell)])
+            known[alike] = "" if cell.fault else _why_left_out(cell, tasks)
         if known[alike]:
             found[cell.key] = known[alike]
     return found
+
+
+def _why_left_out(cell: Cell, tasks: dict[str, Task]) -> str:
+    try:
+        return why_left_out(cell, tasks[task_key(cell)])
+    except ANY:  # its row will say so
+        return ""
+
+
+def _says_that_it_fine_tunes(task: Task) -> str:
+    return (
+        f"The paper fine-tunes {task.fine_tunes} for the few steps of the preset paper; here every weight "
+        "starts at random, which is another experiment. To start where the paper does: "
+        f"--pretrained {task.fine_tunes}"
+    )
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
@@ -284,11 +304,11 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     )
     todo: dict[str, Cell] = {}
     for cell in cells:
-        state = "left out" if cell.key in prepared.left_out else "finished"
+        state = "fails" if cell.fault else "left out" if cell.key in prepared.left_out else "finished"
         if state == "finished" and (cell.task, cell.key) in unfinished:
             state, todo[cell.training.key] = "to do", cell
         key, recipe = cell.training.key, cell.recipe
-        number = "" if state == "left out" else f"#{numbers.setdefault(key, len(numbers) + 1)}"
+        number = "" if state in ("left out", "fails") else f"#{numbers.setdefault(key, len(numbers) + 1)}"
         if table.row_count == MOST_LISTED:
             continue
         table.add_row(
@@ -302,10 +322,10 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
-    branches = trunks(todo)
+    branches = trunks(cell.training for cell in todo.values())
     seconds = sum(
-        _estimate_s(cell, prepared, measured, shared_steps(training) if training in branches else 0)
-        for training, cell in todo.items()
+        _estimate_s(cell, prepared, measured, shared_steps(cell.training) * (cell.training in branches))
+        for cell in todo.values()
     )
     num = len(cells) - len(prepared.left_out)
     finished = sum(c.key not in prepared.left_out and (c.task, c.key) not in unfinished for c in cells)

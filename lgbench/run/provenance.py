@@ -44,6 +44,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+@cache
 def version(package: str) -> str | None:
     """Installed version of a distribution, or None."""
     try:

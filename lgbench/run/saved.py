@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lgbench.errors import CannotWrite
 from lgbench.run import checkpoint, provenance
+from lgbench.run.failures import one_line
 
 if TYPE_CHECKING:
     from lgbench.run.train import Trainer
 
 
+class NotSaved(Exception):
+    """Weights that were trained cannot be saved, for another reason than the disk."""
+
+
 def save_weights(trainer: Trainer) -> None:
-    """Keep the weights of this step, with loss, time and speed."""
+    """Keep the weights of this step, with loss, time and speed.
+
+    Raises:
+        CannotWrite: the folder cannot be written or the disk is full.
+        NotSaved: anything else; a state is left, if that can be saved, so that the training is not lost.
+    """
+    try:
+        _save_weights(trainer)
+    except CannotWrite:
+        raise
+    except Exception as error:
+        with suppress(Exception):
+            save_resume(trainer, trainer.folder)
+        raise NotSaved(
+            f"trained, but the weights after step {trainer.step:,} cannot be saved: {one_line(error)}"
+        ) from error
+    trainer.kept = trainer.step
+    if trainer.finished:
+        checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
+
+
+def _save_weights(trainer: Trainer) -> None:
     facts = {
         "training": asdict(trainer.training),
         "scan_backend": trainer.model.backend_name(trainer.device, trainer.recipe.d_model),
@@ -26,8 +54,6 @@ def save_weights(trainer: Trainer) -> None:
         "device": provenance.device_name(trainer.device),
     }
     checkpoint.save(checkpoint.weights_path(trainer.folder, trainer.step), trainer.model.state_dict(), facts)
-    if trainer.finished:
-        checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
 
 
 def save_resume(trainer: Trainer, folder: Path) -> None:
@@ -71,6 +97,7 @@ def resume(trainer: Trainer) -> bool:
     trainer.accuracy.copy_(tensors["accuracy"])
     trainer.stage, trainer.stage_steps = facts["stage"], facts["stage_steps"]
     trainer.step, trainer.wall_s = facts["step"], facts["wall_s"]
+    trainer.kept = max(passed, default=0)
     trainer.counted = facts["tokens"]
     trainer.drawn_tokens.zero_()
     trainer.history = [tuple(pair) for pair in facts["history"]]

@@ -16,11 +16,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from lgbench.interrupt import finishing, saves_first
 from lgbench.method import Method
 from lgbench.models.model import build_model
 from lgbench.models.transformer import DropPath
 from lgbench.plan.cells import Training
 from lgbench.run import saved
+from lgbench.run.backlog import Backlog
 from lgbench.run.branch import may_branch
 from lgbench.run.graphs import stepper_of
 from lgbench.run.optimizer import adam_of, set_rate
@@ -86,6 +88,8 @@ class Trainer:
         self.accuracy = torch.zeros(STAGE_STEPS, device=self.device)
         self.stage, self.stage_steps = 0, 0
         self.step, self.wall_s = 0, 0.0
+        self.kept = 0
+        """The last milestone whose weights were saved."""
         self.counted, self.drawn_tokens = 0, torch.zeros((), dtype=torch.long, device=self.device)
         self.history: list[tuple[int, float]] = []
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -219,6 +223,8 @@ class Trainer:
             loss = losses.masked_fill(~query_mask, 0).sum() / (len(losses) * query_mask.sum())
         if answer.token_loss is not None:
             loss = (loss + recipe.lm_weight * answer.token_loss) / (1 + recipe.lm_weight)
+        if answer.loss is not None:
+            loss = answer.loss
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, recipe.grad_clip, foreach=True)
         self.optimizer.step()
@@ -264,9 +270,20 @@ def train_all(
     Returns:
         The trainings that diverged; the others went on.
     """
+    with saves_first():
+        return _train_all(trainers, save_every_s, on_progress, should_stop)
+
+
+def _train_all(
+    trainers: list[Trainer],
+    save_every_s: float,
+    on_progress: Callable[[Trainer], None],
+    should_stop: Callable[[], bool],
+) -> dict[Trainer, Diverged]:
     diverged: dict[Trainer, Diverged] = {}
     active = [t for t in trainers if not t.finished]
     in_stacks(active)
+    backlog = Backlog() if active and active[0].device.type == "cuda" else None
     while active:
         began = time.monotonic()
         stops = {t: t.next_look() for t in active}
@@ -274,6 +291,8 @@ def train_all(
         while pending := [t for t, end in ends.items() if t.step < end]:
             for trainer in pending:  # one step each in turn, so that the device sees work of all of them
                 trainer.one_step()
+            if backlog is not None:
+                backlog.keep_short([trainer.stream for trainer in pending])
             if should_stop() or time.monotonic() - began >= save_every_s:
                 break
         for trainer in active:
@@ -289,7 +308,8 @@ def train_all(
             trainer.save_resume_every(save_every_s)
         active = [t for t in active if t not in diverged and not t.finished]
         if active and should_stop():
-            for trainer in active:
-                trainer.save_resume()
+            with finishing():
+                for trainer in active:
+                    trainer.save_resume()
             raise KeyboardInterrupt
     return diverged

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lgbench.errors import CannotWrite
+from lgbench.store.process import gone_by_mark, mark
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # asking for it changes it
@@ -25,7 +26,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.{mark()}.")
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -41,6 +42,20 @@ def atomic_file(target: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def collect_temporary(root: Path) -> list[Path]:
+    """Remove the temporary files that killed processes of this machine left in a folder; which they were."""
+    left = [path for path in Path(root).rglob(".*") if _is_left(path)]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+def _is_left(path: Path) -> bool:
+    """Whether this is a temporary file `.NAME.MARK.RANDOM` whose process is gone."""
+    words = path.name.split(".")
+    return len(words) > 3 and gone_by_mark(words[-2]) and path.is_file()
 
 
 def put_aside(path: Path) -> Path:

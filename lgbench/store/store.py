@@ -74,6 +74,16 @@ class Store:
         """Whether a cell need not be measured again: its file is accepted by readers and has all rows."""
         return self.unfinished([(task, cell)]) == {}
 
+    def statuses(self, task: str, cell: str) -> list[str]:
+        """Statuses of the rows of a cell, each once.
+
+        Raises:
+            OSError, ValueError: there are none that can be read.
+        """
+        path = self.path(task, cell)
+        known = self.manifest.known(path)
+        return known.statuses if known else sorted(set(read_rows(path)["status"].to_pylist()))
+
     def unfinished(self, cells: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Which of these cells (task and key) have to be measured, and why; "" for those without a file."""
         reasons = {}

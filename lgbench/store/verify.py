@@ -12,10 +12,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lgbench.store.readings import read_readings
 from lgbench.store.rows_file import UNREADABLE, first_line, read_rows
 from lgbench.store.seal import file_is_sealed
 
-KINDS = ("rows", "environment", "weights", "resumable state", "fit")
+KINDS = ("rows", "environment", "weights", "resumable state", "fit", "readings")
 """What is verified."""
 
 _ENVIRONMENT = re.compile(r"[0-9a-f]{12}")
@@ -33,7 +34,8 @@ class Finding(NamedTuple):
 
 
 def verify(root: Path) -> Iterator[Finding]:
-    """Every file of rows, environment, trained weights, resumable state and fit, in the order of `KINDS`.
+    """Every file of rows, environment, trained weights, resumable state, fit and reading, in the order of
+    `KINDS`.
 
     A file of rows has a problem too when an environment that it refers to is missing. Nothing is changed.
     """
@@ -41,6 +43,7 @@ def verify(root: Path) -> Iterator[Finding]:
     yield from map(_environment, sorted((root / "environments").glob("*.json")))
     tensors = sorted((root / "checkpoints").rglob("*.safetensors"), key=lambda p: (KINDS.index(_kind(p)), p))
     yield from map(_tensors, tensors)
+    yield from map(_readings, sorted((root / "probes").rglob("*.parquet")))
 
 
 def _rows(path: Path) -> Finding:
@@ -77,6 +80,15 @@ def _tensors(path: Path) -> Finding:
         return Finding(_kind(path), path, sealed, "" if sealed else _form(path))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         return Finding(_kind(path), path, True, first_line(error))
+
+
+def _readings(path: Path) -> Finding:
+    """Rows of a probe, and the arrays beside them."""
+    try:
+        read_readings(path)
+        return Finding("readings", path, True, "")
+    except UNREADABLE as error:
+        return Finding("readings", path, True, first_line(error))
 
 
 def _form(path: Path) -> str:

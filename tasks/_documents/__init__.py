@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.models.language import TokenInterface, all_right, answer_losses
+from lgbench.models.language import PAPER_MODEL, TokenInterface, all_right, answer_losses
 from lgbench.task import Batch, Recipe, Task
 from lgbench.text.corpus import load_texts
 from lgbench.text.spelling import check_distinct, check_numbers, describe_losses
@@ -71,7 +71,9 @@ class DocumentTask(Task):
             "clean", description="distinct documents with ids of three digits, or as in the published code"
         )
         extra_text: bool = Field(
-            True, description="train on paragraphs of books, too, where there are books and real SQuAD"
+            True,
+            description="train on paragraphs of books, too, where there are books and real SQuAD; "
+            "as_released never",
         )
 
     generates = True
@@ -79,6 +81,8 @@ class DocumentTask(Task):
     context_means = "more candidates"
     length_unit = "documents"
     min_length = 2
+    fine_tunes = PAPER_MODEL
+    released_version = 2
     data_params = frozenset({"data", "tokenizer", "extra_text"})
     training_params = frozenset({"question_share"})
     """Names of parameters, of any subclass, that evaluation items do not depend on."""
@@ -115,7 +119,12 @@ class DocumentTask(Task):
         self._sizes: dict[int, tuple[float, float]] = {}
 
     def context_tokens(self, length: int) -> int:
-        """Tokens of so many documents of the mean training length, markers and queries included."""
+        """Tokens of so many documents of the mean training length, markers and queries included.
+
+        Before `prepare` nobody knows, and the number of documents stands for it.
+        """
+        if self.host is None:
+            return length
         return round(length * (self.marked + self._mean_question + self._size(TEXT_TOKENS * self.scale)[0]))
 
     def interface(self, d_model: int, layout: str) -> nn.Module:
@@ -249,7 +258,8 @@ class DocumentTask(Task):
 
     def _books(self, squad: Squad, data_dir: Path | None) -> tuple[list[str], str]:
         """Paragraphs of books and their fingerprint; none beside invented facts. Nothing is downloaded."""
-        if not self.params.extra_text or squad.source == "procedural":
+        released = self.params.protocol == "as_released"
+        if released or not self.params.extra_text or squad.source == "procedural":
             return [], ""
         try:
             texts = load_texts("gutenberg", data_dir)

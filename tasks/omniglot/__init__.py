@@ -30,6 +30,7 @@ from lgbench.tasks.omniglot.images import (
     resize,
 )
 from lgbench.tasks.omniglot.items import FIRST, LAST, PATCH, SIDE, ReconstructionItems, relative
+from lgbench.tasks.omniglot.published import PUBLISHED
 from lgbench.tasks.omniglot.recipes import RECIPES
 from pydantic import Field, model_serializer, model_validator
 from torch import Tensor, nn
@@ -72,6 +73,7 @@ class Omniglot(Task):
             return {name: value for name, value in dump(self).items() if name not in unused}
 
     metric = Metric(name="MSE", best=0.0, higher_is_better=False)
+    published = PUBLISHED
     nested = True
     exchangeable = True
     data_params = frozenset({"data", "held_out"})

@@ -16,8 +16,8 @@ Source: Mohtashami and Jaggi, arXiv:2305.16300; natural text as in DeciMamba (Be
 arXiv:2406.14528), repeated sentences as in Stuffed Mamba (Chen et al., arXiv:2410.07145). Of the code that
 DeciMamba released, `protocol=as_released` has the codes and the grading: numbers that are not padded with
 zeros, of which some are both trained on and evaluated on; evaluation reads its text in order; an answer is
-right if the code is one of its words. Its grid, from 1,000 tokens on, takes sentences as short as those of
-its text and a BPE, for near each depth a sentence must start:
+right if the code is one of its words; the question comes on top of the `length` tokens. Its grid, from 1,000
+tokens on, takes sentences as short as those of its text and a BPE, for near each depth a sentence must start:
 `passkey[protocol=as_released,data=wikitext,tokenizer=bpe]`. That code has no `variant=repeated`.
 """
 
@@ -25,17 +25,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lgbench.tasks.passkey.items import Answers, PasskeyItems, make_codes
+from lgbench.tasks.passkey.published import PUBLISHED
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.models.language import TokenInterface, all_right, answer_losses
+from lgbench.models.language import FINE_TUNED, PAPER_MODEL, TokenInterface, all_right, answer_losses
 from lgbench.recipe import suggest
 from lgbench.run.measure import EVAL_SEED
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
@@ -86,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         **_DIGITS, d_model=768, num_layers=24, sizes=suggest(**_SIZES),
         train_length=2000, train_steps=960, batch_size=32,
-        learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
+        learning_rate=1e-4, **FINE_TUNED, precision="bfloat16",
         eval_lengths=tuple(1000 * n for n in _doubling(1, 128)), eval_items=100, eval_batch=20,
     ),
 }  # fmt: skip
@@ -133,12 +135,27 @@ class Passkey(Task):
     data_params = frozenset({"data", "tokenizer"})
     horizon = 64.0
     learned = 0.5
+    fine_tunes = PAPER_MODEL
+    published = PUBLISHED
+    released_version = 2
+    question: Tensor = torch.zeros(0, dtype=torch.long)
+    """Tokens before the haystack; none are known before `prepare`."""
 
     def recipe(self, preset: str, layout: Layout) -> Recipe:
-        """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU."""
+        """Numbers of a preset; `paper` is DeciMamba's recipe, `small` takes minutes on a GPU.
+
+        As released `paper` goes ten times through its sequences, where the paper says five times.
+        """
         if preset not in RECIPES:
             raise LookupError(f"passkey has no preset '{preset}'. It has: smoke, small, paper")
-        return RECIPES[preset]
+        recipe = RECIPES[preset]
+        if preset == "paper" and self.params.protocol == "as_released":
+            return replace(recipe, train_steps=2 * recipe.train_steps)
+        return recipe
+
+    def context_tokens(self, length: int) -> int:
+        """As released the question comes on top of the length."""
+        return length + (len(self.question) if self.params.protocol == "as_released" else 0)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse contexts without room for the needle, and items that do not share out among the depths.
@@ -197,10 +214,11 @@ class Passkey(Task):
         chosen = torch.randint(len(self.needles.sizes), (num_items,), **like).to(self.device)
         sentence = torch.randint(len(self.train_corpus.starts), (num_items,), **like).to(self.device)
         needles = Needles(self.needles.tokens[chosen], self.needles.sizes[chosen])
-        room = length - len(self.question) - needles.sizes
+        num_tokens = self.context_tokens(length)
+        room = num_tokens - len(self.question) - needles.sizes
         wanted = (torch.rand(num_items, **like).to(self.device) * (room + 1)).long()
         text_at, needle_at = self.place(self.train_corpus, self.train_corpus.starts[sentence], wanted)
-        tokens = self.context(self.train_corpus, needles, text_at, needle_at, 0, length)
+        tokens = self.context(self.train_corpus, needles, text_at, needle_at, 0, num_tokens)
         queries, targets = (table[chosen] for table in self.training)
         return Batch({"tokens": tokens}, {"tokens": queries}, targets)
 

@@ -98,6 +98,10 @@ class PasskeyItems(EvalSet):
         self._starts = task.eval_corpus.starts.cpu().numpy()
         self._latest: tuple[int, Tensor, Tensor] | None = None
 
+    def num_tokens(self, length: int) -> int:
+        """Tokens of these contexts."""
+        return self.task.context_tokens(length)
+
     def context(self, items: slice, start: int, stop: int, length: int) -> Tensors:
         """Tokens `start` to `stop` of these items at this length; nothing else is made."""
         text_at, needle_at = (places[items] for places in self._places(length))
@@ -180,7 +184,7 @@ class PasskeyItems(EvalSet):
     def _choices(self, length: int) -> Iterator[tuple[int, int, int]]:
         """Where the text of each item begins, and the sentences that its needle may precede, as a range."""
         starts, size = self._starts, len(self.task.eval_corpus.tokens)
-        hay, sentence = length - len(self.task.question), 0
+        hay, sentence = self.num_tokens(length) - len(self.task.question), 0
         for depth, needle in zip(self.depths, self.needles.sizes.tolist(), strict=True):
             begin = starts[sentence % len(starts)]
             low, high = max(0.0, depth - 0.1) * hay, min(1.0, depth + 0.1) * hay - needle

@@ -10,8 +10,8 @@ longest context. The task also has the perplexity of all tokens of the context, 
 neighbours of the grid of lengths.
 
 The training loss is the mean over the hundred labels; `lm_weight` = training length / 100 gives all tokens of
-a window the same weight. The lower bound of a length is a model that was trained at it:
-`--train-length 1024,2048,4096`.
+a window the same weight. The lower bound of a length is a model that was trained at it, on as many tokens and
+with that weight: `--train-length 1024,2048,4096` changes steps and weight with the length.
 
 Source: DeciMamba (Ben-Kish et al., arXiv:2406.14528) on books as in PG-19 (Rae et al., arXiv:1911.05507).
 With `protocol=as_released` each length has the windows of all books that are long enough for it, 10 or 11 a
@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from lgbench.tasks.perplexity.published import PUBLISHED
 from lgbench.tasks.perplexity.windows import NUM_LABELS, Windows
 from pydantic import Field
 from torch import Tensor, nn
 
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
-from lgbench.models.language import TokenInterface, token_losses
+from lgbench.models.language import FINE_TUNED, PAPER_MODEL, TokenInterface, token_losses
 from lgbench.recipe import suggest
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
 from lgbench.text.corpus import load_texts
@@ -56,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "paper": Recipe(
         **_ALIKE, d_model=768, num_layers=24, train_length=2000, lm_weight=20.0, train_steps=200,
-        batch_size=250, learning_rate=1e-4, weight_decay=0.1, precision="bfloat16",
+        batch_size=250, learning_rate=1e-4, **FINE_TUNED, precision="bfloat16",
         eval_lengths=tuple(1000 * n for n in (1, 2, 4, 10, 20, 30, 40, 50, 60)), eval_items=1000,
         eval_batch=20,
     ),
@@ -81,6 +82,8 @@ class Perplexity(Task):
     eval_only = frozenset({"protocol"})
     data_params = frozenset({"data", "tokenizer"})
     horizon = 64.0
+    fine_tunes = PAPER_MODEL
+    published = PUBLISHED
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)
@@ -96,8 +99,16 @@ class Perplexity(Task):
         recipe = RECIPES[preset]
         if preset == "paper" and self.params.protocol == "as_released":
             contexts = tuple(window - NUM_LABELS - 1 for window in recipe.eval_lengths)
-            return replace(recipe, eval_lengths=contexts)
+            length = recipe.train_length - NUM_LABELS - 1
+            return replace(recipe, eval_lengths=contexts, train_length=length, lm_weight=length / NUM_LABELS)
         return recipe
+
+    def at_train_length(self, recipe: Recipe, train_length: int) -> Recipe:
+        """As many tokens of training at every length, and the same weight for each of them."""
+        extra = NUM_LABELS + 1 if self.params.protocol == "as_released" else 0
+        steps = recipe.train_steps * (recipe.train_length + extra) / (train_length + extra)
+        weight = train_length / NUM_LABELS
+        return replace(recipe, train_length=train_length, train_steps=max(1, round(steps)), lm_weight=weight)
 
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Put all books on the device."""

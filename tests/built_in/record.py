@@ -1,7 +1,8 @@
 """What built-in plugins are now: version, hash of their syntax trees, defaults of their parameters.
 
 `python tests/built_in/record.py` writes `recorded.json` anew. Before that ask: does the change give other
-numbers? Then raise the `version` of the plugin's class first.
+numbers? Then raise the `version` of the plugin's class first, or its `released_version` where only those with
+`protocol=as_released` change.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lgbench.plugins.identity import canonical, declared_version
-from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
+from lgbench.plugins.registry import BACKBONES, METHODS, PROBES, TASKS, Registry
 from lgbench.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "recorded.json"
-REGISTRIES = {"tasks": TASKS, "methods": METHODS, "backbones": BACKBONES}
+REGISTRIES = {"tasks": TASKS, "methods": METHODS, "backbones": BACKBONES, "probes": PROBES}
 
 
 def own_files(registry: Registry, name: str) -> list[Path]:
@@ -53,6 +54,7 @@ def describe() -> dict[str, Any]:
     plugins = {
         f"{kind}/{name}": {
             "version": int(vars(registry.load(name)).get("version", 1)),
+            "released_version": getattr(registry.load(name), "released_version", 1),
             "source": source_hash(registry, name),
             "defaults": json.loads(registry.load(name).Params().model_dump_json()),
         }

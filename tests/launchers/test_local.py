@@ -163,7 +163,7 @@ def test_a_failed_cell_is_tried_again_by_the_next_run(toy_cells, run_toy, traine
 @pytest.mark.parametrize("when", ["train", "evaluation"])
 def test_too_little_memory_is_a_row_that_says_so(toy_cells, run_toy, when):
     outcome, store = run_toy(toy_cells(f"toy_trouble[kind=memory,when={when}],vanilla", **QUICK))
-    assert [(status, reason.split(": ")[1]) for _, status, reason in outcome.failed] == [
+    assert [(status, reason.rsplit(": ", 1)[1]) for _, status, reason in outcome.failed] == [
         ("out_of_memory", "tried to allocate too much")
     ]
     assert sorted(statuses(store).values()) == ["ok", "out_of_memory"]
@@ -259,12 +259,17 @@ def test_ctrl_c_leaves_a_resumable_state_from_which_the_same_numbers_come(
     assert tables[0].equals(tables[1])
 
 
-def test_ctrl_c_at_the_end_of_a_training_keeps_the_evaluation_that_follows(toy_cells, toy_task, tmp_path):
+def test_ctrl_c_with_the_last_step_of_a_training_keeps_its_weights_and_begins_nothing_else(
+    toy_cells, toy_task, run_toy, trained, tmp_path
+):
     cells = toy_cells("vanilla,prepended", **QUICK)
-    store, tasks = Store(tmp_path), {task_key(c): toy_task for c in cells}
+    store, tasks = Store(tmp_path / "cut"), {task_key(c): toy_task for c in cells}
     with pytest.raises(KeyboardInterrupt):
         run_plan(cells, tasks, store, PressingCtrlC(at=[6]))
-    assert [store.finished(c.task, c.key) for c in cells] == [True, False]
+    assert not list(store.root.rglob("*.parquet"))
+    trained.clear()
+    outcome, _ = run_toy(cells, root="cut")
+    assert outcome.finished == 2 and trained == [[("prepended", 0)]]
 
 
 def test_outside_the_main_thread_a_plan_runs_without_a_signal_handler(toy_cells, run_toy):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lgbench.methods.longmamba import log_survival
+from lgbench.methods.longmamba.statistics import log_survival
 
 from lgbench.ops.ssd.ssd import ssd
 from lgbench.plan.cells import load_method

@@ -113,17 +113,14 @@ def test_a_fit_is_used_again_only_where_all_that_it_depends_on_is_equal(bench, t
         ("mambaextend+longmamba", "both mambaextend and longmamba change 'timestep'"),
         ("mambamodulation+slow_clock[on=A]", "both mambamodulation and slow_clock change 'transition'"),
         ("transformer+decimamba", "transformer runs on the backbone encoder_decoder, decimamba on mamba"),
-        ("truncated+prepended", "truncated and prepended each need a training of their own"),
+        ("state_passing+prepended", "state_passing and prepended each need a training of their own"),
+        ("truncated+expanded", "truncated and expanded each need a training of their own"),
         ("mambaextend+mambaextend", "has the same part twice"),
         ("mambaextend+mambamodulatin", "no method 'mambamodulatin'. Did you mean 'mambamodulation'"),
         ("mambaextend[scale=0]+vanilla", "method 'mambaextend' got scale=0; scale must be above 0"),
         ("mambaextend[low=0]+vanilla", "method 'mambaextend' has no parameter 'low'"),
         ("decimamba[layers=9]+mambaextend", "layers=\\[9\\], but the model has layers 0 to 1"),
         ("decimamba+mambaextend[apply_in_decode=false]", "set its apply_in_decode=true"),
-        (
-            "decimamba+longmamba[protocol=as_released]",
-            "longmamba cannot leave queries alone; .*protocol=clean",
-        ),
         ("mambaextend+", "expected the name of a plugin"),
     ],
 )
@@ -131,6 +128,22 @@ def test_what_cannot_be_combined_is_one_clear_line(toy_cells, text, message):
     with pytest.raises(UserError, match=message) as error:
         toy_cells(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_range_of_training_lengths_goes_with_another_training_and_both_orders_share_it(toy_cells, run_toy):
+    deci = "decimamba[layers=1,l_base=8,min_seq_len=2,train_with=true,train_l_base=4]"
+    cells = toy_cells(
+        f"truncated[low=12]+{deci}", f"{deci}+truncated[low=12]", deci, "truncated[low=12]", train_steps=[2],
+        query_grid=(),
+    )  # fmt: skip
+    both, swapped, one, other = (cell.training for cell in cells)
+    assert both == swapped and len({both.key, one.key, other.key}) == 3
+    assert (both.low, both.high) == (12, 16) and both.method == "decimamba+truncated"
+    outcome, store = run_toy(cells)
+    assert not outcome.failed
+    rows = {(r["label"], r["eval_length"]): r for r in read([store.root]).table.to_pylist()}
+    assert rows[cells[0].label, 48]["kept_tokens"] == [48 + 9, 8 + 9]
+    assert len({rows[cell.label, 48]["value"] for cell in (cells[0], cells[2], cells[3])}) == 3
 
 
 def test_tasks_cannot_be_combined():
@@ -155,7 +168,7 @@ def test_every_member_of_a_method_has_a_rule_for_combinations():
 
 def test_every_hook_of_an_intervention_is_forwarded_by_a_composed_one_or_is_about_training_alone():
     in_training = {"begin_training", "begin_step"}
-    of_each_part = {"layers", "resting"}
+    of_each_part = {"layers", "resting", "num_read"}  # the last is handed on by `begin`
     made = Composed([ScanIntervention()])
     forwarded = {name for name in vars(Composed) if not name.startswith("_")} | set(vars(made))
     assert public(ScanIntervention) - forwarded == in_training | of_each_part

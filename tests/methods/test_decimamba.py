@@ -1,6 +1,7 @@
 """Decimation keeps what it says, for each sample alone, and is vanilla where nothing is dropped."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from lgbench.errors import UserError
 from lgbench.intervention import Composed, ScanIntervention, active_hooks
+from lgbench.models.language import TokenInterface
+from lgbench.models.model import Model
 from lgbench.plugins import registry
 from lgbench.probes.mean_distance import mean_distance
 from lgbench.run.calibrate import CalibrationData
@@ -233,7 +236,8 @@ def test_as_released_has_the_layer_and_l_base_of_the_released_code_unless_others
     deci = bench("decimamba[protocol=as_released]", num_layers=14)
     intervention = deci.model.intervention
     assert deci.method.protocol == "as_released" and deci.method.calibration_length(48, 16) is None
-    assert intervention.layers == (12,) and not intervention.apply_in_decode
+    assert intervention.layers == (12,) and not intervention.apply_to_generated
+    intervention.num_read = 9
     intervention.begin("score", 2100, 9)
     delta = torch.rand(1, 2100, 4)
     assert intervention.keep(11, delta, delta) is None
@@ -241,11 +245,88 @@ def test_as_released_has_the_layer_and_l_base_of_the_released_code_unless_others
     given = bench("decimamba[protocol=as_released,layers=[[1,3]],l_base=8]").model.intervention
     plain = bench("decimamba[layers=[[1,3]],l_base=8]").model.intervention
     for one in (given, plain):
+        one.num_read = 9
         one.begin("score", 48, 9)
         assert one.keep(3, delta[:, :48], delta[:, :48]).shape == (1, 20 + 9)
     assert bench("decimamba[l_base=8]").method.calibration_length(48, 16) == 16
     trained = bench("decimamba[protocol=as_released,train_with=true]", num_layers=13)
     assert trained.method.trains_like is None
+
+
+def test_as_released_protects_what_answers_are_read_from_alone(bench):
+    """The last token of a prompt; of a training sequence the labels, so that prompts lose tokens there."""
+    text = "decimamba[protocol=as_released,layers=1,l_base=20,min_seq_len=2]"
+    kept, model = [], bench(text, num_layers=3).model
+    choose = model.intervention.keep
+    model.intervention.keep = lambda *given: kept.append(choose(*given)) or kept[-1]
+    model.interface = _Embedded()
+    context, prompt = ({"hidden": torch.randn(2, n, 16)} for n in (30, 5))
+    with torch.no_grad():
+        model.generate(context, prompt, 1, 30)
+        model.answer(Batch(context, prompt, torch.zeros(2, 3)), mode="train", length=30)
+    generated, trained = (indices for indices in kept if indices is not None)
+    assert generated.shape == (2, 20 + 1) and (generated[:, -1] == 34).all()
+    assert trained.shape == (2, 20 + 3) and (trained[:, -3:] == torch.arange(32, 35)).all()
+
+
+class _Embedded(torch.nn.Module):
+    """Takes hidden states for tokens."""
+
+    def context(self, given):
+        return given["hidden"]
+
+    queries = context
+
+    def read(self, hidden):
+        return hidden
+
+
+def test_as_released_decimates_in_training_where_the_prompt_alone_is_longer_than_l_base(bench):
+    """A context of L_base tokens loses none where the prompt is protected; in the release it did."""
+    for protocol, dropped in (("as_released", True), ("clean", False)):
+        deci = bench(f"decimamba[protocol={protocol},layers=1,l_base=30,train_with=true]").model.intervention
+        deci.num_read = 3
+        deci.begin("train", 30, 5)
+        delta = torch.rand(1, 35, 4)
+        assert (deci.keep(1, delta, delta) is not None) == dropped and deci.resting != dropped
+
+
+def test_as_released_learns_texts_in_two_chunks():
+    """Own arithmetic: halves of a window of 20 tokens, the first whole; then 6 of 10 are kept."""
+    made = released_text_model()
+    window = torch.randint(7, (2, 20), generator=torch.Generator().manual_seed(0))
+    batch = Batch({"tokens": window[:, :15]}, {"tokens": window[:, 15:-1]}, window[:, 16:])
+    options = dict(length=15, context_mask=None, query_mask=None, read_tokens=True)
+    found = made.method.training_answer(made.model, batch, **options)
+    model, deci = made.model, made.model.intervention
+
+    def logits(tokens, protected):
+        deci.num_read = protected
+        deci.begin("train", 15, protected)
+        embedded = model.interface.context({"tokens": tokens})
+        advanced = model.backbone.advance(embedded, mode="train", intervention=deci)
+        return model.interface.read(advanced.hidden), advanced.positions
+
+    first, positions = logits(window[:, :10], 10)
+    assert positions.shape == (2, 10)
+    second, positions = logits(window[:, :19], 9)
+    assert positions.shape == (2, 6 + 9)
+    losses = [
+        torch.nn.functional.cross_entropy(a.flatten(0, 1), b.flatten())
+        for a, b in ((first[:, :9], window[:, 1:10]), (second[:, -9:], window[:, 11:]))
+    ]
+    torch.testing.assert_close(found.loss, sum(losses) / 2)
+    torch.testing.assert_close(found.predictions, second[:, -4:])
+
+
+def released_text_model():
+    torch.manual_seed(0)
+    kind = registry.METHODS.load("decimamba")
+    given = dict(protocol="as_released", layers=1, l_base=6, min_seq_len=2, train_with=True)
+    method, backbone = kind(kind.Params(**given)), registry.BACKBONES.load("mamba")(d_model=16, num_layers=2)
+    return SimpleNamespace(
+        method=method, model=Model(TokenInterface(7, 16), backbone, method.intervention(15, 16))
+    )
 
 
 def test_rows_say_which_protocol_was_followed(toy_cells, run_toy):

@@ -6,13 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from lgbench.methods.longmamba import log_survival, threshold
+from lgbench.methods.longmamba.statistics import Statistics, log_survival, threshold
 
 from lgbench.errors import UserError
 from lgbench.intervention import active_hooks
 from lgbench.ops.scan.selective_scan import selective_scan
 from lgbench.plugins import registry
 from lgbench.run.calibrate import CalibrationData
+from lgbench.run.measure import AT_REST
 from lgbench.store import read
 
 FITTED = ("timestep_threshold", "timestep_log_survival")
@@ -147,7 +148,7 @@ def test_statistics_are_those_of_a_recorded_pass_in_pieces_or_not(bench, toy_tas
     torch.testing.assert_close(found["timestep_log_survival"][2], survivals, rtol=1e-4, atol=1e-5)
 
 
-def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_not_while_decoding(bench, toy_task):
+def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_no_generated_token(bench, toy_task):
     long = bench("longmamba[protocol=as_released,items=2,c_thr=0]", num_layers=1)
     method, intervention = long.method, long.model.intervention
     asked = {n: method.calibration_length(n, 16) for n in (17, 2999, 3000, 3600, 11_200, 500_000)}
@@ -158,8 +159,8 @@ def test_as_released_filters_from_3000_tokens_by_tables_made_of_2000_and_not_whi
     intervention.use(fitted)
     for length, hooks in ((2999, set()), (3000, {"timestep"})):
         intervention.begin("prefill", length, 0)
-        assert active_hooks(intervention, "prefill") == hooks
-        assert active_hooks(intervention, "decode") == set()
+        assert active_hooks(intervention, "prefill") == active_hooks(intervention, "decode") == hooks
+    assert not intervention.apply_to_generated
     assert method.protocol == "as_released"
     clean = bench("longmamba", num_layers=1).model.intervention
     clean.use(fitted)
@@ -185,14 +186,47 @@ def test_as_released_is_refused_where_lengths_are_no_tokens_and_says_why(
     assert (row["status"], row["reason"], row["protocol"]) == ("skipped", reason, "as_released")
 
 
-def test_the_least_survival_of_a_global_channel_follows_the_protocol(bench):
-    survival = torch.tensor([1e-31, 1e-29, 0.04, 0.06]).repeat(8)
-    delta = torch.full((1, 1, 32), 0.01)
-    filtered = {}
-    for text in ("longmamba", "longmamba[protocol=as_released]", "longmamba[protocol=as_released,c_thr=0]"):
-        made = use(bench, text, 0.05, survival).model.intervention
-        filtered[text] = (made.timestep(0, delta) == 0)[0, 0, :4].tolist()
-    assert list(filtered.values()) == [[False, True, True, True], [False, False, False, True], [True] * 4]
+@pytest.mark.parametrize(
+    ("text", "backbone", "filtered"),
+    [
+        ("longmamba", "mamba", [False, True, True, True]),
+        ("longmamba[protocol=as_released,items=2]", "mamba", [False, True, True, True]),
+        ("longmamba[protocol=as_released,items=2]", "mamba2", [False, False, False, True]),
+        ("longmamba[protocol=as_released,items=2,c_thr=0]", "mamba", [True] * 4),
+    ],
+)
+def test_the_least_survival_of_a_global_channel_is_that_of_the_release_with_its_formula(
+    bench, toy_task, text, backbone, filtered
+):
+    made = bench(text, backbone=backbone, num_layers=1)
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    fitted = made.method.calibrate(made.model, data, 4000)
+    survival = torch.tensor([1e-31, 1e-29, 0.04, 0.06]).log()
+    made.model.intervention.use(
+        fitted | {"timestep_threshold": torch.full((1, 4), 0.05), "timestep_log_survival": survival[None]}
+    )
+    delta = torch.full((1, 1, 4), 0.01)
+    assert (made.model.intervention.timestep(0, delta) == 0)[0, 0].tolist() == filtered
+
+
+def test_as_released_takes_100_segments_and_stretches_without_aligned_corners(bench, toy_task):
+    """The profile of the release, (k + 1/2) n / L - 1/2 by NumPy."""
+    assert bench("longmamba[protocol=as_released]").method.params.items == 100
+    profile = torch.tensor([4.0, 3, 2, 1])
+    place = np.clip((np.arange(9) + 0.5) * 4 / 9 - 0.5, 0, 3)
+    stretched = np.interp(place, np.arange(4), profile.numpy())
+    first = int(np.argmax(np.cumsum(stretched) > 10))
+    found = threshold(profile.unsqueeze(1), 9, align_corners=False).item()
+    assert found == pytest.approx(stretched[first + 1], rel=1e-6)
+    assert found != threshold(profile.unsqueeze(1), 9).item()
+    delta = torch.rand(1, 40, 3, generator=torch.Generator().manual_seed(0))
+    for protocol in ("clean", "as_released"):
+        params = registry.METHODS.load("longmamba").Params(protocol=protocol, rho=0, over="max")
+        seen = Statistics(90, 40, params)
+        seen.begin("prefill", 40, 0)
+        seen.record(0, delta=delta, A=-torch.ones(3, 2))
+        wanted = threshold(delta[0].clamp(max=delta[0].amax(dim=0)), 90, align_corners=protocol == "clean")
+        assert torch.equal(seen.result()[0][0], wanted)
 
 
 def test_a_batch_equals_the_loop_over_its_samples(bench):
@@ -200,6 +234,20 @@ def test_a_batch_equals_the_loop_over_its_samples(bench):
     together = long.answer(48)
     for k in range(6):
         torch.testing.assert_close(long.answer(48, slice(k, k + 1))[0], together[k], atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_says_where_the_filter_rests(toy_cells, run_toy):
+    """Within training, and beyond where no channel is global, however much was fitted."""
+    cells = toy_cells(
+        "vanilla", "longmamba[items=2,c_thr=1]", "longmamba[items=2,c_thr=0]", train_steps=[2],
+        eval_lengths=(5, 48), query_grid=(),
+    )  # fmt: skip
+    _, store = run_toy(cells)
+    rows = {(r["label"], r["eval_length"]): r for r in read([store.root]).table.to_pylist()}
+    resting = [rows[cell.label, n]["reason"] for cell in cells for n in (5, 48)]
+    assert resting == ["", "", AT_REST, AT_REST, AT_REST, ""]
+    assert rows[cells[1].label, 48]["num_fitted"] > 0
+    assert {row["status"] for row in rows.values()} == {"ok"}
 
 
 def test_rows_say_which_table_length_was_used(toy_cells, run_toy):

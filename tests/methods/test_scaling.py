@@ -10,11 +10,14 @@ import torch
 
 from lgbench.errors import UserError
 from lgbench.intervention import active_hooks
+from lgbench.models.language import TokenInterface
+from lgbench.models.model import Model
 from lgbench.ops.scan.selective_scan import selective_scan
 from lgbench.plan.params import expand, label, params_json, parse_plugins, resolve
 from lgbench.plugins import registry
 from lgbench.run.calibrate import CalibrationData, fit_lengths
 from lgbench.run.evaluate import evaluate
+from lgbench.task import Batch
 
 EXTEND, LINEAR, POWER = "mambaextend", "mambamodulation", "mambamodulation[map=power]"
 
@@ -241,14 +244,49 @@ def _answered_wrongly(batch):
     return replace(batch, targets=5 - batch.targets)
 
 
-def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_alone(bench, toy_task):
+def test_as_released_starts_at_random_keeps_the_last_iterate_and_spares_generated_tokens(bench, toy_task):
     made = bench("mambamodulation[protocol=as_released,map=power,steps=1,calibrator=spsa,learning_rate=1e-9]")
-    assert not made.model.intervention.apply_in_decode and made.method.protocol == "as_released"
+    assert made.model.intervention.apply_in_decode and not made.model.intervention.apply_to_generated
+    assert made.method.protocol == "as_released"
     data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
     (scales,) = made.method.calibrate(made.model, data, 16).values()
     assert scales.min() >= 0.01 and scales.max() <= 1.0 and not torch.equal(scales, torch.ones(6, 1))
     assert bench("mambaextend").model.intervention.apply_in_decode
-    assert bench("mambaextend[protocol=as_released,apply_in_decode=true]").model.intervention.apply_in_decode
+    asked = bench("mambaextend[protocol=as_released,apply_in_decode=true]").model.intervention
+    assert asked.apply_to_generated and bench("mambaextend").model.intervention.apply_to_generated
+
+
+@pytest.mark.parametrize("text", [EXTEND, LINEAR])
+def test_as_released_scales_every_given_token_labels_too(bench, text):
+    """As in the released programs, which read context and labels in one pass."""
+    released = bench(f"{text}[scale=0.5,protocol=as_released]")
+    queries, targets = released.items.queries(slice(None), 48, 8)
+    batch = Batch(released.items.context(slice(None), 0, 48, 48), queries, targets)
+    with torch.no_grad():
+        whole = released.model.answer(batch, mode="score", length=48)
+    torch.testing.assert_close(released.answer(48), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_as_released_generates_with_unscaled_steps_alone():
+    """The prompt is scaled to its end; what follows it is not."""
+    tokens = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(0))
+    context, prompt = {"tokens": tokens[:, :6]}, {"tokens": tokens[:, 6:]}
+    seen = []
+    for protocol in ("clean", "as_released"):
+        torch.manual_seed(0)
+        kind = registry.METHODS.load("mambaextend")
+        method = kind(kind.Params(scale=0.5, protocol=protocol))
+        backbone = registry.BACKBONES.load("mamba")(d_model=16, num_layers=2)
+        model = Model(TokenInterface(11, 16), backbone, method.intervention(16, 16)).eval()
+        scaled = model.intervention.timestep
+        lengths = []
+        model.intervention.timestep = lambda layer, delta, scaled=scaled, lengths=lengths: (
+            lengths.append(delta.shape[1]) or scaled(layer, delta)
+        )
+        with torch.no_grad():
+            model.generate_from(model.read_context(context, None, 6), prompt, 3, 6)
+        seen.append(lengths)
+    assert seen == [[6, 6, 3, 3, 1, 1, 1, 1], [6, 6, 3, 3]]
 
 
 @pytest.mark.parametrize(
@@ -256,14 +294,15 @@ def test_as_released_starts_at_random_keeps_the_last_iterate_and_leaves_queries_
     [
         ("mambaextend[protocol=as_released]", "mamba", ("spsa", "layer", 50), 0.75),
         ("mambaextend[protocol=as_released]", "mamba2", ("spsa", "layer", 50), 0.75),
-        ("mambaextend[protocol=as_released,calibrator=backprop]", "mamba", ("backprop", "channel", 30), 0.0),
+        ("mambaextend[protocol=as_released,calibrator=backprop]", "mamba",
+         ("backprop", "channel", 1920), 0.0),
         ("mambaextend[protocol=as_released,calibrator=backprop,granularity=global,steps=2]", "mamba",
          ("backprop", "global", 2), 0.0),
         ("mambamodulation[protocol=as_released]", "mamba", ("spsa", "layer", 30), 0.75),
         ("mambamodulation[protocol=as_released,calibrator=backprop]", "mamba2",
-         ("backprop", "channel", 30), 0.0),
+         ("backprop", "state", 1920), 0.0),
         ("mambamodulation[protocol=as_released,map=power,calibrator=backprop]", "mamba",
-         ("backprop", "channel", 30), 1.0),
+         ("backprop", "state", 1920), 1.0),
         ("mambaextend", "mamba", ("backprop", "layer", 30), None),
     ],
 )  # fmt: skip
@@ -273,6 +312,9 @@ def test_as_released_takes_the_released_program_of_its_calibrator(
     made, seen = bench(given, backbone=backbone), {}
     params = made.method.params
     assert (params.calibrator, params.granularity, params.steps) == wanted
+    once = wanted[0] == "backprop" and lowest is not None
+    assert (params.items, params.fit_length) == ((6144, 4096) if once else (20, None))
+    made.method.params = params.model_copy(update={"items": 3})
     if lowest is None:
         return
 
@@ -280,16 +322,48 @@ def test_as_released_takes_the_released_program_of_its_calibrator(
         seen.update(options, start=start)
         return start
 
-    monkeypatch.setitem(made.method.calibrate.__globals__, "spsa", fit)
-    monkeypatch.setitem(made.method.calibrate.__globals__, "adamw", fit)
+    monkeypatch.setattr("lgbench.methods._scaling.released.spsa", fit)
+    monkeypatch.setattr("lgbench.methods._scaling.released.adamw", fit)
     made.method.calibrate(made.model, CalibrationData(toy_task, made.method, made.recipe, 0, {}), 16)
     assert (seen["steps"], seen["keep_best"]) == (wanted[2], False)
     assert seen["learning_rate"] == (0.001 if wanted[0] == "spsa" else 0.1)
     start, channels = seen["start"], made.model.backbone.blocks[0].num_channels
-    assert start.shape == {"layer": (6, 1), "channel": (6, channels), "global": (1, 1)}[wanted[1]]
+    each = (6, *made.model.backbone.blocks[0].A_log.shape)
+    shapes = {"layer": (6, 1), "channel": (6, channels), "global": (1, 1), "state": each}
+    assert start.shape == shapes[wanted[1]]
     assert max(lowest, 0.01) <= start.min() and start.max() <= 1
-    if wanted[1] == "channel":
+    if wanted[1] in ("channel", "state"):
         assert start.min() < lowest + 0.05
+
+
+def test_as_released_backprop_goes_through_all_items_in_batches(bench, toy_task, monkeypatch):
+    made = bench("mambaextend[protocol=as_released,calibrator=backprop,items=70,steps=4,fit_length=8]")
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    made.model.eval().requires_grad_(False)
+    loss, sizes = data.loss, []
+    data.loss = lambda model, batch, trial: sizes.append(len(batch.targets)) or loss(model, batch, trial)
+    (scales,) = made.method.calibrate(made.model, data, 8).values()
+    assert sizes == [32, 32, 6, 32, 32] and scales.shape == (6, 32) and (scales >= 0.01).all()
+
+
+def test_a_scale_for_each_state_multiplies_its_own_entry_of_A(bench):
+    made = bench("mambamodulation[protocol=as_released,calibrator=backprop]")
+    A = -torch.tensor([[0.25, 4.0], [0.25, 4.0]])
+    made.model.intervention.use({made.method.key: torch.tensor([[[1.0, 0.5], [2.0, 1.0]]])})
+    wanted = -torch.tensor([[0.25, 2.0], [0.0625, 4.0]])
+    torch.testing.assert_close(made.model.intervention.transition(0, A), wanted)
+
+
+def test_released_perturbation_lowers_the_perplexity_not_the_loss(bench, toy_task, monkeypatch):
+    made, found = bench("mambaextend[protocol=as_released,items=3]"), []
+    data = CalibrationData(toy_task, made.method, made.recipe, 0, {})
+    data.loss = lambda *given: 2.0
+    monkeypatch.setattr(
+        "lgbench.methods._scaling.released.spsa",
+        lambda objective, start, **options: found.append(objective(start)) or start,
+    )
+    made.method.calibrate(made.model, data, 16)
+    assert found == [math.exp(2.0)]
 
 
 @pytest.mark.parametrize("backbone", ["mamba", "mamba2"])
@@ -301,7 +375,8 @@ def test_released_modulation_has_the_map_and_the_cap_of_its_backbone_and_calibra
     made, seen = bench(text, backbone=backbone), {}
     for name in ("spsa", "adamw"):
         fit = lambda objective, start, **options: seen.update(options) or start  # noqa: E731
-        monkeypatch.setitem(type(made.method).calibrate.__globals__, name, fit)
+        monkeypatch.setattr(f"lgbench.methods._scaling.released.{name}", fit)
+    made.method.params = made.method.params.model_copy(update={"items": 3})
     made.method.calibrate(made.model, CalibrationData(toy_task, made.method, made.recipe, 0, {}), 16)
     assert seen["low"] == 0.01
     assert seen["high"] == (1.0 if (backbone, calibrator) == ("mamba", "spsa") else math.inf)
@@ -322,6 +397,8 @@ def test_released_modulation_has_the_map_and_the_cap_of_its_backbone_and_calibra
         ("mambaextend[protocol=as_released]", None),
         ("mambaextend[protocol=as_released,calibrator=spsa,steps=50]", "mambaextend[protocol=as_released]"),
         ("mambaextend[protocol=as_released,steps=30]", "mambaextend[steps=30,protocol=as_released]"),
+        ("mambaextend[protocol=as_released,calibrator=backprop,fit_length=null]",
+         "mambaextend[calibrator=backprop,fit_length=null,protocol=as_released]"),
         ("mambaextend[protocol=as_released,calibrator=backprop,granularity=layer]",
          "mambaextend[granularity=layer,calibrator=backprop,protocol=as_released]"),
         ("decimamba[layers=[[1]]]+mambaextend[protocol=as_released]", None),

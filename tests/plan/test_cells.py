@@ -253,3 +253,9 @@ def test_a_method_that_does_not_apply_keeps_its_skipped_cell_whatever_it_would_b
     monkeypatch.setattr(toy_task, "longest_training", lambda num_queries: 30)
     monkeypatch.setattr(registry.METHODS.load("mambaextend"), "unsupported", lambda self, task: "not here")
     assert len(toy_cells("mambaextend")) == len(toy_cells("vanilla+mambaextend")) == 1
+
+
+def test_a_fixed_length_is_the_upper_end_of_the_range_unless_a_method_cuts_the_lower_one(toy_cells):
+    methods = ("vanilla", "expanded", "truncated[low=9]")
+    cells = toy_cells(*methods, fixed_length=True)
+    assert [(c.training.low, c.training.high) for c in cells] == [(16, 16), (64, 64), (9, 16)]

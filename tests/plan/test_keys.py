@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from lgbench.plan import keys
 from lgbench.plan.cells import Training
 from lgbench.plan.keys import changed_params
+from lgbench.plugins.registry import METHODS
 from lgbench.recipe import Recipe
 from lgbench.run.calibrate import CALIBRATION_FORMAT
 
@@ -101,3 +102,17 @@ def test_a_required_parameter_is_in_every_key():
         low: int
 
     assert changed_params(Params(low=0)) == '{"low":0}'
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("mambaextend", {"protocol": "as_released", "calibrator": "backprop"}),
+        ("mambaextend", {"protocol": "as_released", "calibrator": "backprop", "granularity": "layer"}),
+        ("clock_law", {"write": "all", "c": "auto"}),
+    ],
+)
+def test_parameters_that_decide_others_are_read_back_as_they_were(name, given):
+    kind = METHODS.load(name)
+    params = kind.Params.model_validate(given)
+    assert kind.Params.model_validate_json(changed_params(params)) == params

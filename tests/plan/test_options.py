@@ -1,6 +1,6 @@
 """An option, a YAML key, an axis, a column and the words of a legend come from one declaration."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import pyarrow as pa
 import pytest
@@ -55,10 +55,13 @@ def test_a_new_field_is_a_yaml_key_and_replaces_the_number_of_the_preset():
 
 
 def test_a_new_field_is_an_axis_within_its_range(wider):
-    recipes = [recipe for recipe, _ in Axes(dropout=[0.1, 0.5]).recipes(wider)]
+    def at_length(recipe, length):
+        return replace(recipe, train_length=length)
+
+    recipes = [recipe for recipe, _ in Axes(dropout=[0.1, 0.5]).recipes(wider, at_length)]
     assert [recipe.dropout for recipe in recipes] == [0.1, 0.5]
     check_numbers(recipes[0])
-    [(outside, _)] = Axes(dropout=[1.5]).recipes(wider)
+    [(outside, _)] = Axes(dropout=[1.5]).recipes(wider, at_length)
     with pytest.raises(UserError, match=r"^--dropout must be at most 1, got 1.5$"):
         check_numbers(outside)
 

@@ -171,6 +171,16 @@ def test_built_in_plugins_have_their_version():
     assert METHODS.identity("decimamba+mambaextend") == "v1+v2"
 
 
+def test_numbers_of_a_released_protocol_have_a_version_that_clean_ones_do_not_share():
+    kind = METHODS.load("decimamba")
+    clean, released = kind(), kind(kind.Params(protocol="as_released"))
+    assert METHODS.identity_of("decimamba", clean) == METHODS.identity("decimamba") == "v1"
+    assert METHODS.identity_of("decimamba", released) == f"v1r{kind.released_version}" != "v1"
+    both = METHODS.load("decimamba+vanilla")
+    made = both(both.Params.model_validate({"decimamba.protocol": "as_released"}))
+    assert METHODS.identity_of("decimamba+vanilla", made) == f"v1r{kind.released_version}+v1"
+
+
 def test_an_edited_method_gives_other_cells(tmp_path, monkeypatch, toy_task):
     task = load_task(PluginRequest("toy_average", {}))
     path = write(tmp_path / "forgetful.py", PLUGIN)

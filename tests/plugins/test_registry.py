@@ -254,7 +254,7 @@ def test_a_file_that_is_no_plugin_is_refused_at_once(zoo: Zoo, tmp_path: Path) -
     cases = {
         "nothing.py": (
             "x = 1\nclass Task:\n    pass\n",
-            "defines no public subclass of lgbench's Task, Method or Backbone",
+            "defines no public subclass of lgbench's Task, Method, Backbone, Probe or Launcher",
         ),
         "torn.py": ("class Broken(Method\n", "cannot read the plugin file .*torn.py, line 1"),
         "binary.py": ("\0", "cannot read the plugin file"),

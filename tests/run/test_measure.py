@@ -22,7 +22,7 @@ def trained(toy_cells, run_toy):
     def build(*methods, **numbers):
         cells = toy_cells(*methods, **{**QUICK, **numbers})
         outcome, store = run_toy(cells)
-        assert not outcome.failed
+        assert {status for _, status, _ in outcome.failed} <= {"diverged"}
         return cells, store
 
     return build

@@ -1,10 +1,18 @@
 """A published checkpoint through `lgbench run`: zero-shot, fine-tuned, and what does not fit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lgbench.cli import app
-from lgbench.models.pretrained import load_pretrained
+from lgbench.models.model import build_model
+from lgbench.models.pretrained import keep, load_pretrained
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
+from lgbench.plugins.registry import METHODS
+from lgbench.recipe import suggest
+from lgbench.run.optimizer import adam_of
 from lgbench.store import from_texts, read
 
 transformers = pytest.importorskip("transformers")
@@ -79,3 +87,42 @@ def test_a_method_of_another_model_is_left_out_beside_a_checkpoint(tmp_path, che
     assert {(r["method"], r["status"]) for r in rows} == {
         ("decoder_transformer", "skipped"), ("vanilla", "ok")
     }  # fmt: skip
+
+
+def test_the_paper_preset_says_that_the_paper_fine_tunes_unless_it_does(tmp_path, checkpoint):
+    told = "The paper fine-tunes state-spaces/mamba-130m-hf"
+    options = ["--preset", "paper", "--dry-run", "--d-model", "16", "--num-layers", "1", "--batch-size", "1"]
+    words = ["run", "--task", "passkey[data=procedural]", "--eval-lengths", "192", "--device", "cpu"]
+    words += ["--results", str(tmp_path / "runs")]
+    scratch = CliRunner().invoke(app, [*words, *options])
+    assert told in " ".join(scratch.output.split()), scratch.output
+    tuned = [*words, "--preset", "paper", "--dry-run", "--batch-size", "1", "--pretrained", str(checkpoint)]
+    outcome = CliRunner().invoke(app, [*tuned, "--tokenizer", "bytes"])
+    assert outcome.exit_code == 0 and told not in " ".join(outcome.output.split())
+    small = CliRunner().invoke(app, [*words, "--preset", "smoke", "--dry-run"])
+    assert told not in " ".join(small.output.split())
+
+
+def test_an_untied_head_starts_as_the_embedding_and_is_trained_apart(tmp_path, checkpoint):
+    task = load_task(PluginRequest("passkey", {"data": "procedural"}))
+    task.prepare(torch.device("cpu"))
+    task.vocabulary = SIZES["vocab_size"]
+    loaded = load_pretrained(checkpoint)
+    recipe = replace(
+        task.recipe("paper", "causal"), pretrained=keep(loaded), d_model=16, num_layers=2,
+        sizes=suggest(**loaded.sizes.backbone_options()),
+    )  # fmt: skip
+    model = build_model(task, METHODS.load("vanilla")(), recipe, seed=0)
+    interface = model.interface
+    assert torch.equal(interface.head, interface.embedding.weight)
+    batch = task.sample(1, 200, 5, torch.Generator().manual_seed(0))
+    model.answer(batch, mode="train", length=200).sum().backward()
+    assert not torch.equal(interface.head.grad, interface.embedding.weight.grad)
+    optimizer = adam_of(model, recipe, torch.device("cpu"))
+    (group,) = optimizer.param_groups
+    assert (group["weight_decay"], group["eps"]) == (0.1, 1e-8)
+    assert len(group["params"]) == len(list(model.parameters()))
+    tied = build_model(task, METHODS.load("vanilla")(), replace(recipe, untied=False), seed=0)
+    assert "interface.head" not in tied.state_dict()
+    spared = adam_of(tied, replace(recipe, decay_all=False, adam_epsilon=1e-6), torch.device("cpu"))
+    assert [group["weight_decay"] for group in spared.param_groups] == [0.1, 0.0]

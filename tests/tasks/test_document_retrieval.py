@@ -10,6 +10,8 @@ from lgbench.tasks._documents.squad import Question, Squad
 from lgbench.tasks.document_retrieval import RECIPES, DocumentRetrieval
 
 from lgbench.errors import UserError
+from lgbench.plan.cells import Axes, load_task, resolve_cells
+from lgbench.plan.params import PluginRequest
 
 PARAGRAPHS = tuple(
     f"Town {name} lies on the river {name}a and was founded in the year {1100 + k} by Lord {name}son."
@@ -274,3 +276,22 @@ def test_books_join_the_training_documents_and_nothing_else(make, monkeypatch):
     assert torch.equal(task.host.eval.documents, plain.host.eval.documents)
     assert task.data_fingerprint != plain.data_fingerprint and "2 paragraphs of books" in task.data_source
     assert len(make(extra_text=False).host.train.documents) == 6
+
+
+def test_a_plan_is_resolved_before_any_data_are_there():
+    task = load_task(PluginRequest("document_retrieval", {}))
+    options = dict(seeds=[0], preset="smoke", axes=Axes(), overrides={})
+    methods = [PluginRequest("vanilla", {}), PluginRequest("slow_clock", {})]
+    assert len(resolve_cells([("document_retrieval", task)], methods, **options)) == 2
+
+
+@pytest.mark.parametrize(("protocol", "documents"), [("clean", 11), ("as_released", 12)])
+def test_the_paper_preset_asks_questions_alone_among_as_many_documents(make, protocol, documents):
+    task = make(protocol=protocol)
+    recipe = task.recipe("paper", "causal")
+    assert recipe.fixed_length and recipe.train_length == documents == recipe.stages[0][0]
+    assert [task.share_of_questions(stage[2]) for stage in recipe.stages] == [1.0]
+    assert (recipe.decay_all, recipe.untied, recipe.adam_epsilon) == (True, True, 1e-8)
+    if protocol == "as_released":
+        assert [n - 1 for n in recipe.eval_lengths][:3] == [10, 20, 30] and recipe.eval_lengths[-1] == 301
+        assert task.share_of_questions(1) == 1.0, "what calibrates asks questions, too"

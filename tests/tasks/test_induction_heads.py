@@ -44,6 +44,7 @@ def test_sixteen_tokens_with_the_marker_leave_fifteen_answers_that_are_equally_l
 def test_the_paper_preset_is_the_published_recipe():
     recipe = load().recipe("paper", "causal")
     assert (recipe.num_layers, recipe.d_model, recipe.train_length) == (2, 64, 256)
+    assert recipe.fixed_length
     assert (recipe.batch_size, recipe.train_steps, recipe.learning_rate) == (8, 25 * 8192, 1e-3)
     assert (recipe.warmup_steps, recipe.decay_from, recipe.weight_decay) == (0, 1.0, 0.0)
     assert recipe.eval_lengths == tuple(2**k for k in range(6, 21))

@@ -219,3 +219,10 @@ def test_as_released_is_refused_since_nothing_was_released():
 
 def test_a_metric_without_items_has_chance_zero(task):
     assert task.references(task.eval_set(1, 0), 1, task.more_metrics[1]) == {"chance": 0.0}
+
+
+def test_the_paper_preset_is_the_published_fine_tuning_on_11_documents_and_its_table():
+    recipe = prepared().recipe("paper", "causal")
+    assert recipe.eval_lengths == (5, 10, 20, 40, 60, 80, 100, 120, 140, 160)
+    assert recipe.fixed_length and recipe.train_length == 11 and not recipe.stages
+    assert recipe.decay_all and recipe.untied and recipe.adam_epsilon == 1e-8

@@ -50,7 +50,7 @@ def texts(task, batch):
 def whole(items, length):
     everyone = slice(0, items.num_items)
     queries, targets = items.queries(everyone, length, 5)
-    return items.context(everyone, 0, length, length)["tokens"], queries["tokens"], targets
+    return items.context(everyone, 0, items.num_tokens(length), length)["tokens"], queries["tokens"], targets
 
 
 def test_a_sample_in_natural_text_reads_as_published(little):
@@ -80,6 +80,24 @@ def test_a_sample_among_repeated_sentences_reads_as_published():
     )
     assert task.decode(queries[0]) == "\nWhat is the pass key? The passkey is 0004"
     assert task.decode(targets[0]) == "00042"
+
+
+def test_as_released_the_question_comes_on_top_of_the_length():
+    """So the released prompts of 2,000 tokens are longer than an L_base of 2,000."""
+    for protocol, more in (("clean", 0), ("as_released", len(load().question))):
+        task = load(protocol=protocol)
+        batch = task.sample(2, 400, 5, torch.Generator().manual_seed(0))
+        items = task.eval_set(5, 0)
+        assert batch.context["tokens"].shape == (2, 400 + more)
+        assert task.context_tokens(400) == items.num_tokens(400) == 400 + more
+        assert task.decode(batch.context["tokens"][0].tolist()).count(". Remember it. ") == 1
+
+
+def test_the_paper_preset_is_the_published_fine_tuning():
+    clean, released = (load(protocol=p).recipe("paper", "causal") for p in ("clean", "as_released"))
+    assert clean.fixed_length and clean.train_length == 2000 and clean.weight_decay == 0.1
+    assert clean.decay_all and clean.untied and clean.adam_epsilon == 1e-8
+    assert (clean.train_steps, released.train_steps) == (5 * 6144 // 32, 10 * 6144 // 32)
 
 
 def test_as_released_the_answer_ends_with_an_end_of_text_and_is_padded_to_ten_tokens():
@@ -138,7 +156,7 @@ def test_evaluation_items_have_one_needle_where_the_facts_say_near_its_depth(par
     contexts, _, targets = whole(items, length)
     facts = items.facts(length)
     assert facts["depth"] == [0.0, 0.25, 0.5, 0.75, 1.0] * 4
-    room = length - len(task.question)
+    room = items.num_tokens(length) - len(task.question)
     for k, (begin, end) in enumerate(items.spans(length)):
         assert begin == facts["needle"][k]
         code = task.decode(targets[k][targets[k] >= 0])
@@ -155,7 +173,7 @@ def test_any_piece_of_a_context_is_that_piece_of_the_whole():
     for params in ({}, {"variant": "repeated"}, {"protocol": "as_released"}):
         items = load(**params).eval_set(5, 3)
         contexts = whole(items, 1500)[0]
-        edges = [0, 40, 96, 97, 300, 301, 1499, 1500]
+        edges = [0, 40, 96, 97, 300, 301, 1499, items.num_tokens(1500)]
         pieces = [items.context(slice(0, 5), a, b, 1500)["tokens"] for a, b in pairwise(edges)]
         assert torch.equal(torch.cat(pieces, dim=1), contexts)
         assert torch.equal(items.context(slice(3, 4), 250, 600, 1500)["tokens"], contexts[3:4, 250:600])
@@ -179,7 +197,8 @@ def test_samples_and_evaluation_items_agree_on_shapes_and_prompt():
     for params in ({}, {"variant": "repeated"}, {"protocol": "as_released"}, {"tokenizer": "bpe"}):
         task = load(**params)
         batch = task.sample(2, 500, 5, torch.Generator().manual_seed(0))
-        contexts, queries, targets = whole(task.eval_set(5, 0), 500 if not params.get("protocol") else 1000)
+        length = 1000 - len(task.question) if "protocol" in params else 500  # where sentences start
+        contexts, queries, targets = whole(task.eval_set(5, 0), length)
         num_prompt = queries.shape[1] - targets.shape[1] + 1
         assert (
             queries.shape[1] == batch.queries["tokens"].shape[1]

@@ -8,7 +8,7 @@ import torch
 
 from lgbench.errors import UserError
 from lgbench.models.model import build_model
-from lgbench.plan.cells import load_task
+from lgbench.plan.cells import Axes, load_task, resolve_cells
 from lgbench.plan.params import PluginRequest
 from lgbench.plugins.registry import METHODS
 from lgbench.run.evaluate import evaluate
@@ -123,7 +123,9 @@ def test_as_released_the_lengths_of_the_paper_are_the_published_windows_without_
     task = load(data=shelf, protocol="as_released")
     released, clean = task.recipe("paper", "causal"), load(data=shelf).recipe("paper", "causal")
     assert [length + 101 for length in released.eval_lengths] == list(clean.eval_lengths)
-    assert replace(released, eval_lengths=clean.eval_lengths) == clean
+    assert (released.train_length, released.lm_weight) == (1899, 18.99)
+    same = dict(eval_lengths=clean.eval_lengths, train_length=2000, lm_weight=20.0)
+    assert replace(released, **same) == clean
     items, window = task.eval_set(1, 0), 1000
     items.reach(released.eval_lengths[0])
     assert begins(items, 899)[0] == (1, 0), "the first book of more than 1,000 tokens"
@@ -201,6 +203,30 @@ def test_the_training_loss_weighs_all_tokens_alike_at_the_largest_context(prose)
     for preset in ("smoke", "small", "paper"):
         recipe = prose.recipe(preset, "causal")
         assert recipe.lm_weight == recipe.train_length / recipe.train_queries[1]
+
+
+@pytest.mark.parametrize(("protocol", "extra"), [("clean", 0), ("as_released", 101)])
+def test_each_length_of_the_lower_bound_is_trained_on_100m_tokens_of_equal_weight(protocol, extra):
+    task = load_task(PluginRequest("perplexity", {"protocol": protocol}))
+    windows = (2000, 4000, 10_000, 30_000)
+    cells = resolve_cells(
+        [("perplexity", task)], [PluginRequest("vanilla", {})], seeds=[0], preset="paper",
+        axes=Axes(train_length=[window - extra for window in windows]),
+        overrides={"eval_lengths": (100,)},
+    )  # fmt: skip
+    assert [cell.recipe.train_steps for cell in cells] == [200, 100, 40, 13]
+    for cell, window in zip(cells, windows, strict=True):
+        assert cell.recipe.lm_weight == (window - extra) / 100
+        assert (cell.training.low, cell.training.high) == (window - extra, window - extra)
+
+
+def test_steps_and_weights_that_are_asked_for_stay_at_every_length():
+    task = load_task(PluginRequest("perplexity", {}))
+    cells = resolve_cells(
+        [("perplexity", task)], [PluginRequest("vanilla", {})], seeds=[0], preset="smoke",
+        axes=Axes(train_length=[128, 512], train_steps=[7], lm_weight=[0.5]), overrides={},
+    )  # fmt: skip
+    assert {(c.recipe.train_steps, c.recipe.lm_weight) for c in cells} == {(7, 0.5)}
 
 
 def test_lengths_that_no_book_has_are_refused_with_the_largest_there_is(shelf):

@@ -1,5 +1,6 @@
-"""Fail on purpose: give NaN, raise, run out of memory, refuse the task or a sequence."""
+"""Fail on purpose: give NaN, raise, exit, run out of memory, refuse the task or a sequence."""
 
+import sys
 from typing import Literal
 
 import torch
@@ -13,15 +14,24 @@ class ToyTrouble(Method):
     """What the runner must survive."""
 
     class Params(Method.Params):
-        kind: Literal["nan", "crash", "memory", "unsupported", "refusal"] = Field(
-            "crash", description="what happens"
+        kind: Literal[
+            "nan", "crash", "exit", "silence", "wordless", "surrogate", "memory", "unsupported", "refusal"
+        ] = Field("crash", description="what happens")
+        when: Literal["train", "evaluation", "unsupported", "check"] = Field(
+            "train", description="where it happens"
         )
-        when: Literal["train", "evaluation"] = Field("train", description="where it happens")
         after: int = Field(0, ge=0, description="sequences that are spared")
 
     def unsupported(self, task):
         """Only if asked to."""
+        if self.params.when == "unsupported":
+            _go_wrong(self.params.kind)
         return "it was asked to refuse" if self.params.kind == "unsupported" else None
+
+    def check(self, recipe, backbone):
+        """Nothing is wrong with the recipe."""
+        if self.params.when == "check":
+            _go_wrong(self.params.kind)
 
     def intervention(self, train_length, d_model):
         """Trouble from the sequence after `after` on."""
@@ -39,10 +49,22 @@ class _Trouble(ScanIntervention):
         self.seen += 1
         if self.seen <= self.params.after:
             return tokens
-        if self.params.kind == "crash":
-            raise RuntimeError("boom [/red]")
-        if self.params.kind == "refusal":
-            raise UserError("no such length")
-        if self.params.kind == "memory":
-            raise torch.OutOfMemoryError("tried to allocate too much")
+        _go_wrong(self.params.kind)
         return tokens * float("nan")
+
+
+def _go_wrong(kind):
+    if kind == "crash":
+        raise RuntimeError("boom [/red]")
+    if kind == "exit":
+        sys.exit(0)
+    if kind == "silence":
+        raise AssertionError
+    if kind == "wordless":
+        raise UserError("")
+    if kind == "surrogate":
+        raise RuntimeError("a name that is no text: caf\udce9")
+    if kind == "refusal":
+        raise UserError("no such length")
+    if kind == "memory":
+        raise torch.OutOfMemoryError("tried to allocate too much")
