@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-kernels test-faults regress docs bench lint types clean
+.PHONY: demo test test-slow test-fuzz test-kernels test-faults regress docs bench lint types clean
 
 demo: $(STAMP)
 	$(BIN)/lgbench run --task marked_recall --method vanilla,decimamba,clock_law,slow_clock,last_window --preset smoke --device cpu --results runs/demo
@@ -13,6 +13,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fuzz: $(STAMP)
+	$(BIN)/python -m pytest -m fuzz -s tests/fuzz
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -44,14 +44,13 @@ def run(
     Raises:
         UserError: as `lgbench run`; cells that fail are rows with that status and no error.
     """
-    from rich.console import Console
-
     from lgbench.launcher import choose_launcher
     from lgbench.plan.config import load_config
     from lgbench.plugins import registry
     from lgbench.run.events import events_of
     from lgbench.run.prepare import prepare
     from lgbench.run.progress import Progress
+    from lgbench.safe_text import plain_console
 
     asked: dict[str, Any] = {
         "task": _names(task, registry.TASKS),
@@ -63,7 +62,7 @@ def run(
         asked["backbone"] = _names(backbone, registry.BACKBONES)
     if lengths is not None:
         asked["eval_lengths"] = tuple(lengths)
-    config, console = load_config(None, asked), Console()
+    config, console = load_config(None, asked), plain_console()
     launcher = choose_launcher(config)
     prepared = prepare(config, console)
     with events_of(config) as sinks:

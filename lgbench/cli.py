@@ -17,9 +17,10 @@ from lgbench.cli_fidelity import fidelity
 from lgbench.cli_probe import probe
 from lgbench.cli_results import results_app
 from lgbench.cli_status import status
-from lgbench.cli_style import HELP, Commands, console, examples
+from lgbench.cli_style import HELP, Commands, console, examples, say
 from lgbench.errors import UserError
 from lgbench.interrupt import watched
+from lgbench.safe_text import for_rich, plain
 
 app = typer.Typer(
     cls=Commands,
@@ -50,7 +51,7 @@ app.command()(status)
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lgbench {__version__}")
+        say(f"lgbench {__version__}")
         raise typer.Exit
 
 
@@ -94,8 +95,8 @@ def report(
     for table in tables_of(made.results):
         screen.print(table)
     for warning in made.warnings:
-        screen.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
-    screen.print(f"Report: {made.html}", soft_wrap=True)
+        screen.print(for_rich("Note:", "yellow"), for_rich(warning), soft_wrap=True)
+    screen.print(for_rich(f"Report: {made.html}"), soft_wrap=True)
 
 
 @app.command()
@@ -110,8 +111,8 @@ def leaderboard(
     roots = results or [Path("results")]
     found = load(roots)
     for sentence in found.left_out:
-        typer.echo(f"Left out: {sentence}")
-    typer.echo(f"Leaderboard: {write_leaderboard(roots, out, found)}")
+        say(f"Left out: {sentence}")
+    say(f"Leaderboard: {write_leaderboard(roots, out, found)}")
 
 
 @app.command(
@@ -144,21 +145,21 @@ def list_plugins(
     if kind is not None and name is not None:
         from lgbench.plan.params import describe_plugin
 
-        typer.echo("\n".join(describe_plugin(groups[kind], name)))
+        say("\n".join(describe_plugin(groups[kind], name)), lines=True)
         return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
         names = {one: one for one in plugins.names()} | {one: f"{one}:NAME" for one in plugins.families()}
         width = max(map(len, names.values()), default=0)
-        typer.echo(f"{title}:")
+        say(f"{title}:")
         for one, shown in names.items():
             problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {shown:<{width}}  {plugins.summary(one)}{note}")
+            say(f"  {shown:<{width}}  {plugins.summary(one)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 
-        typer.echo("\n" + "\n".join(render(applicability())))
+        say("\n" + "\n".join(render(applicability())), lines=True)
 
 
 @app.command()
@@ -175,12 +176,12 @@ def check(
     screen = console()
     kept = True
     for title, verdicts in check_plugins(plugin or [], backbone or [], device):
-        screen.print(f"[bold]{title}[/bold]", highlight=False)
+        screen.print(for_rich(title, "bold"))
         for verdict in verdicts:
             kept &= verdict.kept
-            mark = "ok  " if verdict.kept else "[red]BAD [/red]"
-            screen.print(f"{mark}{verdict.check:<28}", end="")
-            screen.print(verdict.found, markup=False, highlight=False, soft_wrap=True)
+            mark = for_rich("ok  ") if verdict.kept else for_rich("BAD ", "red")
+            screen.print(mark, f"{verdict.check:<28}", sep="", end="")
+            screen.print(for_rich(verdict.found, lines=True), soft_wrap=True)
     if not kept:
         raise typer.Exit(1)
 
@@ -224,9 +225,9 @@ def doctor(
 
     for finding in examine(data_dir, thorough, begin):
         bad += finding.ok is False
-        typer.echo(f"{marks[finding.ok]}{finding.what:<42} {finding.found}")
+        say(f"{marks[finding.ok]}{finding.what:<42} {finding.found}", lines=True)
     if bad:
-        typer.echo(f"{bad} problems, marked BAD above.")
+        say(f"{bad} problems, marked BAD above.")
         raise typer.Exit(1)
 
 
@@ -254,10 +255,8 @@ def data_list(data_dir: DataDir = None) -> None:
     from lgbench.data import fetch
 
     for row in fetch.status(data_dir):
-        where = row.path if row.path else "not here"
-        typer.echo(
-            f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}"
-        )
+        where = plain(row.path) if row.path else "not here"
+        say(f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}")
 
 
 @data_app.command("fetch")
@@ -268,7 +267,7 @@ def data_fetch(
     from lgbench.data import fetch, sources
 
     for file in sources.data_set(name).files:
-        typer.echo(str(fetch.fetch(file.name, data_dir)))
+        say(fetch.fetch(file.name, data_dir))
 
 
 @data_app.command("verify")
@@ -278,9 +277,9 @@ def data_verify(data_dir: DataDir = None) -> None:
 
     checks = fetch.verify(data_dir)
     for check in checks:
-        typer.echo(f"{check.file:<34} {check.problem or 'ok'}  {check.path}")
+        say(f"{check.file:<34} {check.problem or 'ok'}  {check.path}")
     if not checks:
-        typer.echo("no data files are here. Get some with: lgbench data fetch omniglot")
+        say("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
 

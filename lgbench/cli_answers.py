@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lgbench.cli_style import console as make_console
+from lgbench.cli_style import say
 from lgbench.errors import UserError
+from lgbench.safe_text import for_rich
 
 if TYPE_CHECKING:
     from lgbench.answers.baseline import Baseline
@@ -38,7 +40,10 @@ def compare(
     comparison = compare_selections(read_selection(first), read_selection(second))
     console = make_console()
     for part in render(comparison, everything=all_):
-        console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+        if isinstance(part, str):
+            console.print(for_rich(part, lines=True), soft_wrap=True)
+        else:
+            console.print(part)
 
 
 def regress(
@@ -83,9 +88,9 @@ def regress(
     if update and not measured.failed:
         _renew(baseline, before, measured, checks)
         return
-    typer.echo(verdicts.sentence(checks))
+    say(verdicts.sentence(checks))
     if measured.failed and update:
-        typer.echo(f"{baseline} stays as it is: cells have no numbers.")
+        say(f"{baseline} stays as it is: cells have no numbers.")
     raise typer.Exit(gate.exit_status(checks))
 
 
@@ -102,8 +107,8 @@ def export(
 
     left_out = export_rows(results or [Path("runs")], kind, out)
     for sentence in left_out:
-        typer.echo(f"Left out: {sentence}", err=True)
-    typer.echo(f"Written: {out}")
+        say(f"Left out: {sentence}", err=True)
+    say(f"Written: {out}")
 
 
 def submit(
@@ -122,13 +127,13 @@ def submit(
     found = submissions.examine(file, into or results, new_keys)
     for verdict in found.verdicts:
         word = "refused" if verdict.problems else "known" if verdict.is_known else "accepted"
-        typer.echo(f"{word:<9} {verdict.name}")
+        say(f"{word:<9} {verdict.name}")
         for line in (*verdict.problems, *verdict.notes):
-            typer.echo(f"{'':<9}   {line}")
+            say(f"{'':<9}   {line}")
     refused = sum(bool(verdict.problems) for verdict in found.verdicts)
-    typer.echo(f"{len(found.verdicts)} verdicts: {len(found.tables)} accepted, {refused} refused")
+    say(f"{len(found.verdicts)} verdicts: {len(found.tables)} accepted, {refused} refused")
     if into is not None:
-        typer.echo(f"Put into {into}: {submissions.merge(found, into)} cells")
+        say(f"Put into {into}: {submissions.merge(found, into)} cells")
     if refused:
         raise typer.Exit(1)
 
@@ -155,7 +160,7 @@ def _renew(path: Path, baseline: Baseline, measured: Measured, checks: list[Chec
     devices = {**baseline.devices, measured.device: section}
     write_baseline(path, baseline.model_copy(update={"devices": devices}))
     for line in verdicts.moved(checks) or ["nothing moved"]:
-        typer.echo(line)
+        say(line)
     for line in blunt(section):
-        typer.echo(f"Note: {line}")
-    typer.echo(f"Renewed: {path}, section {measured.device}")
+        say(f"Note: {line}")
+    say(f"Renewed: {path}, section {measured.device}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lgbench.cli_style import say
+
 
 def export_checkpoint(
     cell: Annotated[str, typer.Argument(help="Key of a cell of a language task, or its beginning.")],
@@ -21,4 +23,4 @@ def export_checkpoint(
 
     asked = {name: value for name, value in {"tokenizer": tokenizer, "data": data}.items() if value}
     for line in export(cell, out, results, data_dir, **asked):
-        typer.echo(line)
+        say(line)

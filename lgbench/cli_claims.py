@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lgbench.cli_style import say
+from lgbench.safe_text import for_rich
+
 if TYPE_CHECKING:
     from lgbench.claims.render import Verdict
 
@@ -55,14 +58,12 @@ def claims(
     chosen = [find_claim(name) for name in ids or ()]
     cells = Cells.read(roots)
     for sentence in cells.left_out:
-        typer.echo(f"Note: {sentence}", err=True)
+        say(f"Note: {sentence}", err=True)
     verdicts = verdicts_of(all_claims() if out or not chosen else chosen, cells)
     shown = [one for one in verdicts if one.claim in chosen] if chosen else verdicts
     _show(shown, roots, form, whole=bool(chosen))
     if out is not None:
-        typer.echo(
-            f"Claims: {write_claims(verdicts, roots, out, cells.left_out)}", err=form is not Format.TABLE
-        )
+        say(f"Claims: {write_claims(verdicts, roots, out, cells.left_out)}", err=form is not Format.TABLE)
 
 
 def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options: Any) -> None:
@@ -79,7 +80,7 @@ def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options:
     there = [root for root in roots if root.is_dir()]
     plan = plan_of(missing_seeds(claim, Cells.read(there), seeds))
     if not plan:
-        typer.echo(f"Nothing of {claim.id} has to be run.")
+        say(f"Nothing of {claim.id} has to be run.")
         return
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / f"{claim.id}.yaml"
@@ -97,11 +98,11 @@ def _show(verdicts: Sequence[Verdict], roots: Sequence[Path], form: Format, *, w
     from lgbench.claims.render import details, heading, line, part_lines, records, render
 
     if form is Format.JSON:
-        typer.echo(json.dumps(records(verdicts), indent=1, ensure_ascii=False))
+        say(json.dumps(records(verdicts), indent=1, ensure_ascii=True), lines=True)
     elif form is Format.MARKDOWN and not whole:
-        typer.echo(render(verdicts, roots), nl=False)
+        say(render(verdicts, roots), lines=True, nl=False)
     elif form is Format.MARKDOWN:
-        typer.echo("\n\n".join(text for one in verdicts for text in details(one)))
+        say("\n\n".join(text for one in verdicts for text in details(one)), lines=True)
     elif whole:
         _print_tables((heading(one), part_lines(one)) for one in verdicts)
     else:
@@ -117,8 +118,8 @@ def _print_tables(tables: Iterable[tuple[Sequence[str], list[dict[str, str]]]]) 
     screen = console()
     for heading, lines in tables:
         for line in heading:
-            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+            screen.print(for_rich(line), soft_wrap=True)
         table = Table(*lines[0])
         for row in lines:
-            table.add_row(*(text.replace("[", r"\[") for text in row.values()))
+            table.add_row(*map(for_rich, row.values()))
         screen.print(table)

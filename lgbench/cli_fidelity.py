@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lgbench.cli_style import say
+
 
 def fidelity(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write; printed if left out.")] = None,
@@ -17,8 +19,8 @@ def fidelity(
 
     page = render(published())
     if out is None:
-        typer.echo(page, nl=False)
+        say(page, lines=True, nl=False)
         return
     with atomic_file(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    typer.echo(f"Fidelity: {out}")
+    say(f"Fidelity: {out}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lgbench.cli_style import say
 from lgbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def probe(
         from lgbench.report.style import save
 
         stem = path if len(cells) == 1 else path.with_name(f"{plain}-{len(cells)}-models-{path.stem[-8:]}")
-        typer.echo(f"Figure: {save(looker.figure(found), stem.with_suffix(''))[0]}")
+        say(f"Figure: {save(looker.figure(found), stem.with_suffix(''))[0]}")
 
 
 def find_cells(
@@ -160,15 +161,13 @@ def _probe(text: str) -> tuple[Any, str]:
 
 def _show(looker: Any, readings: Readings, path: Path) -> None:
     facts = readings.facts
-    typer.echo(
-        f"{facts['label']} on {facts['task']}, L_train {facts['train_length']:,}, seed {facts['seed']}"
-    )
+    say(f"{facts['label']} on {facts['task']}, L_train {facts['train_length']:,}, seed {facts['seed']}")
     for row in readings.rows:
         if row.name in looker.statistics and row.layer is None and row.value == row.value:
             place = [f"length {row.length:,}"] if row.length is not None else []
             place += [row.group] if row.group else []
-            typer.echo(f"  {row.name:<32} {row.value:>12.5g}  {', '.join(place)}")
-    typer.echo(f"  {len(readings.rows)} readings, {len(readings.arrays)} arrays: {path}")
+            say(f"  {row.name:<32} {row.value:>12.5g}  {', '.join(place)}")
+    say(f"  {len(readings.rows)} readings, {len(readings.arrays)} arrays: {path}")
 
 
 def _ints(option: str, text: str | None) -> tuple[int, ...]:

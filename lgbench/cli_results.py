@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lgbench.cli_style import say
 from lgbench.errors import UserError
+from lgbench.safe_text import plain
 
 results_app = typer.Typer(no_args_is_help=True, help="Verify results folders, or bring them up to date.")
 
@@ -25,15 +27,15 @@ def verify(results: Folders = None) -> None:
     from lgbench.store.verify import verify as verify_folder
 
     findings = [found for root in _existing(results) for found in verify_folder(root)]
-    typer.echo(f"{'':<18}{'files':>7}{'no checksum':>13}{'damaged':>9}")
+    say(f"{'':<18}{'files':>7}{'no checksum':>13}{'damaged':>9}")
     for kind in KINDS:
         mine = [found for found in findings if found.kind == kind]
-        plain = sum(not found.has_checksum for found in mine)
+        unsealed = sum(not found.has_checksum for found in mine)
         bad = sum(bool(found.problem) for found in mine)
-        typer.echo(f"{kind:<18}{len(mine):>7}{plain:>13}{bad:>9}")
+        say(f"{kind:<18}{len(mine):>7}{unsealed:>13}{bad:>9}")
     damaged = [found for found in findings if found.problem]
     for found in damaged:
-        typer.echo(f"{found.path}: {found.problem}")
+        say(f"{found.path}: {found.problem}")
     if damaged:
         raise typer.Exit(1)
 
@@ -51,14 +53,14 @@ def migrate(
     for root in _existing(results):
         done = migrate_folder(root, new_keys, describe=_facts_of_the_task, dry_run=dry_run)
         renamed = sum(old != new for old, new in done.written.items())
-        typer.echo(
-            f"{root}: {len(done.written)} files of rows {would}written, {renamed} of them under a new key, "
-            f"{len(done.unchanged)} unchanged; {len(done.moved)} other files and folders {would}renamed"
+        say(
+            f"{plain(root)}: {len(done.written)} files of rows {would}written, {renamed} of them under a new "
+            f"key, {len(done.unchanged)} unchanged; {len(done.moved)} other files and folders {would}renamed"
         )
         for path in done.left:
-            typer.echo(f"left as it is, because its new name is taken: {path}")
+            say(f"left as it is, because its new name is taken: {path}")
         for path, reason in done.unreadable.items():
-            typer.echo(f"left as it is, because it cannot be read: {path}: {reason}")
+            say(f"left as it is, because it cannot be read: {path}: {reason}")
 
 
 def _existing(results: list[Path] | None) -> list[Path]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of
+from lgbench.cli_style import HELP, GroupedCommand, console, examples, names_of, say
 from lgbench.plan.options import Option, options
+from lgbench.safe_text import for_rich
 
 EXAMPLES = examples(
     "lgbench run --task marked_recall --preset smoke",
@@ -41,12 +43,12 @@ def run(**given: Any) -> None:
     if given["emit"] is not None:
         from lgbench.plan.slurm import slurm_script
 
-        typer.echo(slurm_script(config, given), nl=False)
+        say(slurm_script(config, given), lines=True, nl=False)
         return
     fine = [_run_one(settings, screen, dry) for settings in runs]
     if not dry:
         for folder in dict.fromkeys(str(settings.results) for settings in runs):
-            typer.echo(f"Rows are in {folder}. Next: lgbench report --results {folder}")
+            say(f"Rows are in {folder}. Next: lgbench report --results {shlex.quote(folder)}")
     if not all(fine):
         raise typer.Exit(1)
 
@@ -54,8 +56,6 @@ def run(**given: Any) -> None:
 def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
     from dataclasses import replace
-
-    from rich.text import Text
 
     from lgbench.launcher import choose_launcher
     from lgbench.report.curves import load
@@ -77,9 +77,10 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
         for table in tables_of(replace(found, missing=found.missing[~said_before])):
             screen.print(table)
         for sentence in found.left_out:
-            screen.print(Text.assemble(("Left out: ", "yellow"), sentence), soft_wrap=True)
+            screen.print(for_rich("Left out:", "yellow"), for_rich(sentence), soft_wrap=True)
     if outcome.failed:
-        screen.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
+        count = for_rich(f"Cells without numbers: {len(outcome.failed)}", "red")
+        screen.print(count, "; the report says why.", sep="")
     return not (outcome.failed or prepared.broken)
 
 

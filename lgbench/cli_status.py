@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lgbench.cli_style import say
 from lgbench.errors import UserError
 
 
@@ -21,10 +22,10 @@ def status(
         raise UserError(f"no results folder '{results}'. Give the one of the run with --results FOLDER")
     while True:
         for line in describe(results):
-            typer.echo(line)
+            say(line)
         if watch is None:
             return
-        typer.echo("")
+        say("")
         time.sleep(watch)
 
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from lgbench.errors import UserError
 from lgbench.interrupt import GOES_ON
+from lgbench.safe_text import plain, plain_console
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Settings of every command."""
@@ -39,11 +40,16 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            typer.echo(f"lgbench: {error}", err=True)
+            say(f"lgbench: {error}", err=True)
             raise SystemExit(2) from None
         except KeyboardInterrupt as error:
             typer.echo(f"\nlgbench: interrupted. {GOES_ON}", err=True)
             raise SystemExit(getattr(error, "status", 130)) from None
+
+
+def say(text: object, *, lines: bool = False, err: bool = False, nl: bool = True) -> None:
+    """Print a line, or with `lines` several, in which text of others does nothing to the terminal."""
+    typer.echo(plain(text, lines=lines), err=err, nl=nl)
 
 
 def examples(*lines: str) -> str:
@@ -64,7 +70,5 @@ def names_of(kind: str) -> Callable[[str], list[str]]:
 
 def console() -> Any:
     """Where tables and progress go; wide where nobody's window decides, so that a log shows whole cells."""
-    from rich.console import Console
-
     narrow = os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0
-    return Console() if sys.stdout.isatty() or narrow else Console(width=160)
+    return plain_console() if sys.stdout.isatty() or narrow else plain_console(width=160)

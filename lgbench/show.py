@@ -13,6 +13,7 @@ from lgbench.errors import UserError
 from lgbench.plan.cells import load_task
 from lgbench.plan.config import RunConfig
 from lgbench.run.measure import EVAL_SEED
+from lgbench.safe_text import for_rich
 from lgbench.task import IGNORE, EvalSet, Task
 
 NEEDLE = "bold black on yellow"
@@ -60,7 +61,7 @@ def show(
     if not 0 <= item < items.num_items:
         raise UserError(f"--item {item}: there are items 0 to {items.num_items - 1}")
     if loaded.notice:
-        console.print(f"[yellow]Note:[/yellow] {loaded.notice}")
+        console.print(for_rich("Note:", "yellow"), for_rich(loaded.notice), soft_wrap=True)
     for title, body in _parts(loaded, items, item, length):
         console.rule(Text(title), align="left")
         console.print(body, soft_wrap=True)
@@ -76,7 +77,8 @@ def _parts(task: Task, items: EvalSet, item: int, length: int) -> list[tuple[str
     spans = [(0, begin, ""), (begin, end, NEEDLE), (end, tokens, "")]
     text = Text()
     for start, stop, style in spans:
-        text.append(task.decode([ids[k] for k in range(start, stop) if there[k]]), style)
+        part = task.decode([ids[k] for k in range(start, stop) if there[k]])
+        text.append(for_rich(part, style, lines=True))
     queries, targets = items.queries(one, length, MAX_QUERIES)
     asked, gold = queries["tokens"][0].tolist(), _targets(targets[0].tolist())
     facts = {name: values[item] for name, values in items.facts(length).items()}
@@ -85,15 +87,15 @@ def _parts(task: Task, items: EvalSet, item: int, length: int) -> list[tuple[str
     if not task.generates:
         return [
             (count, text),
-            ("next tokens, to be predicted", Text(task.decode(gold))),
-            ("facts", Text(known)),
+            ("next tokens, to be predicted", for_rich(task.decode(gold), lines=True)),
+            ("facts", for_rich(known)),
         ]
     prompt = asked[: len(asked) - targets.shape[1] + 1]
     return [
         (count, text),
-        ("prompt", Text(task.decode(prompt))),
-        ("answer", Text(task.decode(gold), NEEDLE)),
-        ("facts", Text(known)),
+        ("prompt", for_rich(task.decode(prompt), lines=True)),
+        ("answer", for_rich(task.decode(gold), NEEDLE, lines=True)),
+        ("facts", for_rich(known)),
     ]
 
 

@@ -36,7 +36,7 @@ from lgbench.tasks._documents.corpus import Corpus
 from lgbench.tasks._documents.draws import Queries, draw_continuations, join_span
 from lgbench.tasks._documents.items import EVAL_FEWEST, DocumentItems, pad_answer
 from lgbench.tasks._documents.published import ANSWERS
-from lgbench.tasks._documents.squad_score import exact_match, f1, normalise
+from lgbench.tasks._documents.squad_score import describe_language, exact_match, f1, normalise
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -119,6 +119,8 @@ class MultidocQA(DocumentTask):
     def prepare(self, device: torch.device, data_dir: Path | None = None) -> None:
         """Data as in the base, and the prompt's end."""
         super().prepare(device, data_dir)
+        language = describe_language(self.squad.paragraphs)
+        self.notice = " ".join(filter(None, (self.notice, language)))
         self.max_answer = self.params.max_new_tokens * self.scale
         prompt = torch.tensor(self.tokenizer.encode(ANSWER))
         self._prompt = {place: prompt.to(place) for place in (torch.device("cpu"), self.corpus.pool.device)}

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from lgbench.answers.selection import Selection
 from lgbench.errors import UserError
 from lgbench.report.curves import BOARD, Results, load
 from lgbench.report.series import SERIES
 from lgbench.report.wording import NOTHING, format_length
+from lgbench.safe_text import for_rich
 from lgbench.stats.intervals import by_cluster, estimate
 from lgbench.stats.pairs import ALPHA, holm
 from lgbench.stats.panel import DIVERGED, Panel, panels
@@ -280,7 +280,7 @@ def _summary(changes: Sequence[Change]) -> str:
 
 
 def _table(board: str, changes: Sequence[Change]) -> Table:
-    table = Table(title=Text(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=for_rich(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.add_column("series", overflow="fold")
     for heading in ("at", "A", "B", "B − A", "p", "seeds"):
         table.add_column(heading, justify="right")
@@ -290,7 +290,7 @@ def _table(board: str, changes: Sequence[Change]) -> Table:
         p = NOTHING if not np.isfinite(change.p) else f"{change.p:.3f}" if change.p >= 0.0005 else "< 0.001"
         delta = f"{change.delta:+.3f}".replace("-", "−") + half
         row = (change.series, change.at, f"{change.a:.3f}", f"{change.b:.3f}", delta, p)
-        table.add_row(*map(Text, (*row, str(change.num_seeds), _verdict(change))))
+        table.add_row(*map(for_rich, (*row, str(change.num_seeds), _verdict(change))))
     return table
 
 

@@ -17,6 +17,7 @@ from lgbench.errors import UserError
 from lgbench.report.curves import Board, load
 from lgbench.report.tables import best_of, pivot
 from lgbench.report.wording import format_value
+from lgbench.safe_text import plain
 from lgbench.store import Reading, atomic_file, read
 from lgbench.store.rows_file import write_rows
 
@@ -135,7 +136,7 @@ def escape_latex(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(str(text).split())
+    return " ".join(plain(text).split())
 
 
 def _read(roots: Sequence[Path]) -> Reading:

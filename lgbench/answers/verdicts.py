@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from lgbench.answers.regress import FAILED, FINE, IMPROVED, MISSING, NEW, REGRESSION, UNJUDGED, Check
 from lgbench.errors import CannotWrite
 from lgbench.report.wording import NOTHING
+from lgbench.safe_text import for_markdown, for_rich
 from lgbench.store import atomic_file
 
 _COLUMNS = ("kind", "what", "baseline", "now", "limit", "verdict")
@@ -25,12 +25,12 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def table(title: str, checks: Sequence[Check]) -> Table:
     """Every check as a line of a terminal table."""
-    made = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(title=for_rich(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in _COLUMNS:
         number = heading in ("baseline", "now", "limit")
         made.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for check in checks:
-        made.add_row(*map(Text, _words(check)), style=_STYLES.get(check.verdict, ""))
+        made.add_row(*map(for_rich, _words(check)), style=_STYLES.get(check.verdict, ""))
     return made
 
 
@@ -63,9 +63,9 @@ def append_summary(path: Path, title: str, checks: Sequence[Check]) -> None:
     Raises:
         CannotWrite: the file cannot be written.
     """
-    lines = [f"## {_escape(title)}", "", sentence(checks), ""]
+    lines = [f"## {for_markdown(title)}", "", sentence(checks), ""]
     for words in (_COLUMNS, ["---"] * len(_COLUMNS), *(_words(check) for check in checks)):
-        lines.append(f"| {' | '.join(_escape(word) if word != '---' else word for word in words)} |")
+        lines.append(f"| {' | '.join(for_markdown(word) if word != '---' else word for word in words)} |")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
@@ -111,9 +111,3 @@ def _number(value: float) -> str:
 
 def _clean(text: str) -> str:
     return _NOT_XML.sub("?", text)
-
-
-def _escape(text: str) -> str:
-    """Text on one line that Markdown shows as it is."""
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\|*_`\[\]])", r"\\\1", text)

@@ -22,6 +22,7 @@ from lgbench.bench.timing import copy_samples
 from lgbench.errors import UserError
 from lgbench.report.style import save
 from lgbench.run.device import choose_device
+from lgbench.safe_text import for_rich
 from lgbench.store import Store
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -71,15 +72,13 @@ def run_bench(
     began = time.perf_counter()
 
     def say(case: str) -> None:
-        console.print(f"  {time.perf_counter() - began:4.0f} s  {case}", markup=False, highlight=False)
+        console.print(for_rich(f"  {time.perf_counter() - began:4.0f} s  {case}"))
 
     budget = THOROUGH_S if repeats else BUDGET_S
     setting = Setting(place, contenders, repeats or DEFAULT_REPEATS, budget, copies.rate, say)
     facts = rows.facts(place, copies.rate)
     stem = out / f"bench-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    console.print(
-        f"{facts['device']}: copies {copies.rate / 1e9:,.1f} GB/s, read and written.", highlight=False
-    )
+    console.print(for_rich(f"{facts['device']}: copies {copies.rate / 1e9:,.1f} GB/s, read and written."))
     found = [
         rows.row(measure="copy", contender="copy", bytes_moved=copies.size, **rows.timed(copies.samples))
     ]
@@ -94,10 +93,9 @@ def run_bench(
     figure = share_figure(found, facts)
     if figure is not None:
         save(figure, stem)
-    console.print(f"Rows: {stem.with_suffix('.parquet')}", soft_wrap=True)
-    console.print(
-        f"Figure: {stem.with_suffix('.png')}" if figure else "No figure: no row has a share.", soft_wrap=True
-    )
+    console.print(for_rich(f"Rows: {stem.with_suffix('.parquet')}"), soft_wrap=True)
+    drawn = f"Figure: {stem.with_suffix('.png')}" if figure else "No figure: no row has a share."
+    console.print(for_rich(drawn), soft_wrap=True)
     return complete
 
 
@@ -105,7 +103,7 @@ def _show(measure: str, measured: Sequence[rows.Row], console: Console) -> None:
     if any(row["median_ms"] is not None for row in measured):
         console.print(measure_table(measure, measured))
     for line in unmeasured_lines(measured):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(for_rich(line), soft_wrap=True)
 
 
 def _measure(measure: str, setting: Setting) -> list[rows.Row]:

@@ -23,6 +23,7 @@ from lgbench.claims.verdicts import (
     judge,
     missing_seeds,
 )
+from lgbench.safe_text import plain
 from lgbench.store import atomic_file
 
 TITLES = {
@@ -277,7 +278,7 @@ def _table(rows: list[dict[str, str]]) -> str:
 
 def _escape(text: str) -> str:
     """Text on one line that Markdown and HTML show as it is; what is between backticks stays code."""
-    pieces = " ".join(text.split()).split("`")
+    pieces = " ".join(plain(text).split()).split("`")
     for index in range(0, len(pieces), 2):
         pieces[index] = pieces[index].replace("&", "&amp;").replace("<", "&lt;")
         for sign in "\\|*_[]":

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lgbench.data import sources
 from lgbench.data.paths import user_path
 from lgbench.data.sources import DataFile, DataSet
 from lgbench.errors import UserError
+from lgbench.safe_text import plain_console
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 5.0
@@ -225,8 +225,9 @@ def _url(entry: DataSet, file: DataFile) -> str:
 def _stream_to_file(url: str, target: str, _pooch: object) -> None:
     """Copy the body of an answer to a file, with a progress bar if someone is watching."""
     response = _first_answer(url)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = plain_console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         total = int(response.headers.get("content-length", 0)) or None
         bar = progress.add_task(f"downloading {url.rsplit('/', 1)[-1]}", total=total)

@@ -101,10 +101,11 @@ class Crew:
         job = Job.of(
             self.config, self.watch.start, cells, new_owner(), num_threads=None if alone else threads
         )
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed when the worker is gone
+        # closed when the worker is gone
+        errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         process = subprocess.Popen(
             [sys.executable, "-m", "lgbench.launchers._worker"], stdin=subprocess.PIPE, stderr=errors,
-            stdout=subprocess.DEVNULL, text=True, env=self._environment(slot), start_new_session=True,
+            stdout=subprocess.DEVNULL, encoding="utf-8", env=self._environment(slot), start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
         self.members.append(_Member(process, job.owner, errors, slot))

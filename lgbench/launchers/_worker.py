@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from lgbench.errors import UserError
 from lgbench.interrupt import watched
@@ -25,6 +24,7 @@ from lgbench.plan.config import RunConfig
 from lgbench.run.prepare import Prepared, prepare
 from lgbench.run.progress import Progress
 from lgbench.run.turns import Start
+from lgbench.safe_text import plain, plain_console
 from lgbench.store.leases import Leases
 
 
@@ -53,7 +53,7 @@ def carry_out(job: Job) -> Outcome:
         cells,
         prepared.tasks,
         prepared.store,
-        Progress(Console(quiet=True)),
+        Progress(plain_console(quiet=True)),
         scan_backend=config.scan_backend,
         save_every_s=config.save_every,
         side_by_side=config.side_by_side if prepared.device.type == "cuda" else 1,
@@ -67,7 +67,7 @@ def carry_out(job: Job) -> Outcome:
 @lru_cache(maxsize=1)
 def _prepared(config: str) -> tuple[Prepared, ItemsOf]:
     """The plan with its tasks, and room for their evaluation items."""
-    return prepare(RunConfig.model_validate_json(config), Console(quiet=True)), {}
+    return prepare(RunConfig.model_validate_json(config), plain_console(quiet=True)), {}
 
 
 def _stamps(found: dict[str, Any]) -> dict[str, tuple[int, int, int] | None]:
@@ -88,7 +88,7 @@ def main() -> int:
         with watched():
             carry_out(job)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(plain(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -57,7 +57,7 @@ def read_config(folder: Path) -> Sizes:
     kind = values.get("model_type")
     if kind is None and "d_model" in values and "n_layer" in values:
         return _read(_Original, values, path).sizes()
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         held = f"a model of type '{kind}'" if kind else "a model without a model_type"
         raise UserError(
             f"{path} describes {held}; only {', '.join(_KINDS)} and the original format of state-spaces are "

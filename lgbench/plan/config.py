@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from lgbench.errors import UserError
 from lgbench.plan.options import BASELINE, OWN_AXES, RunOptions, axes, options, overrides
 from lgbench.plan.params import PluginRequest, expand, merge, parse_plugins
 from lgbench.plan.text import read_ranges
+from lgbench.plan.yaml_file import read_yaml
 from lgbench.plugins.registry import TASKS
 from lgbench.recipe import About, Recipe
+from lgbench.safe_text import excerpt
 
 _PLUGINS = ("task", "method", "backbone")
 _TEXTS = ("param", "plugin")
@@ -31,6 +32,9 @@ class _Validated(BaseModel):
     @classmethod
     def _lists(cls, value: Any, info: Any) -> Any:
         option = options(cls.recipe_class)[info.field_name]
+        one = value if isinstance(value, (list, tuple)) else [value]
+        if option.kind in (int, float, tuple[int, int]) and any(isinstance(part, bool) for part in one):
+            raise ValueError("takes numbers, not true or false")
         if not option.many or value is None:
             return value
         if option.name in _PLUGINS:
@@ -137,7 +141,7 @@ def load_config(path: Path | None, options: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: no such file, not a YAML mapping, an unknown field or a value out of range.
     """
-    loaded = {} if path is None else _read_yaml(path)
+    loaded = {} if path is None else read_yaml(path, f"--config {path}")
     if not isinstance(loaded, dict):
         raise UserError(
             f"--config {path} must be a mapping such as 'task: omniglot', got {type(loaded).__name__}"
@@ -153,7 +157,7 @@ def load_plan(path: Path | None, options: Mapping[str, Any]) -> list[RunConfig]:
     Raises:
         UserError: as `load_config`; or the list is empty or has something else than mappings.
     """
-    loaded = None if path is None else _read_yaml(path)
+    loaded = None if path is None else read_yaml(path, f"--config {path}")
     if not isinstance(loaded, list):
         return [load_config(path, options)]
     if not loaded or not all(isinstance(run, dict) for run in loaded):
@@ -170,17 +174,13 @@ def plan_of(runs: Sequence[Mapping[Any, Any]], options: Mapping[str, Any]) -> li
     return [_validated(run, options) for run in runs]
 
 
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read --config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
-
-
 def _validated(given: Mapping[Any, Any], options: Mapping[str, Any]) -> RunConfig:
-    values = {str(name).replace("-", "_"): value for name, value in given.items()}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        field = str(name).replace("-", "_")
+        if field in values:
+            raise UserError(f"'{field}' is given twice, with hyphens and with underscores")
+        values[field] = value
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     try:
         return RunConfig.model_validate(values)
@@ -222,9 +222,9 @@ def _plugin_text(name: str, params: Mapping[str, Any]) -> str:
 
 def _explain(problem: Mapping[str, Any]) -> str:
     field = str(problem["loc"][0])
-    option = "--" + field.replace("_", "-")
+    option, got = "--" + field.replace("_", "-"), excerpt(repr(problem["input"]), longest=200)
     if problem["type"] == "extra_forbidden":
         return f"no option '{field}'. There are: {', '.join(RunConfig.model_fields)}"
     if problem["type"] == "int_parsing":
-        return f"{option}: takes whole numbers, got {problem['input']!r}"
-    return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+        return f"{option}: takes whole numbers, got {got}"
+    return f"{option}: {problem['msg'].removeprefix('Value error, ')}, got {got}"

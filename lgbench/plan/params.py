@@ -7,6 +7,7 @@ such as `widths=[[16,32]]`.
 
 import itertools
 import json
+import math
 import textwrap
 import types
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from pydantic.fields import FieldInfo
 
 from lgbench.errors import UserError
 from lgbench.plan.text import read_assignment, read_plugins, write_value
+
+MOST_POINTS = 100_000
+"""Of the grid of one plugin."""
 
 _LIMITS = {
     "ge": "at least {}",
@@ -108,12 +112,14 @@ def expand(request: PluginRequest) -> list[PluginRequest]:
     """One request for each point of the grid that the lists of `request` span; the last list varies fastest.
 
     Raises:
-        UserError: a list is empty.
+        UserError: a list is empty, or the grid has more than `MOST_POINTS`.
     """
     for key, value in request.params.items():
         if value == []:
             raise UserError(f"{request.name}: {key}=[] is an empty grid, it needs at least one value")
     axes = [value if isinstance(value, list) else [value] for value in request.params.values()]
+    if (size := math.prod(map(len, axes))) > MOST_POINTS:
+        raise UserError(f"{request.name}: its lists span a grid of {size:,} runs, at most {MOST_POINTS:,}")
     return [
         PluginRequest(request.name, dict(zip(request.params, point, strict=True)))
         for point in itertools.product(*axes)
@@ -132,6 +138,11 @@ def resolve(plugin: type[Any], params: Mapping[str, Any], kind: str, name: str) 
     Raises:
         UserError: a parameter is unknown, missing or has a value that it may not have.
     """
+    fields = plugin.Params.model_fields
+    for key, value in params.items():  # or true would count as 1
+        if isinstance(value, bool) and key in fields and not _takes_bool(fields[key].annotation):
+            wanted = _type_words(fields[key].annotation)
+            raise UserError(f"{kind} '{name}' got {key}={write_value(value)}; {key} must be {wanted}")
     try:
         return plugin.Params.model_validate(dict(params))
     except ValidationError as error:
@@ -277,6 +288,17 @@ def _type_words(annotation: Any) -> str:
     if origin in (list, tuple, set, frozenset):
         return "list of " + ", ".join(_type_words(item) for item in arguments if item is not Ellipsis)
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether true and false are values of this type."""
+    if annotation in (Any, bool, object):
+        return True
+    if get_origin(annotation) is Literal:
+        return any(isinstance(choice, bool) for choice in get_args(annotation))
+    return get_origin(annotation) in (Annotated, Union, types.UnionType) and any(
+        map(_takes_bool, get_args(annotation))
+    )
 
 
 def _range_words(field: FieldInfo) -> str:

@@ -17,10 +17,15 @@ import re
 from typing import Any, NoReturn
 
 from lgbench.errors import UserError
+from lgbench.safe_text import excerpt
 
 _EXAMPLE = "first[size=512,flag=true],second[rate=[0.5,2]]"
 _EXAMPLE_P = "plugin.parameter=512"
 _RESERVED = ",[]="
+MOST_CHARACTERS = 20_000
+"""Of one text."""
+MOST_LEVELS = 10
+"""Lists within one another."""
 
 
 def read_plugins(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -97,7 +102,9 @@ class _Reader:
     """Recursive descent over one text."""
 
     def __init__(self, text: str, example: str) -> None:
-        self.text, self.example, self.at = text, example, 0
+        self.text, self.example, self.at, self.level = text, example, 0, 0
+        if len(text) > MOST_CHARACTERS:
+            self._fail(f"more than {MOST_CHARACTERS:,} characters", MOST_CHARACTERS)
 
     def plugins(self) -> list[tuple[str, dict[str, Any]]]:
         requests = [self._plugin()]
@@ -156,12 +163,7 @@ class _Reader:
 
     def _value(self, key: str) -> Any:
         if self._skip("["):
-            values: list[Any] = []
-            while not self._skip("]"):
-                if values:
-                    self._expect(",", "',' or ']'")
-                values.append(self._value(key))
-            return values
+            return self._list(key)
         if self._peek() in ("'", '"'):
             return self._quoted()
         start = self.at
@@ -173,6 +175,18 @@ class _Reader:
         if not word:
             self._fail(f"expected a value for {key}")
         return _literal(word)
+
+    def _list(self, key: str) -> list[Any]:
+        values: list[Any] = []
+        self.level += 1
+        if self.level > MOST_LEVELS:
+            self._fail(f"more than {MOST_LEVELS} lists within one another", self.at - 1)
+        while not self._skip("]"):
+            if values:
+                self._expect(",", "',' or ']'")
+            values.append(self._value(key))
+        self.level -= 1
+        return values
 
     def _quoted(self) -> str:
         start, quote = self.at, self.text[self.at]
@@ -217,4 +231,5 @@ class _Reader:
         at = self.at if at is None else at
         got = f"'{self.text[at]}'" if at < len(self.text) else "the end"
         where = f"at character {at + 1} ({got})"
-        raise UserError(f"cannot read '{self.text}' {where}: {problem}. A correct example: {self.example}")
+        shown = excerpt(self.text, at, 200)
+        raise UserError(f"cannot read '{shown}' {where}: {problem}. A correct example: {self.example}")

@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,8 @@ class Registry:
         if wanted in known:
             return wanted
         near = " or ".join(f"'{other}'" for other in difflib.get_close_matches(wanted, known))
-        hint = f"Did you mean {near}?  " if near else ""
+        hint = f"It has {_foreign_letters(wanted)}. " if not wanted.isascii() else ""
+        hint += f"Did you mean {near}?  " if near else ""
         raise UserError(
             f"no {self.kind} '{name}'. {hint}Known: {', '.join(known) or 'none'}. "
             "One of your own: --plugin FILE.py"
@@ -184,6 +186,7 @@ class Registry:
         """
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", given.__name__).lower()
         place = f"class {given.__qualname__} of {given.__module__}"
+        _check_name(name, place)
         known = self._sources().get(name)
         if known is None or known.place == place:
             self._found[name] = PluginSource(place=place, module=given.__module__, given=given)
@@ -214,6 +217,7 @@ class Registry:
         return self._found
 
     def _add(self, name: str, source: PluginSource) -> None:
+        _check_name(name, source.place)
         first = self._found.setdefault(_spell(name), source)
         if first.place != source.place:
             raise UserError(f"two {self.kind}s are named '{_spell(name)}': {first.place} and {source.place}")
@@ -254,10 +258,7 @@ def add_file(path: Path, registries: Sequence[Registry] = ALL) -> None:
     """
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"no plugin file '{path}': expected the path of a Python file, NAME.py")
-    if not _spell(path.stem).isidentifier():
-        raise UserError(
-            f"plugin file '{path}': its name names the plugin, so it must be letters, digits and _"
-        )
+    _check_name(path.stem, str(path))
     kinds = kinds_defined(path)
     homes = [registry for registry in registries if registry.kind in kinds]
     if not homes:
@@ -286,6 +287,23 @@ def _member(kind: str, family: type[Any], name: str, member: str) -> type[Any]:
 def _modules(folder: Path) -> list[Path]:
     """Files of a folder, and `__init__.py` of its packages, whose names do not begin with "_"."""
     return sorted([*folder.glob("[!_]*.py"), *folder.glob("[!_]*/__init__.py")])
+
+
+def _foreign_letters(name: str) -> str:
+    """The letters of a name that are not those of a plugin, by their names: а (CYRILLIC SMALL LETTER A)."""
+    odd = dict.fromkeys(letter for letter in name if not letter.isascii())
+    return ", ".join(f"{letter} ({unicodedata.name(letter, 'without a name')})" for letter in odd)
+
+
+def _check_name(name: str, place: str) -> None:
+    """Refuse a name that could be taken for another one, or that cannot be typed where plugins are named."""
+    if re.fullmatch(r"[A-Za-z]\w*", _spell(name), re.ASCII):
+        return
+    foreign = f"; this one has {_foreign_letters(name)}" if not name.isascii() else ""
+    raise UserError(
+        f"plugin '{name}' ({place}): its name must be letters a to z, digits and _, and begin with a letter"
+        f"{foreign}"
+    )
 
 
 def _spell(name: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from lgbench.errors import UserError
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.wording import format_length
+from lgbench.safe_text import for_file_name
 from lgbench.stats.rates import best_rates
 from lgbench.stats.rows import INTEGERS, describe_faults, fill_task_facts, find_faults
 from lgbench.store import SCHEMA, from_texts, scan
@@ -286,9 +287,9 @@ def _slug(title: str, board: Mapping[str, str], taken: set[str]) -> str:
     source = re.split(r"[(,]", board["data_source"])[0]
     draw = f" draw {board['eval_draw']}" if board["eval_draw"] else ""
     words = f"{shown} {source} {board['preset']}{draw} {board['metric']}"
-    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    slug = for_file_name(words)
     if slug in taken:
-        slug += f"-{board['data_fingerprint'][:8]}"
+        slug = for_file_name(f"{words} {board['data_fingerprint'][:8]}", taken)
     taken.add(slug)
     return slug
 

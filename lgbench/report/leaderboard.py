@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.overall import overall
 from lgbench.report.standings import Standing, standings
+from lgbench.safe_text import for_markdown, plain
 from lgbench.stats.scores import HOLDS_ABOVE
 from lgbench.store import atomic_file
 
@@ -97,8 +100,11 @@ def write_leaderboard(roots: Sequence[Path], out: Path, results: Results | None 
 
 def render(results: Results, roots: Sequence[Path]) -> str:
     """The leaderboard as Markdown: an overview, a ranking a board, what was left out, and how to read it."""
-    command = " ".join(["lgbench leaderboard", *(f"--results {root}" for root in roots)])
-    parts = ["# Leaderboard", f"Made by `{command}` from the rows in the store. Do not edit: edits are lost."]
+    command = " ".join(["lgbench leaderboard", *(f"--results {shlex.quote(str(root))}" for root in roots)])
+    parts = [
+        "# Leaderboard",
+        f"Made by {_code(command)} from the rows in the store. Do not edit: edits are lost.",
+    ]
     found = [(board, standings(board)) for board in results.boards]
     parts += _overall(found)
     for board, shown in found:
@@ -106,7 +112,7 @@ def render(results: Results, roots: Sequence[Path]) -> str:
     if not results.missing.empty:
         parts += ["## Not measured", _table(results.missing.to_dict("records"))]
     if results.left_out:
-        parts += ["## Left out", "\n".join(f"- {_escape(sentence)}" for sentence in results.left_out)]
+        parts += ["## Left out", "\n".join(f"- {for_markdown(sentence)}" for sentence in results.left_out)]
     parts += ["## How to read this", "\n".join(f"- **{term}.** {text}" for term, text in DEFINITIONS.items())]
     return "\n\n".join(parts) + "\n"
 
@@ -114,7 +120,7 @@ def render(results: Results, roots: Sequence[Path]) -> str:
 def _overall(found: list[tuple[Board, list[Standing]]]) -> list[str]:
     parts = []
     for means, table in overall(found).items():
-        parts += [f"### More context means {means}", _table(table)]
+        parts += [f"### More context means {for_markdown(means)}", _table(table)]
     if not parts:
         return []
     return [
@@ -128,35 +134,35 @@ def _overall(found: list[tuple[Board, list[Standing]]]) -> list[str]:
 def _section(board: Board, shown: list[Standing]) -> list[str]:
     if not shown:
         return []
-    means, horizon = board.rows["context_means"].iloc[0], board.rows["horizon"].max()
+    means, unit = for_markdown(board.rows["context_means"].iloc[0]), for_markdown(board.length_unit)
+    horizon, learned = board.rows["horizon"].max(), board.rows["learned"].max()
     parts = [
-        f"## {_escape(board.title)}: {_escape(board.metric)}",
-        *([f"> **Note:** {_escape(board.notice)}"] if board.notice else []),
-        f"Metric: {_escape(board.metric)}, {board.direction}. Lengths in {board.length_unit}; more context "
-        f"means {means}. Horizon {horizon:.3g}× L_train; a score of {board.rows['learned'].max():g} at "
-        "L_train counts as learned.",
+        f"## {for_markdown(board.title)}: {for_markdown(board.metric)}",
+        *([f"> **Note:** {for_markdown(board.notice)}"] if board.notice else []),
+        f"Metric: {for_markdown(board.metric)}, {board.direction}. Lengths in {unit}; more context means "
+        f"{means}. Horizon {horizon:.3g}× L_train; a score of {learned:g} at L_train counts as learned.",
     ]
     for standing in shown:
-        parts += [f"### {_escape(standing.title)}"]
+        parts += [f"### {for_markdown(standing.title)}"]
         parts += [_table(standing.ranked)] if standing.ranked else ["Nothing is ranked."]
         if standing.unranked:
             parts += ["Not ranked:", _table(standing.unranked)]
-        parts += ["Beside the rank, unclipped:", _table(standing.beside), *map(_escape, standing.notes)]
+        parts += ["Beside the rank, unclipped:", _table(standing.beside), *map(for_markdown, standing.notes)]
     return parts
 
 
 def _table(rows: list[dict[str, str]]) -> str:
     lines = [
-        list(rows[0]),
+        [for_markdown(heading) for heading in rows[0]],
         ["---"] * len(rows[0]),
-        *([_escape(text) for text in row.values()] for row in rows),
+        *([for_markdown(text) for text in row.values()] for row in rows),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _escape(text: str) -> str:
-    """Text on one line that Markdown and HTML show as it is."""
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    for sign in "\\|*_`[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
+def _code(text: str) -> str:
+    """Text as code, between more backticks than it has in a row itself."""
+    shown = plain(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    blank = " " * ("`" in shown)
+    return f"{fence}{blank}{shown}{blank}{fence}"

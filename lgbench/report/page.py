@@ -29,6 +29,7 @@ from lgbench.report.tables import best_of, pivot
 from lgbench.report.trace import read_environments, trace_cells
 from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import NOTHING, count_of, format_length, format_value
+from lgbench.safe_text import plain
 from lgbench.store import atomic_file
 
 MOST_DRAWN = 20
@@ -81,7 +82,9 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
         boards.append(_board(board, shown, ranked))
     notices = sorted(set(results.rows["notice"]) - {""})
     source = files("lgbench.report").joinpath("page.jinja").read_text(encoding="utf-8")
-    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja = Environment(
+        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = jinja.from_string(source).render(
         title="Length generalization: results of lgbench",
         summary=_summary(results),
@@ -98,6 +101,11 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return ReportResult(html=target, results=results, figures=paths, warnings=results.warnings)
+
+
+def _shown(value: Any) -> Any:
+    """What the page says of a value: text without hidden characters."""
+    return plain(value, lines=True) if isinstance(value, str) else value
 
 
 def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:

@@ -7,7 +7,6 @@ RESULTS/strips/TASK/CELL.npz     truth            (num_images, height, width), i
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from lgbench.report.curves import Board
 from lgbench.report.style import GREY, WIDTH_IN, compose, line_style, looks, new_figure
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import NOTHING, format_length
+from lgbench.safe_text import is_file_name
+from lgbench.store.store import first_line
 
 MAX_IMAGES = 2
 """Images shown, a figure each."""
@@ -59,6 +60,9 @@ def read_strips(roots: Sequence[Path], board: Board, warnings: list[str]) -> lis
         rows = board.rows[(board.rows["series"] == series) & (board.rows["step"] == final[series])]
         cells = rows.sort_values("seed").drop_duplicates("cell")
         for row in cells[["cell", "seed", "train_low", "train_high"]].itertuples():
+            if not is_file_name(row.cell):  # a path leads anywhere
+                warnings.append(f"No pictures of {board.task}, {row.cell}: this is no name of a file")
+                continue
             paths = [folder / f"{row.cell}.npz" for folder in folders]
             found = [pictures for path in paths if path.is_file() and (pictures := _read(path, warnings))]
             if found:
@@ -82,8 +86,8 @@ def _read(path: Path, warnings: list[str]) -> tuple[NDArray, dict[int, NDArray]]
         with np.load(path, allow_pickle=False) as file:
             truth, painted = file["truth"].astype(float), file["reconstructions"].astype(float)
             lengths = [int(length) for length in file["lengths"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        warnings.append(f"Could not read the pictures in {path}: {str(error).splitlines()[0]}")
+    except Exception as error:  # damage within an archive shows in many ways
+        warnings.append(f"Could not read the pictures in {path}: {first_line(error)}")
         return None
     if truth.ndim != 3 or not len(truth) or painted.shape != (len(truth), len(lengths), *truth.shape[1:]):
         shapes = f"shapes {truth.shape} and {painted.shape}, {len(lengths)} lengths"

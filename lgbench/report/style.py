@@ -14,9 +14,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from lgbench.report.wording import format_length
+from lgbench.safe_text import for_plot, plain
 from lgbench.store import atomic_file
 
 WIDTH_IN = 7.0
@@ -51,6 +53,7 @@ _RC = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,
     "svg.hashsalt": "lgbench",
+    "text.parse_math": False,
 }
 
 
@@ -106,10 +109,14 @@ def compose(
     """
     columns = columns or len(axes)
     num_rows = -(-len(axes) // columns)
+    for shown in figure.findobj(Text):
+        shown.set_text(for_plot(shown.get_text()))
+    for handle in handles:
+        handle.set_label(for_plot(handle.get_label()))
     panels_in = num_rows * height_in + (num_rows - 1) * row_gap_in
     per_line = int(WIDTH_IN * _CHARACTERS_PER_IN)
-    lines = textwrap.wrap(" ".join(filter(None, footer)), per_line)
-    warning = textwrap.wrap(notice, int(per_line * 0.9))
+    lines = textwrap.wrap(plain(" ".join(filter(None, footer))), per_line)
+    warning = textwrap.wrap(plain(notice), int(per_line * 0.9))
     legend = _legend(figure, handles) if handles else None
     legend_in = legend.get_window_extent().height / figure.dpi + 0.2 if legend else 0.1
     footer_in = _LINE_IN * (len(lines) + len(warning)) + 0.08

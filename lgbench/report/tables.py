@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
+from lgbench.safe_text import for_rich
 
 MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
@@ -42,7 +43,7 @@ def tables_of(results: Results) -> list[Table]:
     for column in results.missing:
         missing.add_column(column, overflow="fold")
     for row in results.missing.itertuples(index=False):
-        missing.add_row(*map(Text, row))
+        missing.add_row(*map(for_rich, row))
     return [*tables, missing]
 
 
@@ -73,8 +74,8 @@ def _table(board: Board) -> Table:
     values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
     lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
     table = Table(
-        title=Text(f"{board.title}: {board.metric} ({board.direction})"),
-        caption=Text(_caption(board, curve)),
+        title=for_rich(f"{board.title}: {board.metric} ({board.direction})"),
+        caption=for_rich(_caption(board, curve), lines=True),
         title_justify="left",
         caption_justify="left",
         title_style="bold",
@@ -93,7 +94,7 @@ def _table(board: Board) -> Table:
             text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
             is_best = series == best[length]
             cells.append(Text(text, style="bold" if is_best else ""))
-        table.add_row(Text(series), *cells)
+        table.add_row(for_rich(series), *cells)
     chance = curve.groupby("eval_length")["chance"].mean()
     table.add_section()
     table.add_row(Text("chance"), *[Text(format_value(chance[length])) for length in lengths], style="dim")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lgbench.report.wording import NOTHING, format_count, format_duration, format_rate
+from lgbench.safe_text import is_file_name
 
 
 def trace_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -61,11 +62,15 @@ def read_environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, st
     found = {}
     for name in sorted(set(rows["environment"]) - {""}):
         found[name] = "not found beside the results"
+        if not is_file_name(name):  # a path would bring any file of this machine into the report
+            found[name] = "no name of an environment"
+            continue
         for root in roots:
             path = Path(root) / "environments" / f"{name}.json"
             if path.is_file():
                 try:
-                    found[name] = json.dumps(json.loads(path.read_text()), indent=1, sort_keys=True)
-                except (OSError, ValueError) as error:
+                    facts = json.loads(path.read_text(encoding="utf-8"))
+                    found[name] = json.dumps(facts, indent=1, sort_keys=True)
+                except (OSError, ValueError, RecursionError) as error:
                     found[name] = f"could not be read: {error}"
     return found

@@ -12,7 +12,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from lgbench.report.curves import Board
 from lgbench.report.style import GREY, line_style
-from lgbench.report.wording import format_length, format_value
+from lgbench.report.wording import format_length, format_power, format_value
 
 BEYOND_CHANCE = 0.5
 """How far beyond chance the axis may reach, as a share of the way from best to chance."""
@@ -83,7 +83,9 @@ def set_vertical(axes: Axes, limits: Range, board: Board) -> None:
             axes.yaxis.set_major_locator(FixedLocator(_round_values(limits)))
             axes.yaxis.set_minor_locator(FixedLocator([]))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_power(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(limits.bottom, limits.top)
     axes.set_ylabel(f"{board.metric} ({board.direction})")
 

@@ -46,6 +46,12 @@ def format_value(value: float, like: float | None = None) -> str:
     return f"{value:.{decimals}f}"
 
 
+def format_power(value: float) -> str:
+    """A power of ten as on a logarithmic axis: 10⁻³, 10², 1 as 10⁰."""
+    digits = str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{digits}"
+
+
 def count_of(numbers: Iterable[float], one: str, many: str = "") -> str:
     """Counts, from smallest to largest, and their noun: 1 seed, 3 seeds, 2–3 seeds."""
     low, high = min(numbers := list(numbers)), max(numbers)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lgbench.interrupt import finishing
+from lgbench.safe_text import plain
 from lgbench.store import atomic_file, put_aside
 from lgbench.store.seal import BLANK, Damaged, file_is_sealed, seal
 
@@ -72,7 +73,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         aside = put_aside(path)
-        print(f"lgbench: {path} is damaged ({error}); kept as {aside.name}, made again", file=sys.stderr)
+        said = f"lgbench: {path} is damaged ({error}); kept as {aside.name}, made again"
+        print(plain(said), file=sys.stderr)
         return None
 
 

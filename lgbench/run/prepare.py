@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lgbench.errors import UserError
 from lgbench.models import own_weights, pretrained
@@ -43,6 +42,7 @@ from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.failures import ANY
 from lgbench.run.ready import check_forced, make_ready
 from lgbench.run.train import Trainer
+from lgbench.safe_text import for_rich
 from lgbench.store import Store
 from lgbench.task import Task
 
@@ -117,7 +117,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
         if config.preset == "paper" and task.fine_tunes and not start:
             task.notice = " ".join(filter(None, [task.notice, _says_that_it_fine_tunes(task)]))
         if task.notice:
-            console.print(f"[yellow]Note:[/yellow] {task.notice}")
+            console.print(for_rich("Note:", "yellow"), for_rich(task.notice), soft_wrap=True)
     if not dry:
         store.check_writable()
     cells = resolve_plan(config.seeds)
@@ -131,8 +131,8 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_contracts(cells, device, console)
     left_out = _left_out(cells, tasks)
     for reason, num in Counter(left_out.values()).items():
-        cells_of = _count(num, "cell")
-        console.print(Text.assemble(("Left out: ", "yellow"), f"{reason} ({cells_of})"), soft_wrap=True)
+        said = for_rich(f"{reason} ({_count(num, 'cell')})")
+        console.print(for_rich("Left out:", "yellow"), said, soft_wrap=True)
     return Prepared(cells, tasks, store, device, broken + unready, left_out)
 
 
@@ -204,7 +204,8 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Conso
                     f"All verdicts: lgbench check {place}"
                 )
             if verdict.note:
-                console.print(f"[yellow]Note:[/yellow] backbone '{name}': {verdict.note}", soft_wrap=True)
+                said = for_rich(f"backbone '{name}': {verdict.note}")
+                console.print(for_rich("Note:", "yellow"), said, soft_wrap=True)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -218,7 +219,7 @@ def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[Plugi
             if registry.METHODS.problem(name) is None:
                 raise
             if name not in broken:
-                console.print(f"[red]Left out:[/red] {error}", soft_wrap=True)
+                console.print(for_rich("Left out:", "red"), for_rich(error), soft_wrap=True)
                 broken.append(name)
             continue
         resolve(method, request.params, "method", request.name)
@@ -290,7 +291,7 @@ def _backbone_words(cell: Cell) -> str:
     """The backbone with every parameter that differs from its default."""
     params = json.loads(cell.training.backbone_params)
     inner = ",".join(f"{name}={write_value(value)}" for name, value in params.items())
-    return cell.training.backbone + (rf"\[{inner}]" if inner else "")
+    return cell.training.backbone + (f"[{inner}]" if inner else "")
 
 
 def dry_run(prepared: Prepared, console: Console) -> None:
@@ -311,7 +312,7 @@ def dry_run(prepared: Prepared, console: Console) -> None:
         if table.row_count == MOST_LISTED:
             continue
         table.add_row(
-            cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
+            cell.key[:8], cell.task, for_rich(cell.label), for_rich(_backbone_words(cell)),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
             number, state,
         )  # fmt: skip

@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from lgbench.safe_text import for_rich
+
 if TYPE_CHECKING:
     from lgbench.plan.cells import Cell, Training
     from lgbench.run.train import Trainer
@@ -87,7 +89,7 @@ class Progress:
             tasks = {f"{t.training.task} L_train={t.training.high}" for t in trainers}
             self._say(f"training {', '.join(sorted(tasks))}: methods and seeds below")
             self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(bar_width=8),
+                TextColumn("{task.description}", markup=False), BarColumn(bar_width=8),
                 TextColumn("{task.completed:,}/{task.total:,} loss {task.fields[loss]} {task.fields[speed]}"),
                 TimeRemainingColumn(compact=True),
                 console=self.console, transient=True,
@@ -179,7 +181,7 @@ class Progress:
 
     def _say(self, line: str, style: str | None = None) -> None:
         """One line as it is: brackets in labels and messages are no markup, long lines are not folded."""
-        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(for_rich(line, style or ""), soft_wrap=True)
 
 
 def cell_name(cell: Cell) -> str:

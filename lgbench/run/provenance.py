@@ -60,7 +60,8 @@ def commit() -> str:
     root = package.parent
     if not (root / ".git").exists():
         note = package / "COMMIT"
-        exported = note.read_text().strip() if note.exists() else "$"  # `git archive` writes the commit here
+        # `git archive` writes the commit there
+        exported = note.read_text(encoding="utf-8").strip() if note.exists() else "$"
         return "" if exported.startswith("$") else exported[:12]
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
@@ -70,7 +71,5 @@ def commit() -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True
-    )
-    return done.stdout.strip()
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, timeout=10, check=True)
+    return done.stdout.decode(errors="replace").strip()

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from lgbench.errors import UserError
 from lgbench.plan.cells import Cell
 from lgbench.plan.config import RunConfig
 from lgbench.run.failures import ANY, one_line
+from lgbench.safe_text import for_rich
 from lgbench.task import Task
 
 
@@ -31,7 +31,7 @@ def make_ready(
             raise
         except ANY as error:
             line = f"task '{name}' fails while its data are prepared: {one_line(error)}"
-            console.print(f"[red]Left out:[/red] {escape(line)}", soft_wrap=True, highlight=False)
+            console.print(for_rich("Left out:", "red"), for_rich(line), soft_wrap=True)
             unready.append(name)
         else:
             ready.append((name, task))

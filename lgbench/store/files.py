@@ -11,6 +11,9 @@ from pathlib import Path
 from lgbench.errors import CannotWrite
 from lgbench.store.process import gone_by_mark, mark
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # asking for it changes it
+
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
@@ -29,7 +32,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        with contextlib.suppress(OSError):  # some shared folders refuse, and have rights of their own
+            temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, target)
     except OSError as error:
         raise CannotWrite(

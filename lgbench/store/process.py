@@ -43,7 +43,7 @@ def gone_by_mark(text: str) -> bool:
 def _machine() -> str:
     """This start of this machine and of this container, 8 hex digits; empty where the system has no word."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         return ""
@@ -53,7 +53,9 @@ def _machine() -> str:
 def _began(pid: int) -> str:
     """Clock ticks from the machine's start to the process's; empty if there is none, or only its remains."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]

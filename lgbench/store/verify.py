@@ -78,7 +78,7 @@ def _tensors(path: Path) -> Finding:
     try:
         sealed = file_is_sealed(path)
         return Finding(_kind(path), path, sealed, "" if sealed else _form(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         return Finding(_kind(path), path, True, first_line(error))
 
 

@@ -181,7 +181,7 @@ def _wikitext(data_dir: str | Path | None) -> Texts:
                 split: _articles(_decode(archive.read(member), f"{path}: {member}"))
                 for split, member in members.items()
             }
-    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path} is not a whole archive of WikiText-2 ({error}). Remove it") from error
     return _from_splits(articles, _WIKITEXT_FOLDER, path)
 

@@ -239,7 +239,7 @@ def _configured_end(file: Path) -> tuple[str, ...]:
     try:
         end = json.loads(config.read_bytes())["eos_token"]
         return (end if isinstance(end, str) else end["content"],)
-    except (ValueError, LookupError, TypeError):  # no JSON, or one that names no end
+    except (ValueError, LookupError, TypeError, RecursionError):  # no JSON, or one that names no end
         return ()
 
 

@@ -8,6 +8,7 @@ them apart; downloaded ones are the published ones. One file in that format may 
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,17 @@ from typing import Any
 from lgbench.tasks._documents import facts
 
 from lgbench.data import fetch
-from lgbench.data.paths import user_path
+from lgbench.data.paths import shown_name, user_path
 from lgbench.errors import UserError
+from lgbench.safe_text import excerpt, plain
 
 TRAIN_FILE, DEV_FILE = "train-v2.0.json", "dev-v2.0.json"
 
 MIN_EVAL_PARAGRAPHS = 200
 """Held out at least, where one file is split by article and half of its articles have as many."""
+
+MOST_BYTES = 1 << 29
+"""Of a file, unpacked."""
 
 EVAL_SHARE = 5
 """One article in this many is held out, where one file is split."""
@@ -163,7 +168,8 @@ class _Reader:
                 self.add_paragraph(paragraph, f"{where}, paragraph {at}")
             self.num_articles += 1
         if len(self.questions) == before:
-            reasons = f": {'; '.join(self.broken[:3])}" if self.broken else ""
+            first = "; ".join(excerpt(where, longest=200) for where in self.broken[:3])
+            reasons = f": {first}" if self.broken else ""
             raise UserError(
                 f"{path} has no answerable question; {len(self.broken)} records are broken{reasons}"
             )
@@ -175,7 +181,7 @@ class _Reader:
             where: what to call it if something is wrong.
         """
         context = paragraph.get("context") if isinstance(paragraph, dict) else None
-        if not isinstance(context, str) or not context.strip():
+        if not _is_text(context):
             self.broken.append(f"{where}: no context")
             return
         if not isinstance(paragraph.get("qas"), list):
@@ -206,11 +212,14 @@ class _Reader:
 def _data(path: Path) -> list:
     """The articles of a file, unchecked."""
     try:
-        content = path.read_bytes()
-        data = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{path} has more than {MOST_BYTES:,} bytes; SQuAD 2.0 has 42 million")
+        data = json.loads(content)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    except ValueError as error:  # no JSON, no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8
         raise UserError(f"{path} is not a JSON file: {error}") from error
     articles = data.get("data") if isinstance(data, dict) else None
     if not isinstance(articles, list):
@@ -218,19 +227,24 @@ def _data(path: Path) -> list:
     return articles
 
 
+def _is_text(found: Any) -> bool:
+    """Whether this is text that is not empty and that UTF-8 can write: no halves of pairs of characters."""
+    return isinstance(found, str) and bool(found.strip()) and not re.search("[\ud800-\udfff]", found)
+
+
 def _reason(record: Any, context: str) -> str:
     """Why a question is unusable; empty if it is not."""
     if not isinstance(record, dict):
         return "no record"
     question = record.get("question")
-    if not isinstance(question, str) or not question.strip():
+    if not _is_text(question):
         return "no question"
     answers = record.get("answers")
     if not isinstance(answers, list) or not answers:
         return "no answers"
     for answer in answers:
         text = answer.get("text") if isinstance(answer, dict) else None
-        if not isinstance(text, str) or not text.strip():
+        if not _is_text(text):
             return "an answer without text"
         if text not in context:
             return f"answer {text!r} is not in its paragraph"
@@ -260,7 +274,7 @@ def _one(path: Path) -> Squad:
         num_held_out < len(articles) // 2 and _count(reader, articles[-num_held_out:]) < MIN_EVAL_PARAGRAPHS
     ):
         num_held_out += 1
-    source = f"{path.name.removesuffix('.gz').removesuffix('.json')} (split by article)"
+    source = f"{shown_name(path).removesuffix('.gz').removesuffix('.json')} (split by article)"
     return _assemble(reader, set(articles[-num_held_out:]), f"squad {source}")
 
 
@@ -288,7 +302,8 @@ def _assemble(reader: _Reader, held_out: set[int], source: str, notice: str = ""
     evaluation = tuple(at for at, article in enumerate(reader.articles) if article in held_out)
     if reader.broken:
         more = f"; and {len(reader.broken) - 3} more" if len(reader.broken) > 3 else ""
-        notice = f"{len(reader.broken)} broken records are skipped: {'; '.join(reader.broken[:3])}{more}."
+        first = plain("; ".join(excerpt(where, longest=200) for where in reader.broken[:3]))
+        notice = f"{len(reader.broken)} broken records are skipped: {first}{more}."
     asked = [(question.text, question.answers, question.paragraph) for question in reader.questions]
     digest = hashlib.sha256(json.dumps([paragraphs, reader.articles, asked, evaluation]).encode())
     return Squad(

@@ -11,7 +11,12 @@ Source: the evaluation script of SQuAD 2.0 (Rajpurkar et al., arXiv:1806.03822);
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+_COMMON = frozenset(("the", "of", "and", "in", "to", "a", "is", "was"))
+"""English words that make up a fifth and more of English prose."""
+_LOOKED_AT = 20_000
+"""Characters of the texts that `describe_language` reads."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -33,6 +38,23 @@ def f1(said: str, golds: Sequence[str]) -> float:
     Where one of the two texts has no words left, 1 if the other has none either, else 0.
     """
     return max(_f1(normalise(said).split(), gold.split()) for gold in _normalised(golds))
+
+
+def describe_language(texts: Iterable[str]) -> str:
+    """A sentence where texts do not read as English, whose rules answers are compared by; else empty."""
+    words: list[str] = []
+    size = 0
+    for text in texts:
+        words += text.lower().split()
+        size += len(text)
+        if size > _LOOKED_AT:
+            break
+    if not words or sum(word in _COMMON for word in words) >= 0.05 * len(words):
+        return ""
+    return (
+        "These texts do not read as English, and answers are compared by English rules: a, an and the do not "
+        "count, and words end at blanks."
+    )
 
 
 def _normalised(golds: Sequence[str]) -> list[str]:

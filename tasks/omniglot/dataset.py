@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ from lgbench.errors import UserError
 
 SIDE = 105
 """Height and width of an image in pixels."""
+
+MOST_IMAGE_BYTES = 1 << 16
+"""Of the file of an image."""
 
 NUM_DRAWERS = 20
 """Images of each character, one a person."""
@@ -202,7 +204,7 @@ def _read(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         with np.load(decoded, allow_pickle=False) as kept:
             return kept["keys"].tolist(), kept["bits"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:
         pass  # not there yet, or damaged: decode anew
     keys, bits = _decode(path)
     _keep(decoded, keys, bits)
@@ -224,7 +226,7 @@ def _decode(path: Path) -> tuple[list[str], np.ndarray]:
                 for name, match in members.items()
                 if match and match["image"]
             }
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise UserError(f"{path} is not a whole zip file ({error}). Remove it and fetch it again") from error
     return list(images), np.stack(list(images.values()))
 
@@ -245,10 +247,13 @@ def _check_complete(path: Path, members: dict[str, re.Match | None]) -> None:
 
 def _decode_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """uint8 `(1379,)`: the pixels packed row by row, 1 is white."""
+    if (size := archive.getinfo(name).file_size) > MOST_IMAGE_BYTES:
+        raise UserError(f"{path}: {name} has {size:,} bytes; an image of Omniglot has some hundred")
     try:
         image = Image.open(io.BytesIO(archive.read(name)))
-        image.load()
-    except (OSError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        if image.size == (SIDE, SIDE):  # nothing larger is unpacked
+            image.load()
+    except Exception as error:  # what is damaged, encrypted or a bomb fails in many ways
         raise UserError(f"{path}: {name} cannot be decoded ({error})") from error
     if image.size != (SIDE, SIDE) or image.mode != "1":
         width, height = image.size

@@ -259,7 +259,7 @@ def test_a_file_that_is_no_plugin_is_refused_at_once(zoo: Zoo, tmp_path: Path) -
         "torn.py": ("class Broken(Method\n", "cannot read the plugin file .*torn.py, line 1"),
         "binary.py": ("\0", "cannot read the plugin file"),
         "notes.txt": (GENTLE, "expected the path of a Python file"),
-        "2fast.py": (GENTLE, "must be letters, digits and _"),
+        "2fast.py": (GENTLE, "must be letters a to z, digits and _"),
     }
     for name, (source, message) in cases.items():
         (tmp_path / name).write_text(source)
@@ -368,3 +368,17 @@ def test_the_shipped_registries_list_every_file_of_their_folders() -> None:
         files |= {p.parent.name: str(p.resolve()) for p in Path(folder).glob("[!_]*/__init__.py")}
         built_in = [name for name in registry.names() if not registry.place(name).startswith("entry point ")]
         assert {name: registry.place(name) for name in built_in} == files
+
+
+def test_a_name_that_looks_like_another_one_is_refused(tmp_path):
+    path = tmp_path / "v\u0430nilla.py"
+    path.write_text(GENTLE, encoding="utf-8")
+    with pytest.raises(UserError, match=r"this one has а \(CYRILLIC SMALL LETTER A\)"):
+        add_file(path)
+    with pytest.raises(UserError, match="CYRILLIC SMALL LETTER A"):
+        METHODS.add_class(type("V\u0430nilla", (), {}))
+
+
+def test_who_types_a_letter_of_another_script_learns_which_it_is():
+    with pytest.raises(UserError, match=r"It has а \(CYRILLIC SMALL LETTER A\)\. Did you mean 'vanilla'"):
+        METHODS.canonical("v\u0430nilla")

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -314,3 +316,23 @@ def test_a_frame_has_maps_as_dictionaries_and_numbers_of_items_as_arrays(tmp_pat
     assert rows["task_params"].tolist() == [{"a": "1"}] * 3 + [None]
     assert rows["item_texts"].tolist()[-1] == {"question": ["x"]}
     assert list(frame(read([tmp_path]), ["cell", "references"]).columns) == ["cell", "references"]
+
+
+def test_a_folder_that_refuses_chmod_is_written_all_the_same(tmp_path, row, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    Store(tmp_path).check_writable()
+    Store(tmp_path).write("task", "cell", [row()])
+    assert len(read([tmp_path]).table) == 1
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    code = (
+        "import os, sys; os.umask(0o027)\n"
+        "from pathlib import Path; from lgbench.store.files import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as file: file.write_text('x', encoding='utf-8')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=True)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640

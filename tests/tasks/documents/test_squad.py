@@ -10,6 +10,7 @@ import pytest
 import torch
 from lgbench.tasks._documents import squad
 from lgbench.tasks._documents.squad import DEV_FILE, TRAIN_FILE, Question, Squad, load_squad
+from lgbench.tasks._documents.squad_score import describe_language
 
 from lgbench.data import fetch
 from lgbench.errors import UserError
@@ -327,4 +328,36 @@ def test_a_file_without_a_usable_question_is_refused_with_its_first_reasons(tmp_
     article = {"title": "A", "paragraphs": [{"context": "The red barn.", "qas": [record]}]}
     path.write_text(json.dumps({"data": [article]}))
     with pytest.raises(UserError, match="question 1: answer 'nobody here' is not in its"):
+        load_squad(str(path))
+
+
+def test_texts_that_are_not_english_are_scored_with_a_notice():
+    russian = ["Старый дом стоял у реки. Вечером в нём горел огонь."] * 50
+    assert "do not read as English" in describe_language(russian)
+    assert describe_language(load_squad("procedural").paragraphs) == ""
+    assert describe_language([]) == ""
+
+
+@pytest.mark.parametrize("place", ["context", "question", "text"])
+def test_text_that_utf8_cannot_write_is_a_broken_record(tmp_path, place):
+    half = json.loads('"\\ud800"')
+    answer = {"text": "the cat" + half * (place == "text")}
+    question = {"id": 1, "question": "Who?" + half * (place == "question"), "answers": [answer]}
+    odd = {"context": f"the cat{half if place != 'question' else ''} sat", "qas": [question]}
+    fine = {"context": "a dog ran", "qas": [{"id": 2, "question": "Who?", "answers": [{"text": "a dog"}]}]}
+    articles = [
+        {"title": f"{half}[/b]", "paragraphs": [fine | {"context": f"a dog ran {k}"}]} for k in (1, 2)
+    ]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"data": [*articles, {"title": half, "paragraphs": [odd]}]}), encoding="utf-8")
+    squad = load_squad(str(path))
+    assert squad.num_broken == 1 and len(squad.questions) == 2
+    assert squad.notice.encode() and "\\ud800" in squad.notice
+
+
+def test_a_packed_file_that_grows_without_bound_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("lgbench.tasks._documents.squad.MOST_BYTES", 10_000)
+    path = tmp_path / "bomb.json.gz"
+    path.write_bytes(gzip.compress(b" " * 100_000))
+    with pytest.raises(UserError, match="has more than 10,000 bytes"):
         load_squad(str(path))

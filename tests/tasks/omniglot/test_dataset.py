@@ -353,3 +353,18 @@ def test_real_omniglot_is_complete_and_split_without_overlap():
     assert found == sizes[data.source]
     assert (data.images[:, [0, 0, -1, -1], [0, -1, 0, -1]] == 255).mean() > 0.99, "corners are white"
     assert 0.07 < (data.images == 0).mean() < 0.09
+
+
+@pytest.mark.parametrize(
+    ("size", "complaint"), [((9_000, 9_000), "9000x9000"), ((105, 105), "an image of Omniglot has some")]
+)
+def test_an_image_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path, size, complaint):
+    png = io.BytesIO()
+    Image.new("1", size).save(png, "png")
+    content = png.getvalue() if size[0] > 105 else png.getvalue() + b"\0" * (1 << 20)
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for image in range(20):
+            archive.writestr(f"set/Alphabet/character01/{image:02}.png", content)
+    with pytest.raises(UserError, match=complaint):
+        omniglot._decode(path)
