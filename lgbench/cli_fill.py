@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lgbench.cli_style import examples
+from lgbench.cli_style import examples, say
 
 EXAMPLES = examples(
     "lgbench fill paper.tex.jinja --results results --out paper.tex",
@@ -39,7 +39,7 @@ def fill(
         return
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    typer.echo(f"Written: {out}")
+    say(f"Written: {out}")
 
 
 def register(app: typer.Typer) -> None:

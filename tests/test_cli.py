@@ -376,11 +376,10 @@ def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert complaint.splitlines() == [
-        "lgbench: interrupted; trainings are saved first. Ctrl-C again ends at once.",
-        "",
-        "lgbench: interrupted. Trainings are saved; the same command, without --force, goes on from there.",
-    ]
+    first = "lgbench: interrupted; trainings are saved first. Ctrl-C again ends at once."
+    last = "lgbench: interrupted. Trainings are saved; the same command, without --force, goes on from there."
+    said = [line for line in complaint.splitlines() if line]
+    assert said in ([first, last], [last]), "the first only where a training is under way"
     assert len(list((tmp_path / "runs").rglob("resume.safetensors"))) == 1
     assert not list((tmp_path / "runs").rglob("*.parquet"))
     again = lgbench(*command)

@@ -56,7 +56,7 @@ def scan(roots: Sequence[Path], columns: Sequence[str] | None = None) -> Scan:
     for root in roots:
         paths = row_files(Path(root))
         found = _packs(Path(root), paths, unreadable)
-        at = {}
+        at: dict[str, tuple[int, int]] = {}
         for one in found:
             at |= {name: (start + low, start + high) for name, (low, high) in one.places.items()}
             start += one.table.num_rows
@@ -106,7 +106,8 @@ def _values(column: pa.Array) -> NDArray[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         values = np.append(_values(column.dictionary), np.array([None]))
-        return values[column.indices.fill_null(len(values) - 1).to_numpy()]
+        chosen: NDArray[Any] = values[column.indices.fill_null(len(values) - 1).to_numpy()]
+        return chosen
     if pa.types.is_map(kind):
         return _objects(dictionaries(column))
     if pa.types.is_list(kind):
@@ -116,7 +117,8 @@ def _values(column: pa.Array) -> NDArray[Any]:
         return _objects([item if is_there else None for item, is_there in zip(items, valid, strict=True)])
     if pa.types.is_string(kind):
         return _objects(column.to_pylist())
-    return column.to_numpy(zero_copy_only=False)
+    plain: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return plain
 
 
 def _objects(values: Sequence[Any]) -> NDArray[np.object_]:
