@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lgbench.report.curves import Board
 from lgbench.report.figures import HEIGHT_IN, describe, draw_lines
-from lgbench.report.style import GREY, compose, line_style, looks, new_figure
+from lgbench.report.style import GREY, Styles, compose, looks, new_figure
 from lgbench.report.vertical import (
     ARROWS,
     draw_references,
@@ -48,9 +48,9 @@ def steps_figure(board: Board) -> Figure:
         handles, outside = {}, []
         for panel, length in zip(panels, lengths, strict=True):
             here = points[points["eval_length"] == length]
-            handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.series)}
+            handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.styles)}
             set_vertical(panel, limits, board)
-            outside.append(mark_clipped(panel, here, "step", limits, board.series))
+            outside.append(mark_clipped(panel, here, "step", limits, board.styles))
             panel.set_title(
                 f"at {board.length(length)} {board.length_unit}", fontsize=8, loc="left", y=title_at
             )
@@ -98,7 +98,7 @@ def cost_figure(board: Board) -> Figure | None:
     with looks():
         figure, panels = new_figure(len(shown))
         for panel, name in zip(panels, shown, strict=True):
-            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), board.series)
+            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), board.styles)
             panel.set_xlabel(_COSTS[name])
             panel.set_yticks(range(len(board.series)), board.series if panel is panels[0] else [])
             panel.tick_params(axis="y", length=0)
@@ -119,13 +119,13 @@ def cost_figure(board: Board) -> Figure | None:
     return figure
 
 
-def _bars(panel: Axes, seeds: pd.Series, order: list[str]) -> None:
+def _bars(panel: Axes, seeds: pd.Series, styles: Styles) -> None:
     """One bar a series from values by (series, seed), with the mean beside it."""
-    for index, name in enumerate(order):
+    for index, (name, style) in enumerate(styles.items()):
         if name not in seeds.index:
             continue
         values = seeds[name]
-        panel.barh(index, values.mean(), height=0.62, color=line_style(index)["color"], alpha=0.75)
+        panel.barh(index, values.mean(), height=0.62, color=style["color"], alpha=0.75)
         if len(values) > 1:
             panel.plot(values, [index] * len(values), "o", color="black", markersize=2.5, alpha=0.7)
         panel.annotate(
@@ -138,6 +138,6 @@ def _bars(panel: Axes, seeds: pd.Series, order: list[str]) -> None:
             color=GREY,
         )
     panel.set_xlim(0, seeds.max() * 1.2)
-    panel.set_ylim(len(order) - 0.4, -0.6)
+    panel.set_ylim(len(styles) - 0.4, -0.6)
     panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_rate(rate)))

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lgbench.report.curves import Board
-from lgbench.report.style import GREY, WIDTH_IN, compose, line_style, looks, new_figure
+from lgbench.report.style import GREY, WIDTH_IN, compose, looks, new_figure
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import NOTHING, format_length
 
@@ -101,7 +101,7 @@ def strip_figure(board: Board, strips: Sequence[Strip], image: int) -> Figure:
         figure, (axes,) = new_figure()
         axes.axis("off")
         for row, strip in enumerate(strips):
-            colour = line_style(board.series.index(strip.series))["color"]
+            colour = board.styles[strip.series]["color"]
             _draw_row(axes, strip, row, columns, image, colour)
         names = [
             axes.text(-0.1, row * _STEP + 0.5, strip.series, ha="right", va="center")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from lgbench.report.wording import format_length
+from lgbench.stats.ranking import ROLES
 from lgbench.store import atomic_file
 
 WIDTH_IN = 7.0
 """Width of a figure, inches: the text width of a two-column page."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette without its yellow: told apart by colour-blind readers, on white."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
-DASHES = ("-", "--", ":")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS += ("#882255", "#999933", "#332288", "#AA4499")
+"""Okabe and Ito's palette without black and yellow, and four of Paul Tol's: for colour-blind readers."""
+MARKERS = ("^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2)), (0, (2, 1)))
+"""Of the variants of one method: its parameters, sizes, training lengths."""
+ROLE_LOOKS = {"baseline": ("#000000", "o"), "control": ("#7A7A7A", "s")}
 GREY = "#555555"
 SHADE = "#EDEDED"
 WARNING = "#B00020"
+
+Styles = dict[str, dict[str, Any]]
+"""Name of a line → what matplotlib is given to draw it."""
 
 _LINE_IN = 0.15
 _CHARACTERS_PER_IN = 19.5
@@ -63,15 +70,37 @@ def looks() -> AbstractContextManager[None]:
     return matplotlib.rc_context(defaults | sns.axes_style("ticks") | _RC)
 
 
-def line_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the `index`-th method: always the same, distinct for the first 21."""
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": DASHES[index // len(COLOURS) % len(DASHES)],
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.5,
-    }
+def line_styles(labels: Sequence[str], series: Mapping[str, str]) -> Styles:
+    """Colour, marker and dashes of each series.
+
+    A method keeps its colour and marker in every figure of a report: they follow from its place among the
+    names of all methods. The baseline is black, the control grey. Series of one method differ in dashes, the
+    first of them is solid.
+
+    Args:
+        labels: of all methods of the results, parameters in brackets included.
+        series: name of a line → its label, of one figure.
+    """
+    methods = sorted({_method(label) for label in labels} - {*ROLES.values()})
+    looks_of = {name: (COLOURS[k % 10], MARKERS[(k + k // 10) % 10]) for k, name in enumerate(methods)}
+    looks_of |= {ROLES[role]: look for role, look in ROLE_LOOKS.items()}
+    styles: Styles = {}
+    variants: dict[str, int] = {}
+    for name, label in series.items():
+        colour, marker = looks_of[_method(label)]
+        nth = variants[_method(label)] = variants.get(_method(label), -1) + 1
+        styles[name] = {
+            "color": colour,
+            "marker": marker,
+            "linestyle": DASHES[nth % len(DASHES)],
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+        }
+    return styles
+
+
+def _method(label: str) -> str:
+    return label.partition("[")[0]
 
 
 def compose(
