@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-kernels bench lint types clean
+.PHONY: demo test test-slow test-kernels regress bench lint types clean
 
 demo: $(STAMP)
 	$(BIN)/lgbench run --task marked_recall --method vanilla,decimamba,clock_law,slow_clock,last_window --preset smoke --device cpu --results runs/demo
@@ -19,6 +19,9 @@ test-slow: $(STAMP)
 
 test-kernels: $(STAMP)
 	$(BIN)/python -m pytest -m kernels
+
+regress: $(STAMP)
+	$(BIN)/lgbench regress --baseline tests/regress/baseline.yaml --device cpu --junit build/regress.xml
 
 bench: $(STAMP)
 	$(BIN)/pip install -c constraints.txt -e '.[dev,peers]'

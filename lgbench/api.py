@@ -10,7 +10,6 @@ from lgbench.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from lgbench.models.model import Model
     from lgbench.plan.cells import Cell
@@ -87,21 +86,38 @@ def rows(*results: str | Path) -> pd.DataFrame:
     return frame(reading)
 
 
-def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = None) -> Model:
+def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = None, **data: str) -> Model:
     """Return the trained model of a cell, in evaluation mode, on the CPU.
 
     Args:
         cell: its key, or the beginning of it, as in the column `cell` of its rows.
         results: the folder that has its rows and checkpoints.
         data_dir: where the data of its task are looked for first; they decide sizes of some models.
+        **data: parameters of the task that say where its data come from, which are in no row:
+            `tokenizer="bytes"`.
 
     Raises:
         UserError: no such cell or several, its weights are not in the folder, or the data are others.
     """
-    import torch
+    from lgbench.run.measure import trained_model
+
+    found = find_cell(cell, results)
+    try:
+        model, _, _ = trained_model(found, prepared_task(found, data_dir, **data), Path(results))
+    except FileNotFoundError as error:
+        raise UserError(f"cell {found.key}: {error}. Its training can be run again") from None
+    return model.eval()
+
+
+def find_cell(cell: str, results: str | Path) -> Cell:
+    """Return the one cell whose key begins so, as its rows describe it.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    from dataclasses import replace
 
     from lgbench.plan.rekey import cell_of_row
-    from lgbench.run.measure import trained_model
     from lgbench.store import read
 
     table = read([Path(results)]).table
@@ -110,28 +126,37 @@ def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = 
         known = ", ".join(names[:5]) or "none"
         raise UserError(f"no single cell '{cell}' in {results}; those that begin so: {known}")
     place = table["cell"].to_pylist().index(names[0])
-    found = cell_of_row(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
-    try:
-        model, _, _ = trained_model(
-            found, _prepared_task(found, torch.device("cpu"), data_dir), Path(results)
-        )
-    except FileNotFoundError as error:
-        raise UserError(f"cell {names[0]}: {error}. Its training can be run again") from None
-    return model.eval()
+    row = table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0]
+    found = cell_of_row(row)
+    if found.training.key != row["training"]:  # a task may know its shortest context by its data alone
+        found = replace(found, training=replace(found.training, low=row["train_low"]))
+    return found
 
 
-def _prepared_task(cell: Cell, device: torch.device, data_dir: str | Path | None) -> Task:
+def prepared_task(cell: Cell, data_dir: str | Path | None, **data: str) -> Task:
+    """Return the task of a cell with its data, on the CPU.
+
+    Args:
+        cell: as `find_cell` gives it.
+        data_dir: where its data are looked for first.
+        **data: parameters of the task that say where its data come from, which are in no row.
+
+    Raises:
+        UserError: no such parameter, or the data here are not those that the cell was trained on.
+    """
     import json
+
+    import torch
 
     from lgbench.plan.cells import load_task
     from lgbench.plan.params import PluginRequest
 
-    task = load_task(PluginRequest(cell.task, json.loads(cell.task_params)))
-    task.prepare(device, None if data_dir is None else Path(data_dir))
+    task = load_task(PluginRequest(cell.task, json.loads(cell.task_params) | data))
+    task.prepare(torch.device("cpu"), None if data_dir is None else Path(data_dir))
     if task.data_fingerprint != cell.training.data_fingerprint:
         raise UserError(
             f"the data of {cell.task} here ({task.data_source}) are not those that the cell was trained on; "
-            "say where they are with data_dir"
+            f"say what the training had: data_dir, {', '.join(sorted(task.data_params))}"
         )
     return task
 

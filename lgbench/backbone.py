@@ -93,6 +93,8 @@ class Backbone(nn.Module):
         capturable: whether a training step can be captured in a CUDA graph.
         widest: the widest type that it computes in; contracts are checked in it.
         processed: tokens that each layer processed in the last piece.
+        notice: what a user should know of how it is read; found with its first piece, empty if nothing.
+        content: what stands in keys for a member of a family: its name there, a version or a digest of files.
     """
 
     class Params(BaseModel):
@@ -106,6 +108,8 @@ class Backbone(nn.Module):
     hooks: ClassVar[frozenset[str]] = frozenset({"sequence"})
     capturable: ClassVar[bool] = False
     widest: ClassVar[torch.dtype] = torch.float64
+    notice: str = ""
+    content: ClassVar[str] = ""
 
     step: Callable[..., tuple[Tensor, Any]] | None = None
     """Level 2: `step(mixer, x, state) -> (y, state)`. x is `(batch, length, d_model)`, `state` what the call

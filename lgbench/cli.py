@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from lgbench import __version__, cli_run
+from lgbench.cli_answers import add_answers
+from lgbench.cli_checkpoint import export_checkpoint
+from lgbench.cli_claims import claims
 from lgbench.cli_results import results_app
 from lgbench.cli_style import HELP, Commands, console, examples
 from lgbench.errors import UserError
@@ -25,6 +28,11 @@ cli_run.register(app)
 data_app = typer.Typer(no_args_is_help=True, help="List, fetch and verify data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(results_app, name="results")
+add_answers(app)
+app.command()(claims)
+app.command(
+    "export-checkpoint", epilog=examples("lgbench export-checkpoint 3f2a --results runs --out my-model")
+)(export_checkpoint)
 
 
 def _say_version(wanted: bool) -> None:
@@ -65,12 +73,12 @@ def report(
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
     from lgbench.report.page import build_report
-    from lgbench.report.tables import summary_table
+    from lgbench.report.tables import tables_of
 
     roots = results or [Path("runs")]
     made = build_report(roots, out or roots[0] / "report")
     screen = console()
-    for table in summary_table(roots):
+    for table in tables_of(made.results):
         screen.print(table)
     for warning in made.warnings:
         screen.print(f"[yellow]Note:[/yellow] {warning}", highlight=False)
@@ -83,9 +91,14 @@ def leaderboard(
     out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard.md"),
 ) -> None:
     """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
+    from lgbench.report.curves import load
     from lgbench.report.leaderboard import write_leaderboard
 
-    typer.echo(f"Leaderboard: {write_leaderboard(results or [Path('results')], out)}")
+    roots = results or [Path("results")]
+    found = load(roots)
+    for sentence in found.left_out:
+        typer.echo(f"Left out: {sentence}")
+    typer.echo(f"Leaderboard: {write_leaderboard(roots, out, found)}")
 
 
 @app.command(
@@ -114,13 +127,13 @@ def list_plugins(
         return
     for title in groups if kind is None else [kind]:
         plugins = groups[title]
-        names = plugins.names()
-        width = max(map(len, names), default=0)
+        names = {one: one for one in plugins.names()} | {one: f"{one}:NAME" for one in plugins.families()}
+        width = max(map(len, names.values()), default=0)
         typer.echo(f"{title}:")
-        for one in names:
+        for one, shown in names.items():
             problem = plugins.problem(one)
             note = f"  [cannot run: {problem}]" if problem else ""
-            typer.echo(f"  {one:<{width}}  {plugins.summary(one)}{note}")
+            typer.echo(f"  {shown:<{width}}  {plugins.summary(one)}{note}")
     if kind == "methods":
         from lgbench.plan.applicability import applicability, render
 

@@ -48,8 +48,13 @@ def run(**given: Any) -> None:
 
 def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     """Carry out, or only show, one run; whether every cell that was asked for has numbers."""
+    from dataclasses import replace
+
+    from rich.text import Text
+
     from lgbench.launchers import local
-    from lgbench.report.tables import summary_table
+    from lgbench.report.curves import load
+    from lgbench.report.tables import tables_of
     from lgbench.run import prepare as runner
 
     prepared = runner.prepare(settings, screen, dry=dry)
@@ -58,8 +63,12 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
         return not prepared.broken
     outcome = local.launch(settings, prepared, screen)
     if outcome.finished + outcome.skipped_as_done:
-        for table in summary_table([settings.results], {cell.key for cell in prepared.cells}):
+        found = load([settings.results], {cell.key for cell in prepared.cells})
+        said_before = found.missing["outcome"] == "skipped"
+        for table in tables_of(replace(found, missing=found.missing[~said_before])):
             screen.print(table)
+        for sentence in found.left_out:
+            screen.print(Text.assemble(("Left out: ", "yellow"), sentence), soft_wrap=True)
     if outcome.failed:
         screen.print(f"[red]Cells without numbers: {len(outcome.failed)}[/red]; the report says why.")
     return not (outcome.failed or prepared.broken)

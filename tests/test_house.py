@@ -68,6 +68,10 @@ FIRST = ("lgbench.run", "lgbench.launchers", "lgbench.plan", "lgbench.report", "
         ("lgbench.store", FIRST),
         ("lgbench.stats", FIRST),
         ("lgbench.report", ("lgbench.run", "lgbench.launchers", "lgbench.cli", "lgbench.models")),
+        (
+            "lgbench.answers",
+            ("lgbench.run", "lgbench.launchers", "lgbench.plan", "lgbench.cli", "lgbench.bench"),
+        ),
         ("lgbench.run", ("lgbench.launchers", "lgbench.report", "lgbench.cli")),
         ("lgbench.plan", ("lgbench.launchers", "lgbench.report", "lgbench.cli")),
         ("lgbench.models", ("lgbench.launchers", "lgbench.report", "lgbench.cli", "lgbench.store")),
@@ -86,7 +90,10 @@ def test_nothing_imports_what_stands_to_its_left(right, left):
 
 
 def test_reports_and_statistics_run_without_torch():
-    code = "import sys, lgbench.report.page, lgbench.stats.ranking; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, lgbench.report.page, lgbench.stats.ranking, lgbench.answers.compare, "
+        "lgbench.answers.regress, lgbench.answers.submit; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -52,6 +52,7 @@ def test_the_two_commands_are_targets_of_the_makefile():
 def test_every_option_that_it_shows_exists():
     shown = set(re.findall(r"(?<=[\s`])--[a-z][a-z-]+", README))
     commands = ("run", "report", "leaderboard", "data list", "list", "show", "check")
+    commands += ("compare", "regress", "export", "submit")
     texts = [
         CliRunner().invoke(app, [*command.split(), "--help"], terminal_width=200).output
         for command in commands

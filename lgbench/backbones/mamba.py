@@ -42,6 +42,9 @@ class Mamba(Backbone):
             0.1, gt=0, description="standard deviation of the in- and x-projections at the start"
         )
         norm_eps: float = Field(1e-5, gt=0, description="what all norms add to the mean square")
+        mixer_norm_eps: float | None = Field(
+            None, gt=0, description="the same of Falcon Mamba's norms of Δ, B and C; null leaves them out"
+        )
 
     hooks: ClassVar[frozenset[str]] = frozenset(
         {"sequence", "timestep", "transition", "state", "keep", "initial_state", "final_state", "record"}
@@ -51,11 +54,11 @@ class Mamba(Backbone):
     widest: ClassVar[torch.dtype] = torch.float32
 
     def build(self, d_model: int, num_layers: int) -> None:
-        """Make the blocks."""
         p = self.params
         dt_rank = p.dt_rank or math.ceil(d_model / 16)
+        start_and_norms = (p.init_std, p.norm_eps, p.mixer_norm_eps)
         self.blocks = nn.ModuleList(
-            MambaBlock(d_model, p.expand * d_model, p.d_state, dt_rank, p.conv_width, p.init_std, p.norm_eps)
+            MambaBlock(d_model, p.expand * d_model, p.d_state, dt_rank, p.conv_width, *start_and_norms)
             for _ in range(num_layers)
         )
         self.norm = nn.RMSNorm(d_model, eps=p.norm_eps)
@@ -70,7 +73,6 @@ class Mamba(Backbone):
         read: int | None = None,
         intervention: ScanIntervention,
     ) -> Advance:
-        """Process a piece of a sequence; arguments as in `Backbone.advance`."""
         hooks = active_hooks(intervention, mode)
         if state is None:
             tokens, mask = begin_sequence(tokens, mask, intervention, mode)
@@ -114,10 +116,6 @@ class Mamba(Backbone):
         query_mask: Tensor | None = None,
         intervention: ScanIntervention,
     ) -> Tensor:
-        """Hidden states of the queries `(batch, num_queries, d_model)` after the context, in one piece.
-
-        Queries are causal, so masked ones (at the end) need no care.
-        """
         tokens = torch.cat([context, queries], dim=1)
         mask = None if context_mask is None else F.pad(context_mask, (0, queries.shape[1]), value=True)
         return self.advance(
@@ -127,7 +125,8 @@ class Mamba(Backbone):
     def fused(self, tokens: Tensor) -> bool:
         """Whether the fused block serves this model on this device, for methods whose hooks allow it."""
         block = self.blocks[0]
-        if self.scan_backend not in ("auto", "block") or block.conv is not None:
+        plain = block.conv is None and block.mixer_norm_eps is None
+        if self.scan_backend not in ("auto", "block") or not plain:
             return False
         sizes = tokens.shape[-1], block.d_inner, block.d_state, block.dt_rank
         return supports(*sizes, tokens.dtype, tokens.device)

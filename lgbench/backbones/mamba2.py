@@ -21,7 +21,7 @@ class Mamba2(Mamba):
     """`Mamba` with other blocks; `scan_backend` is one of `lgbench.ops.ssd.ssd`.
 
     Raises:
-        ValueError: heads of this width do not make up the inner width.
+        ValueError: heads of this width do not make up the inner width, or groups of equal size the heads.
     """
 
     stackable = False
@@ -36,6 +36,8 @@ class Mamba2(Mamba):
             "makes at least four heads",
         )  # fmt: skip
         conv_width: int = Field(0, ge=0, description="taps of the convolution of x, B and C; 0 leaves it out")
+        norm_eps: float = Field(1e-5, gt=0, description="what all norms add to the mean square")
+        groups: int = Field(1, ge=1, description="sets of B and C, each shared by equally many heads")
 
     def build(self, d_model: int, num_layers: int) -> None:
         """Make the blocks."""
@@ -44,10 +46,13 @@ class Mamba2(Mamba):
         head_dim = p.head_dim or math.gcd(64, max(1, d_inner // 4))
         if d_inner % head_dim:
             raise ValueError(f"head_dim must divide d_inner={d_inner}, got {head_dim}")
+        if d_inner // head_dim % p.groups:
+            raise ValueError(f"groups must divide the number of heads, {d_inner // head_dim}, got {p.groups}")
         self.blocks = nn.ModuleList(
-            Mamba2Block(d_model, d_inner, p.d_state, head_dim, p.conv_width) for _ in range(num_layers)
+            Mamba2Block(d_model, d_inner, p.d_state, head_dim, p.conv_width, p.norm_eps, p.groups)
+            for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = nn.RMSNorm(d_model, eps=p.norm_eps)
 
     def fused(self, tokens: Tensor) -> bool:
         """There is no fused block for it."""

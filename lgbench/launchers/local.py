@@ -19,8 +19,7 @@ import torch
 from rich.console import Console
 
 from lgbench.errors import CannotWrite, UserError
-from lgbench.plan.applicability import no_task_for
-from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key
+from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method, task_key, why_left_out
 from lgbench.plan.config import RunConfig
 from lgbench.run import checkpoint
 from lgbench.run.branch import handovers, trunks
@@ -87,6 +86,8 @@ def run_plan(
     for (task_name, key), reason in unfinished.items():
         if reason:
             progress.measured_again(store.path(task_name, key), reason)
+    if pending and (old := store.of_older_schemas(dict.fromkeys(c.task for c in pending))):
+        progress.old_files(store.root, len(old))
     items: dict[tuple[str, int, int, int], Items] = {}
     with _polite_interrupt() as should_stop, store.manifest:
         for task_id, group in groupby(pending, key=task_key):
@@ -129,14 +130,12 @@ def _runnable(
     """Cells by training; those whose method does not apply get their `skipped` row here."""
     by_training: dict[Training, list[Cell]] = {}
     for cell in cells:
-        reason = cell.left_out or no_task_for(
-            load_method(cell.method, cell.method_params), cell.training.backbone, task
-        )
+        reason = why_left_out(cell, task)
         if not reason:
             by_training.setdefault(cell.training, []).append(cell)
         else:
             store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, "skipped", reason)])
-            progress.cell_done(cell, "skipped", reason)
+            progress.cell_done(cell, "left out", "")
     return by_training
 
 

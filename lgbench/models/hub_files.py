@@ -19,6 +19,8 @@ from lgbench.errors import UserError
 NAMED_AT_MOST = 4
 """Names listed in an error; the others are counted."""
 
+_POINTER = b"version https://git-lfs"
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -88,6 +90,7 @@ def first_names(names: list[str]) -> str:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
+    _refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -99,6 +102,16 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def _refuse_pointer(path: Path) -> None:
+    """Git without its LFS extension leaves three lines of text in place of a large file."""
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(
+                f"{path} is a Git LFS pointer, not the weights themselves. Get them: "
+                f"git lfs install && git -C {path.parent} lfs pull"
+            )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -106,12 +119,17 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: it holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_hook=_number)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object")
     return values
+
+
+def _number(found: dict[str, Any]) -> Any:
+    """transformers writes infinity, which JSON does not have, as `{"__float__": "Infinity"}`."""
+    return float(found["__float__"]) if [*found] == ["__float__"] else found
 
 
 def _line(error: Exception) -> str:

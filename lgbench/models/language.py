@@ -1,4 +1,4 @@
-"""Input and output layers of the language tasks: one embedding, which is also the head.
+"""Input and output layers of the language tasks: one embedding, which is also the head unless untied.
 
 token → row of W          logits = W h          Source: Press and Wolf, arXiv:1608.05859 (tied weights).
 """
@@ -25,7 +25,14 @@ class TokenInterface(nn.Module):
     def __init__(self, vocabulary: int, d_model: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, d_model)
+        self.head: nn.Linear | None = None
         nn.init.normal_(self.embedding.weight, std=INIT_STD)
+
+    def untie(self) -> None:
+        """Have a head of its own, which begins as the embedding."""
+        vocabulary, d_model = self.embedding.weight.shape
+        self.head = nn.Linear(d_model, vocabulary, bias=False)
+        self.head.load_state_dict(self.embedding.state_dict())
 
     def context(self, context: Tensors) -> Tensor:
         """Embed `tokens` int64 `(batch, length)`."""
@@ -37,7 +44,7 @@ class TokenInterface(nn.Module):
 
     def read(self, hidden: Tensor) -> Tensor:
         """Logits `(batch, length, vocabulary)`."""
-        return F.linear(hidden, self.embedding.weight)
+        return F.linear(hidden, (self.head or self.embedding).weight)
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,8 @@
     y = scan(Δ, A, B, C, s) + D∘s;  r ← r + W_out (y ∘ SiLU(z))
 
 Source: Gu and Dao, arXiv:2312.00752, §3.4. Without the convolution it is the model of the image
-reconstruction paper (Rathjens et al.), whose initialisation is the default here.
+reconstruction paper (Rathjens et al.), whose initialisation is the default here. With RMS norms of τ, B and
+C, without weights, it is Falcon Mamba (Zuo et al., arXiv:2410.05355, §2.1).
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ class MambaBlock(nn.Module):
         conv_width: int,
         init_std: float,
         norm_eps: float,
+        mixer_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.num_channels, self.state_shape = d_inner, (d_inner, d_state)
+        self.mixer_norm_eps = mixer_norm_eps
         self.norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv = nn.Conv1d(d_inner, d_inner, conv_width, groups=d_inner) if conv_width else None
@@ -81,6 +84,8 @@ class MambaBlock(nn.Module):
         a, z = self.in_proj(u).chunk(2, dim=-1)
         x, conv_state = convolve(self.conv, a, start.conv, mask)
         tau, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if self.mixer_norm_eps is not None:
+            tau, B, C = (F.rms_norm(t, t.shape[-1:], eps=self.mixer_norm_eps) for t in (tau, B, C))
         delta, bias = F.linear(tau, self.dt_proj.weight), self.dt_proj.bias
         if hooks & NEEDS_DELTA:  # otherwise the scan adds the bias and applies softplus as it reads
             wide = torch.promote_types(delta.dtype, torch.float32)

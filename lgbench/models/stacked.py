@@ -31,6 +31,7 @@ def stacks(model: Model) -> bool:
     """
     backbone = model.backbone
     plain = getattr(backbone, "stackable", False) and backbone.blocks[0].conv is None
+    plain = plain and backbone.blocks[0].mixer_norm_eps is None
     return (
         plain and backbone.scan_backend in ("auto", "block") and getattr(model.interface, "stackable", False)
     )

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from lgbench.errors import UserError
 from lgbench.intervention import missing_hooks, overridden_hooks
 from lgbench.method import Method
+from lgbench.models import pretrained
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.task import Layout, Recipe, Task
 
 PRESETS = ("smoke", "small", "paper")
+_ANY_LENGTH = 1024
+"""Tokens of training for which a method is asked what it changes: hooks do not depend on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +90,20 @@ def _instances(registry: Registry) -> dict[str, Task | Method | str]:
     return made
 
 
-def refusal(method: Method, name: str, backbone: str, recipe: Recipe, task: Task) -> str | None:
-    """Why a method does not run on a backbone with this recipe and task, or None.
+def refusal(method: Method, name: str, backbone: str, recipe: Recipe) -> str | None:
+    """Why a method does not run on a backbone with this recipe, or None.
 
     Args:
         method: with its parameters.
         name: of the method.
         backbone: name of the backbone.
         recipe: numbers of the training.
-        task: need not be prepared.
     """
-    if recipe.pretrained and backbone != "mamba":
-        return f"--pretrained: holds a Mamba, and method '{name}' would run on the backbone {backbone}"
-    return _unfit(method, name, backbone, task.context_tokens(recipe.train_length), recipe.d_model)
+    if recipe.pretrained:
+        held = pretrained.kept(recipe.pretrained).sizes.backbone
+        if backbone != held:
+            return f"--pretrained: holds weights of the backbone {held}, not of {backbone}"
+    return _unfit(method, name, backbone, _ANY_LENGTH, recipe.d_model)
 
 
 def no_task_for(method: Method, backbone: str, task: Task) -> str | None:
@@ -139,7 +143,7 @@ def _runs_on(method: Method | str, name: str) -> tuple[str, ...]:
     """Backbones, the default first; none of a method that cannot be imported."""
     if isinstance(method, str):
         return ()
-    fitting = [b for b in BACKBONES.names() if _unfit(method, name, b, 1024, 16) is None]
+    fitting = [b for b in BACKBONES.names() if _unfit(method, name, b, _ANY_LENGTH, 16) is None]
     return tuple(sorted(fitting, key=lambda b: b != method.backbone))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from lgbench.run.calibrate import CALIBRATION_FORMAT, fitted_lengths
 from lgbench.task import Recipe, Task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """Everything that decides trained weights. Methods that train alike have equal ones.
 
@@ -45,13 +46,13 @@ class Training:
     recipe: Recipe
     seed: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the checkpoint folder; see `lgbench.plan.keys`."""
         return training_key(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One point of the cross product, fully resolved."""
 
@@ -73,7 +74,7 @@ class Cell:
     left_out: str = ""
     """Why this combination cannot be run, which makes a `skipped` row; in no key."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash that names the result file; see `lgbench.plan.keys`."""
         return cell_key(self)
@@ -111,8 +112,13 @@ def resolve_cells(
         method_class = METHODS.load(request.name)
         method = method_class(resolve(method_class, request.params, "method", request.name))
         method.identity = METHODS.identity(request.name)
+        made: dict[Pair, list[Cell]] = {}  # of all seeds, which differ in nothing else
         for pair in _pairs(task, method, request.name, seeds, preset, axes, overrides):
-            cells += _cells_of(task_name, task, request.name, method, pair, preset)
+            alike = pair._replace(seed=0)
+            if alike not in made:
+                made[alike] = _cells_of(task_name, task, request.name, method, pair, preset)
+            training = replace(made[alike][0].training, seed=pair.seed)
+            cells += [replace(cell, training=training) for cell in made[alike]]
     cells = list({cell.key: cell for cell in cells}.values())
     if cells and all(cell.left_out for cell in cells):
         raise UserError(cells[0].left_out)
@@ -199,20 +205,29 @@ def _pairs(
             base = replace(task.recipe(preset, kind.layout), **overrides)
         except LookupError as error:
             raise UserError(str(error)) from None
-        grid = product(axes.recipes(base), seeds, axes.d_state or [None])
-        for (recipe, steps), seed, d_state in grid:
-            check_numbers(recipe)
-            check_fits(recipe, task)
-            if recipe.num_layers % kind.layers_multiple_of:
-                raise UserError(
-                    f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
-                    f"backbone {request.name}, got {recipe.num_layers}"
-                )
-            task.check(recipe)
-            asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
-            choice = choose(request.name, asked, recipe, method)
-            why = refusal(method, name, choice.name, recipe, task) or ""
-            yield Pair(choice, recipe.without_sizes(), seed, why, steps)
+        made: dict[tuple[Recipe, Any], Pair] = {}  # of all seeds
+        for (recipe, steps), seed, d_state in product(axes.recipes(base), seeds, axes.d_state or [None]):
+            at = (recipe, d_state)
+            if at not in made:
+                asked = dict(request.params) if d_state is None else {**request.params, "d_state": d_state}
+                made[at] = _pair(task, method, name, PluginRequest(request.name, asked), recipe)
+            yield made[at]._replace(seed=seed, steps=tuple(steps))
+
+
+def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe: Recipe) -> Pair:
+    """A method on a backbone with the sizes that were asked for, checked; of seed 0."""
+    check_numbers(recipe)
+    check_fits(recipe, task)
+    kind = BACKBONES.load(backbone.name)
+    if recipe.num_layers % kind.layers_multiple_of:
+        raise UserError(
+            f"method '{name}': --num-layers must be a multiple of {kind.layers_multiple_of} for its "
+            f"backbone {backbone.name}, got {recipe.num_layers}"
+        )
+    task.check(recipe)
+    choice = choose(backbone.name, backbone.params, recipe, method)
+    why = refusal(method, name, choice.name, recipe) or ""
+    return Pair(choice, recipe.without_sizes(), 0, why)
 
 
 def load_task(request: PluginRequest) -> Task:
@@ -225,6 +240,12 @@ def load_task(request: PluginRequest) -> Task:
     task = task_class(resolve(task_class, request.params, "task", request.name))
     task.identity = TASKS.identity(request.name)
     return task
+
+
+def why_left_out(cell: Cell, task: Task) -> str:
+    """Why a cell cannot be run on its prepared task; empty if it can."""
+    method = load_method(cell.method, cell.method_params)
+    return cell.left_out or no_task_for(method, cell.training.backbone, task) or ""
 
 
 def task_key(cell: Cell) -> str:

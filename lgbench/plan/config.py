@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -152,7 +152,16 @@ def load_plan(path: Path | None, options: Mapping[str, Any]) -> list[RunConfig]:
         return [load_config(path, options)]
     if not loaded or not all(isinstance(run, dict) for run in loaded):
         raise UserError(f"--config {path}: a list of runs needs at least one, each a mapping with a task")
-    return [_validated(run, options) for run in loaded]
+    return plan_of(loaded, options)
+
+
+def plan_of(runs: Sequence[Mapping[Any, Any]], options: Mapping[str, Any]) -> list[RunConfig]:
+    """Validated runs from mappings with the fields of `RunConfig`; options win over each.
+
+    Raises:
+        UserError: an unknown field or a value out of range.
+    """
+    return [_validated(run, options) for run in runs]
 
 
 def _read_yaml(path: Path) -> Any:

@@ -85,7 +85,11 @@ def _training(training: Training) -> dict[str, Any]:
         "task": [training.task, json.loads(training.task_params), training.task_identity],
         "data": training.data_fingerprint,
         "method": [training.method, json.loads(training.method_params), training.method_identity],
-        "backbone": [training.backbone, json.loads(training.backbone_params), training.backbone_identity],
+        "backbone": [
+            training.backbone.partition(":")[0],  # the member is in the identity
+            json.loads(training.backbone_params),
+            training.backbone_identity,
+        ],
         "lengths": [training.low, training.high],
         "recipe": changed_fields(training.recipe),
         "seed": training.seed,

@@ -44,7 +44,7 @@ def cell_of_row(row: Mapping[str, Any]) -> Cell:
     if missing := [name for name in REQUIRED if row.get(name) is None]:
         raise UserError(f"the row has no {', '.join(missing)}")
     numbers = _read(row["recipe"])
-    if numbers.get("pretrained") and "backbone_params" not in numbers:
+    if numbers.get("pretrained") and not row.get("backbone_params") and "backbone_params" not in numbers:
         raise UserError(f"row of {row['task']}: it started from a checkpoint that has to be read again")
     kind = TASKS.load(row["task"])
     task = kind(resolve(kind, _read(row["task_params"]), "task", row["task"]))

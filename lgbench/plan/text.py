@@ -1,8 +1,12 @@
 """The small language in which plugins and their parameters are typed, read and written.
 
     truncated[low=512],prepended[tell=[0.5,2]]     several plugins with parameters
+    family:Name[size=512]                          a member of a family, by the name that it has there
     first[size=512]+second[rate=2]                 a combination of plugins; parameters become `first.size`, …
     truncated.low=256,512                          one parameter, without brackets, for `-p`
+
+A plugin may be a member of a family, `family:name`. What follows the colon is taken as it is, in quotes where
+it has one of , [ ] = +.
 
 A value is a number, `true`, `false`, `null`, a list in brackets, or text. Quotes make text of anything; in
 them a backslash makes the next character ordinary. Hyphens in names count as underscores.
@@ -124,6 +128,8 @@ class _Reader:
 
     def _part(self) -> tuple[str, dict[str, Any]]:
         name: str = self._word("the name of a plugin")
+        if self._skip(":"):
+            name = f"{name}:{self._member(name)}"
         params: dict[str, Any] = {}
         if not self._skip("["):
             return name, params
@@ -136,6 +142,17 @@ class _Reader:
                 self._fail(f"{key} is given twice; for a grid write {key}=[VALUE,VALUE]", start)
             params[key] = self._value(key)
         return name, params
+
+    def _member(self, family: str) -> str:
+        if self._peek() in ("'", '"'):
+            return self._quoted()
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in _RESERVED + "+":
+            self.at += 1
+        name = self.text[start : self.at].strip()
+        if not name:
+            self._fail(f"expected a name after '{family}:'", start)
+        return name
 
     def _value(self, key: str) -> Any:
         if self._skip("["):

@@ -7,7 +7,7 @@ to do. Numbers are compared in the widest type that the module computes in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +34,8 @@ class Verdict(NamedTuple):
     check: str
     kept: bool
     found: str
+    note: str = ""
+    """What a user should know of a backbone that keeps its contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Trial:
     device: torch.device
     d_model: int
     dtype: torch.dtype
+    notes: list[str] = field(default_factory=list)
 
     def model(self, num_layers: int | None = None, seed: int = 0) -> Backbone:
         """A small model in the type of this trial."""
@@ -107,7 +110,8 @@ def check_backbone(
 def _verdict(name: str, check: Check, trial: Trial) -> Verdict:
     try:
         with torch.no_grad():
-            return Verdict(name, True, check(trial))
+            found = check(trial)
+        return Verdict(name, True, found, trial.notes.pop() if trial.notes else "")
     except Exception as error:  # likewise
         return Verdict(name, False, explain(error))
 
@@ -181,12 +185,13 @@ def _apart(trial: Trial) -> str:
 
 def _depth(trial: Trial) -> str:
     step = trial.kind.layers_multiple_of
-    counts = [sum(p.numel() for p in trial.model(step * n).parameters()) for n in (1, 2)]
+    counts = [sum(p.numel() for p in trial.model(step * n).parameters()) for n in (2, 3)]
     if counts[0] >= counts[1]:
         raise Broken(
-            f"{step} and {2 * step} layers have {counts[0]:,} and {counts[1]:,} parameters; use num_layers"
+            f"{2 * step} and {3 * step} layers have {counts[0]:,} and {counts[1]:,} parameters; "
+            "use num_layers"
         )
-    return f"{counts[0]:,} parameters with {step}, {counts[1]:,} with {2 * step} layers"
+    return f"{counts[0]:,} parameters with {2 * step}, {counts[1]:,} with {3 * step} layers"
 
 
 def _device(trial: Trial) -> str:
@@ -258,6 +263,8 @@ def _pieces(trial: Trial) -> str:
     for start, stop in ((0, 1), (1, 18), (18, 20), (20, LENGTH)):
         out = _advance(model, tokens[:, start:stop], state)
         rows, state = [*rows, out.hidden], out.state
+    if model.notice:
+        trial.notes.append(model.notice)
     return trial.same(torch.cat(rows, dim=1), whole, "the whole, and the same in pieces; see `step`")
 
 

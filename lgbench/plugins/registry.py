@@ -22,6 +22,9 @@ from lgbench.plugins.source import PluginSource, kinds_defined
 class Registry:
     """The plugins of one kind. Whatever takes a name accepts hyphens for underscores.
 
+    A class may be a family: it has a classmethod `member(name)`, which gives the class that `family:name`
+    asks for. The names of its members are its own affair, and are not listed.
+
     Args:
         kind: "task", "method" or "backbone"; decides the contract and the entry points, `lgbench.{kind}s`.
         package: its files and small packages are the built-in plugins; names that begin with "_" are not.
@@ -33,14 +36,26 @@ class Registry:
         self._scanned = False
         self._failed: dict[str, str] = {}
         self._identities: dict[str, str] = {}
+        self._members: dict[str, type[Any]] = {}
+        self._families: dict[PluginSource, bool] = {}
 
     def names(self) -> list[str]:
-        """All names, sorted; imports nothing.
+        """All names that can be used alone, sorted; imports nothing.
 
         Raises:
             UserError: two plugins have the same name; the message says where both are.
         """
-        return sorted(self._sources())
+        return sorted(name for name in self._sources() if not self._is_family(name))
+
+    def families(self) -> list[str]:
+        """Names that a colon and a member's name must follow, sorted; imports nothing."""
+        return sorted(filter(self._is_family, self._sources()))
+
+    def _is_family(self, name: str) -> bool:
+        source = self._sources()[name]
+        if source not in self._families:
+            self._families[source] = source.is_family()
+        return self._families[source]
 
     def canonical(self, name: str) -> str:
         """The registered spelling of a name, of each part if it is a combination such as `a+b`.
@@ -48,26 +63,32 @@ class Registry:
         Raises:
             UserError: nothing has that name; the message has the near ones.
         """
+        family, colon, member = name.partition(":")
+        if colon:
+            return f"{self.canonical(family)}:{member.strip()}"
         if "+" in name:
             return "+".join(map(self.canonical, name.split("+")))
-        known, wanted = self.names(), _spell(name)
+        known, wanted = sorted(self._sources()), _spell(name)
         if wanted in known:
             return wanted
         near = " or ".join(f"'{other}'" for other in difflib.get_close_matches(wanted, known))
         hint = f"Did you mean {near}?  " if near else ""
-        raise UserError(f"no {self.kind} '{name}'. {hint}Known: {', '.join(known) or 'none'}")
+        raise UserError(
+            f"no {self.kind} '{name}'. {hint}Known: {', '.join(known) or 'none'}. "
+            "One of your own: --plugin FILE.py"
+        )
 
     def place(self, name: str) -> str:
         """Where a plugin comes from: a file, or an entry point and its package."""
-        return self._sources()[self.canonical(name)].place
+        return self._source(name).place
 
     def summary(self, name: str) -> str:
         """What a plugin is for: the first line of its module's docstring, empty if that cannot be read."""
-        return self._sources()[self.canonical(name)].summary()
+        return self._source(name).summary()
 
     def problem(self, name: str) -> str | None:
         """Why a plugin cannot be used, from its source or an earlier `load`; None if nothing is known."""
-        name = self.canonical(name)
+        name = self.canonical(name).partition(":")[0]
         if "+" not in name:
             return self._failed.get(name) or self._sources()[name].problem()
         problems = ((part, self.problem(part)) for part in name.split("+"))
@@ -80,11 +101,20 @@ class Registry:
 
         Raises:
             UserError: no such plugin, something it requires is missing, its import fails, or there is no such
-                class or several; or this is a combination of plugins that cannot be combined.
+                class or several; or this is a combination of plugins that cannot be combined, or a family
+                without such a member.
         """
         name = self.canonical(name)
-        if "+" in name:
+        family, _, member = name.partition(":")
+        if not member and "+" in name:
             return self._combination(name.split("+"))
+        if not member:
+            return _member(self.kind, self._class(name), name, "")
+        if name not in self._members:
+            self._members[name] = _member(self.kind, self._class(family), family, member)
+        return self._members[name]
+
+    def _class(self, name: str) -> type[Any]:
         problem, cause = self.problem(name), None
         if problem is None:
             source = self._sources()[name]
@@ -110,18 +140,21 @@ class Registry:
         Raises:
             UserError: as `load`; or the plugin has neither source nor version.
         """
-        parts = self.canonical(name).split("+")
+        family, _, member = self.canonical(name).partition(":")
+        if member:
+            return f"{self.identity(family)} {self.load(name).content}"
+        parts = family.split("+")
         if len(parts) > 1:
             return "+".join(map(self.identity, parts))
         [name] = parts
         if name not in self._identities:
-            declared = vars(self.load(name)).get("version")
+            declared = vars(self._class(name)).get("version")
             self._identities[name] = self._sources()[name].identity(declared)
         return self._identities[name]
 
     def built_in(self, name: str) -> bool:
-        """Whether a plugin is lgbench's own."""
-        return self._sources()[self.canonical(name)].built_in
+        """Whether a plugin is lgbench's own; no member of a family is."""
+        return ":" not in name and self._source(name).built_in
 
     def add_file(self, path: Path) -> None:
         """Register a file under its own name without a look at what is in it (`add_file` below has one)."""
@@ -148,6 +181,9 @@ class Registry:
         elif known.given is not given:
             raise UserError(f"two {self.kind}s are named '{name}': {known.place} and {place}")
         return name
+
+    def _source(self, name: str) -> PluginSource:
+        return self._sources()[self.canonical(name).partition(":")[0]]
 
     def _sources(self) -> dict[str, PluginSource]:
         if not self._scanned:
@@ -211,6 +247,20 @@ def add_file(path: Path, registries: Sequence[Registry] = (TASKS, METHODS, BACKB
         )
     for registry in homes:
         registry.add_file(path)
+
+
+def _member(kind: str, family: type[Any], name: str, member: str) -> type[Any]:
+    """The class that `name:member` asks for, the class itself if it is no family and none is asked for."""
+    find = getattr(family, "member", None)
+    if find is None:
+        if member:
+            raise UserError(f"{kind} '{name}' is no family, so nothing can follow '{name}:'")
+        return family
+    try:
+        found: type[Any] = find(member)
+    except ValueError as error:
+        raise UserError(f"{kind} '{name}' {error}") from None
+    return found
 
 
 def _modules(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -37,11 +38,17 @@ class PluginSource:
     """Whether it is lgbench's own; its `version` then stands for its code."""
 
     def summary(self) -> str:
-        """First line of the module's docstring, from the syntax tree; empty if there is none to read."""
+        """First line of the module's docstring, from the syntax tree, else of its first public class's.
+
+        Empty if there is none to read.
+        """
         try:
-            return (ast.get_docstring(self._tree()) or "").partition("\n")[0]
+            tree = self._tree()
         except (OSError, SyntaxError, ValueError):
             return ""
+        classes = [one for one in tree.body if isinstance(one, ast.ClassDef) and one.name[0] != "_"]
+        texts = (ast.get_docstring(place) for place in (tree, *classes))
+        return next((text for text in texts if text), "").partition("\n")[0]
 
     def problem(self) -> str | None:
         """Why the plugin cannot be used, as far as its source shows: what follows its name, or None."""
@@ -49,8 +56,21 @@ class PluginSource:
             required = _requires(self._tree())
         except (OSError, SyntaxError, ValueError) as error:
             return f"cannot be read: {_one_line(error)} ({self.place})"
-        missing = [module for module in required if _find(module.partition(".")[0]) is None]
+        parts = [entry.partition("=") for entry in required]
+        missing = {module: dist or module for module, _, dist in parts if not _installed(module)}
         return _lacks(missing) if missing else None
+
+    def is_family(self) -> bool:
+        """Whether its class has members, `family:name`: whether a class in the source defines `member`."""
+        path = self._path()
+        try:
+            if path is None or b"def member(" not in path.read_bytes():
+                return False
+            classes = [node for node in self._tree().body if isinstance(node, ast.ClassDef)]
+        except (OSError, SyntaxError, ValueError):
+            return False
+        functions = [line for node in classes for line in node.body if isinstance(line, ast.FunctionDef)]
+        return any(function.name == "member" for function in functions)
 
     def load(self) -> ModuleType:
         """Import the module. Whatever its code raises passes through."""
@@ -113,7 +133,7 @@ class PluginSource:
         if isinstance(error, ModuleNotFoundError) and error.name:
             package = error.name.partition(".")[0]
             if _find(package) is None and package != self.module.partition(".")[0]:
-                return _lacks([package])
+                return _lacks({package: package})
         return f"cannot be imported: {type(error).__name__}: {_one_line(error)} ({self.place})"
 
     def _tree(self) -> ast.Module:
@@ -121,7 +141,8 @@ class PluginSource:
         path = self._path()
         if path is None:
             return ast.Module(body=[], type_ignores=[])
-        return ast.parse(path.read_bytes(), str(path))
+        found = path.stat()
+        return _parsed(path, found.st_mtime_ns, found.st_size)
 
     def _path(self) -> Path | None:
         """The file with the source; None where it cannot be found without running code."""
@@ -129,6 +150,12 @@ class PluginSource:
             return self.file
         spec = _find(self.module)
         return Path(spec.origin) if spec is not None and (spec.origin or "").endswith(".py") else None
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, mtime_ns: int, size: int) -> ast.Module:
+    """The syntax tree of a file as it was at that time; a plan asks for the same ones thousands of times."""
+    return ast.parse(path.read_bytes(), str(path))
 
 
 def _identity_of_class(given: type[Any], declared: int | None) -> str:
@@ -186,7 +213,10 @@ def _kinds_of(base: str, origins: dict[str, str]) -> set[str]:
 
 
 def _requires(tree: ast.Module) -> tuple[str, ...]:
-    """The module-level literal `REQUIRES`: names of modules that the plugin needs beyond lgbench's own."""
+    """The module-level literal `REQUIRES`: names of modules that the plugin needs beyond lgbench's own.
+
+    `module=distribution` where pip knows it by another name.
+    """
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign):
             continue
@@ -214,23 +244,32 @@ def _find(module: str) -> ModuleSpec | None:
     return spec
 
 
-def _lacks(modules: list[str]) -> str:
-    commands = dict.fromkeys(_how_to_install(module) for module in modules)
+def _installed(module: str) -> bool:
+    return module in sys.modules or _find(module.partition(".")[0]) is not None
+
+
+def _lacks(modules: dict[str, str]) -> str:
+    """What is missing and how to get it: modules, and the distributions that bring them."""
+    commands = dict.fromkeys(map(_how_to_install, modules.values()))
     verb = "is" if len(modules) == 1 else "are"
     return f"needs {', '.join(modules)}, which {verb} not installed. {' && '.join(commands)}"
 
 
-def _how_to_install(module: str) -> str:
-    """The pip command for a module: the extra of lgbench that brings it, if there is one."""
+def _how_to_install(name: str) -> str:
+    """The pip command for a distribution: the extra of lgbench that brings it, if there is one."""
     try:
         requirements = importlib.metadata.requires("lgbench") or []
     except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
         requirements = []
     for requirement in requirements:
         match = re.match(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]", requirement)
-        if match and re.sub(r"[-.]+", "_", match[1]).lower() == module.lower():
+        if match and _plain(match[1]) == _plain(name):
             return f'pip install "lgbench[{match[2]}]"'
-    return f"pip install {module}"
+    return f"pip install {name}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-.]+", "_", name).lower()
 
 
 def _one_line(error: BaseException) -> str:

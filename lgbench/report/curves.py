@@ -18,21 +18,23 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
-from lgbench.recipe import columns
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.style import Styles, line_styles
 from lgbench.report.wording import format_length
 from lgbench.stats.ranking import ROLES
 from lgbench.stats.rates import best_rates
-from lgbench.stats.rows import describe_faults, fill_task_facts, find_faults
-from lgbench.store import frame, from_texts, read
+from lgbench.stats.rows import INTEGERS, describe_faults, fill_task_facts, find_faults
+from lgbench.store import SCHEMA, from_texts, scan
 
 BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "eval_draw", "metric"]
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_low", "train_high", "d_state"]
-_INTEGERS += [name for name, said in columns().items() if said.column.startswith("int")]
+_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens", "state_bytes"]
+_UNREAD += ["ci_low", "ci_high", "std", "item_texts", "calibration_format", "train_scan_backend"]
+"""Columns of the store that neither boards nor claims need."""
+COLUMNS = [name for name in SCHEMA.names if name not in _UNREAD]
+_TEXTS = [name for name in COLUMNS if SCHEMA.field(name).type == pa.string()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,30 +131,26 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
     Raises:
         UserError: a folder does not exist, or there is not one readable row in any of them.
     """
-    reading = read(roots)
-    left_out = [f"Could not read {path}: {reason}" for path, reason in reading.unreadable.items()]
-    if reading.table.num_rows == 0:
+    found = scan(roots, COLUMNS)
+    rows, left_out = found.rows, [f"Could not read {path}: {why}" for path, why in found.unreadable.items()]
+    if rows.empty:
         unread = f"; {len(left_out)} unreadable. {left_out[0]}" if left_out else ""
         raise UserError(
             f"no results in {', '.join(map(str, roots))}{unread}. Make some with: "
             f"lgbench run --task omniglot --method vanilla,prepended --preset smoke --results {roots[0]}"
         )
-    rows = frame(reading)
-    for name in ("task_params", "method_params"):  # text can be grouped and sorted
-        rows[name] = _as_json(rows[name])
-    text = [field.name for field in reading.table.schema if field.type == pa.string()]
-    rows[text] = rows[text].fillna("")
-    rows = fill_task_facts(rows)
+    rows[_TEXTS] = rows[_TEXTS].fillna("")
+    rows = _with_params_as_json(rows, left_out)
     if cells is not None:
         rows = rows.merge(rows.loc[rows["cell"].isin(cells), BOARD[:-1]].drop_duplicates())
     measured = (rows["status"] == "ok") & np.isfinite(rows["value"].astype(float))
     rows["outcome"] = rows["status"].str.replace("_", " ")
     rows.loc[(rows["status"] == "ok") & ~measured, "outcome"] = "value is not a finite number"
-    missing = rows[~measured].sort_values(["task", "label", "seed", "cell"], kind="stable")
+    missing = fill_task_facts(rows[~measured]).sort_values(["task", "label", "seed", "cell"], kind="stable")
     warnings = sorted(set(rows["notice"]) - {""})
     faults = find_faults(rows[measured])
     left_out += describe_faults(rows[measured], faults)
-    ok = _one_row_a_measurement(rows[measured][faults == ""], left_out)
+    ok = _one_row_a_measurement(fill_task_facts(rows[measured][faults == ""]), left_out)
     ranks = _metric_ranks(rows)
     ok = _one_rate_a_series(ok, missing, ranks, left_out)
     boards = _boards(ok, missing, ranks, left_out, warnings)
@@ -166,28 +164,42 @@ def load(roots: Sequence[Path], cells: Collection[str] | None = None) -> Results
     return Results(boards=boards, rows=rows, missing=outcomes, left_out=left_out, warnings=warnings)
 
 
-def _as_json(params: pd.Series) -> list[str]:
-    """Parameters as JSON; rows of one file share theirs, which are written once."""
-    distinct = {id(found): found for found in params}
-    texts = {key: json.dumps(from_texts(found), sort_keys=True) for key, found in distinct.items()}
-    return [texts[id(found)] for found in params]
+def _with_params_as_json(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
+    """Parameters as JSON, which can be grouped and sorted, without the rows whose are none."""
+    faults = pd.Series("", index=rows.index, dtype=object)
+    for name in ("task_params", "method_params"):
+        distinct = {id(found): found for found in rows[name]}
+        texts = {key: _as_json(found) for key, found in distinct.items()}
+        as_texts = pd.Series([texts[id(found)] for found in rows[name]], rows.index, dtype=object)
+        faults[as_texts.isna() & (faults == "")] = f"a value of its {name} is no JSON"
+        rows[name] = as_texts
+    left_out += describe_faults(rows, faults)
+    return rows[faults == ""]
+
+
+def _as_json(params: Mapping[str, str] | None) -> str | None:
+    try:
+        return json.dumps(from_texts(params), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
     """The newest row of each measurement, and in `doubled` the cells that claim to be the same one."""
-    key = [*BOARD, *SERIES, *POINT, "seed"]
-    rows = rows.astype(dict.fromkeys(_INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
-    rows = rows.drop_duplicates([*key, "cell"], keep="last").assign(doubled="")
-    rows = _newest_code(rows, key, left_out)
-    clashing = rows.duplicated(key, keep=False)
-    for names, alike in rows[clashing].groupby(key):
-        rows.loc[alike.index, "doubled"] = f"seed {names[-1]}, {', '.join(sorted(alike['cell']))}"
+    rows = rows.astype(dict.fromkeys(INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
+    rows = rows.assign(doubled="", claim=_numbered(rows, [*BOARD, *SERIES, *POINT, "seed"]))
+    rows = rows.drop_duplicates(["claim", "cell"], keep="last")
+    rows = _newest_code(rows, left_out)
+    clashing = rows.duplicated("claim", keep=False)
+    for _, alike in rows[clashing].groupby("claim"):
+        cells = ", ".join(sorted(alike["cell"]))
+        rows.loc[alike.index, "doubled"] = f"seed {alike['seed'].iloc[0]}, {cells}"
     for (label, doubled), alike in rows[clashing].groupby(["label", "doubled"]):
         left_out.append(
             f"{label}, {doubled}: these cells differ in nothing shown here; the newest one, "
             f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
         )
-    return rows.drop_duplicates(key, keep="last")
+    return rows.drop_duplicates("claim", keep="last").drop(columns="claim")
 
 
 def _one_rate_a_series(
@@ -201,11 +213,16 @@ def _one_rate_a_series(
     return rows[stays]
 
 
-def _newest_code(rows: pd.DataFrame, key: list[str], left_out: list[str]) -> pd.DataFrame:
+def _numbered(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """A number for each combination of values of these columns, in the order of the combinations."""
+    return rows.groupby(list(columns), dropna=False, sort=True).ngroup()
+
+
+def _newest_code(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
     """Without measurements that an edited plugin made anew: of each, those of the newest code stay."""
-    code = rows[["task_identity", "method_identity", "backbone_identity"]].fillna("").agg(" ".join, axis=1)
-    newest = code.groupby([rows[name] for name in key], dropna=False).transform("last")
-    old = (code != newest) & rows.duplicated(key, keep=False)
+    code = _numbered(rows, ["task_identity", "method_identity", "backbone_identity"])
+    newest = code.groupby(rows["claim"]).transform("last")
+    old = (code != newest) & rows.duplicated("claim", keep=False)
     for label, cells in rows[old].groupby("label")["cell"].unique().items():
         left_out.append(
             f"{label}: a plugin was edited since {', '.join(sorted(cells))}; newer cells are shown"

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from lgbench.report.curves import Board
-from lgbench.report.series import summarise, values_of
+from lgbench.report.series import items_of, summarise
 from lgbench.report.style import GREY, WIDTH_IN, compose, looks, new_figure
 from lgbench.report.wording import count_of, unit_in_words
 
@@ -54,9 +54,13 @@ def depth_cells(board: Board) -> pd.DataFrame:
         values = [mine["value"].to_numpy(float) for _, mine in cell.groupby("seed")]
         clusters = next(iter(cell.groupby("seed")))[1]["cluster"]
         summary = summarise(
-            values, None if clusters.isna().any() else clusters.tolist(), board.combine, board.is_binary
+            [values], None if clusters.isna().any() else clusters.tolist(), board.combine, board.is_binary
         )
-        found.append(where | summary | {"num_seeds": len(values), "num_items": max(map(len, values))})
+        found.append(
+            where
+            | {name: float(ends[0]) for name, ends in summary.items()}
+            | {"num_seeds": len(values), "num_items": max(map(len, values))}
+        )
     return pd.DataFrame(found)
 
 
@@ -65,8 +69,9 @@ def _items(board: Board) -> pd.DataFrame:
     rows = board.rows[(board.rows["axis"] == "context") & board.rows["item_facts"].map(bool)]
     rows = rows[rows["step"] == rows.groupby("series")["step"].transform("max")]
     parts = []
-    for row in rows.itertuples():
-        depths, values = _depths(row.item_facts, row.eval_length), values_of(row)
+    columns = ["series", "train_length", "eval_length", "seed", "item_facts", "item_clusters"]
+    for row, values in zip(rows[columns].itertuples(), items_of(rows) if len(rows) else (), strict=True):
+        depths = _depths(row.item_facts, row.eval_length)
         if len(depths) == len(values):
             same = {"series": row.series, "train_length": row.train_length, "eval_length": row.eval_length}
             known = np.ndim(row.item_clusters) and len(row.item_clusters) == len(values)

@@ -78,17 +78,18 @@ DEFINITIONS = {
 """How to read a ranking: term → meaning."""
 
 
-def write_leaderboard(roots: Sequence[Path], out: Path) -> Path:
+def write_leaderboard(roots: Sequence[Path], out: Path, results: Results | None = None) -> Path:
     """Write the leaderboard of results folders as Markdown, atomically; the same rows give the same bytes.
 
     Args:
         roots: results folders.
         out: the file to write.
+        results: what `load` gave for these folders; they are read if None.
 
     Raises:
         UserError: a folder does not exist, there are no results in them, or `out` cannot be written.
     """
-    text = render(load(roots), roots)
+    text = render(load(roots) if results is None else results, roots)
     with atomic_file(Path(out)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(out)

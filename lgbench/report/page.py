@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from lgbench.claims import all_claims
+from lgbench.claims.cells import Cells
+from lgbench.claims.render import decided_lines
 from lgbench.report.budget import cost_figure, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
 from lgbench.report.heatmap import depth_cells, depth_figure
 from lgbench.report.leaderboard import DEFINITIONS
 from lgbench.report.profile import profile_figure
-from lgbench.report.standings import Standing, standings
+from lgbench.report.standings import Standing, drawn, standings
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import save
 from lgbench.report.tables import best_of, pivot
@@ -28,6 +31,8 @@ from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import NOTHING, count_of, format_length, format_value
 from lgbench.store import atomic_file
 
+MOST_DRAWN = 20
+"""Series in the figures of a board; tables have all."""
 MOST_LINES = 10
 """Series in one figure, where they could be told apart by training length."""
 AXES = {"context": "context length", "position": "position in the context", "queries": "number of queries"}
@@ -40,11 +45,13 @@ class ReportResult:
 
     Attributes:
         html: the page.
+        results: what was read.
         figures: PNG, PDF and SVG files of the figures, in the order of the page.
         warnings: what a reader must know, a sentence each; they are on the page too.
     """
 
     html: Path
+    results: Results = field(compare=False)
     figures: list[Path]
     warnings: list[str]
 
@@ -82,6 +89,7 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
         warnings=[warning for warning in results.warnings if warning not in notices],
         boards=boards,
         missing=results.missing.to_dict("records"),
+        claims=decided_lines(all_claims(), Cells(results.rows)),
         provenance=trace_cells(results.rows),
         environments=read_environments(roots, results.rows),
         definitions=_definitions(results.boards),
@@ -89,7 +97,7 @@ def build_report(roots: Sequence[Path], out: Path) -> ReportResult:
     target = out / "index.html"
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return ReportResult(html=target, figures=paths, warnings=results.warnings)
+    return ReportResult(html=target, results=results, figures=paths, warnings=results.warnings)
 
 
 def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
@@ -109,10 +117,11 @@ def _figures(
     board: Board, strips: Sequence[Strip], ranked: Sequence[Standing]
 ) -> Iterable[tuple[str, str, Figure]]:
     """Name, caption and figure, one at a time."""
-    methods = ", ".join(board.series)
+    board, more = drawn(board, ranked, MOST_DRAWN)
+    methods = ", ".join(board.series) + more
     for axis, words in AXES.items():
         for name, part in _legible(board, axis):
-            shown = ", ".join(dict.fromkeys(part.curve(axis)["series"]))
+            shown = ", ".join(dict.fromkeys(part.curve(axis)["series"])) + more
             yield name, f"{board.metric} against {words}: {shown}.", curve_figure(part, axis)
     found = depth_cells(board)
     if not found.empty:
@@ -127,9 +136,8 @@ def _figures(
     for standing in ranked:
         profile = profile_figure(board, standing)
         if profile is not None:
-            caption = (
-                f"Effective length by threshold, {standing.title}: {', '.join(standing.table['series'])}."
-            )
+            names = [name for name in standing.table["series"] if name in board.series]
+            caption = f"Effective length by threshold, {standing.title}: {', '.join(names)}{more}."
             yield f"profile-{standing.train_length}", caption, profile
     cost = cost_figure(board) if board.rank == 0 else None
     if cost is not None:
@@ -168,11 +176,11 @@ def _table(board: Board, axis: str) -> dict[str, Any]:
     for length in values.columns:
         best = best_of(values[length], board.higher_is_better)
         shown = []
-        for name in values.index:
-            value, count = values.at[name, length], seeds.at[name, length]
+        column = (table[length].tolist() for table in (values, low, high, seeds))
+        for name, value, least, most, count in zip(values.index, *column, strict=True):
             interval = ""
             if np.isfinite(value):
-                interval = f"[{', '.join(format_value(end.at[name, length], value) for end in (low, high))}]"
+                interval = f"[{', '.join(format_value(end, value) for end in (least, most))}]"
                 interval += f" ({count_of([count], 'seed')})" if count != usual else ""
             shown.append({"value": format_value(value), "interval": interval, "best": name == best})
         chances = format_value(chance[length])

@@ -7,9 +7,11 @@ at one evaluation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lgbench.recipe import columns
 from lgbench.report.wording import format_length
@@ -26,6 +28,8 @@ POINT = ["axis", "step", "eval_length", "num_queries"]
 _WORDS = {"backbone": "{}", "train_length": "", "train_low": "from {}", "train_high": "up to {}"}
 _WORDS |= {name: said.words for name, said in _OF_RECIPE.items()}
 _WORDS |= {"d_state": "state {}"}
+_AT_ONCE = 2_000_000
+"""Values of items that are looked at together, so that memory does not grow with the store."""
 """How a setting reads in a legend."""
 TRAIN_LENGTHS = ("train_length", "train_low", "train_high")
 TRAIN_NUMBERS = tuple(n for n, said in _OF_RECIPE.items() if said.group == "training" and n != "train_length")
@@ -75,73 +79,94 @@ def average(rows: pd.DataFrame) -> pd.DataFrame:
         `value`, `low` and `high` as in `summarise`, `num_seeds`, `num_items`, `chance`, `best` and
         `references` (name → value).
     """
-    combine, binary = rows["combine"].iloc[0], are_binary(rows)
-    points = []
-    for key, series in rows.groupby(["series", *SERIES], sort=False):
-        setting = dict(zip(["series", *SERIES], key, strict=True))
-        last = series["step"].max()
-        for where, group in series.groupby(POINT):
-            point = dict(zip(POINT, where, strict=True)) | {"is_final": where[1] == last}
-            items = [values_of(row) for row in group.sort_values("seed").itertuples()]
-            points.append(
-                setting
-                | point
-                | summarise(items, _clusters(group), combine, binary)
-                | {
-                    "num_seeds": len(items),
-                    "num_items": max(map(len, items)),
-                    "chance": group["chance"].mean(),
-                    "best": group["best"].mean(),
-                    "references": group["references"].iloc[0] or {},
-                }
-            )
-    return pd.DataFrame(points).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)
+    key, binary = ["series", *SERIES, *POINT], are_binary(rows)
+    rows = rows.assign(point=rows.groupby(key, sort=False).ngroup()).sort_values(
+        ["point", "seed"], kind="stable"
+    )
+    points = rows.drop_duplicates("point").set_index("point")[[*key, "references"]]
+    points["references"] = points["references"].map(lambda found: found or {})
+    points["is_final"] = points["step"] == points.groupby("series")["step"].transform("max")
+    by_point = rows.groupby("point")
+    points[["chance", "best"]] = by_point[["chance", "best"]].mean()
+    points["num_seeds"] = by_point.size()
+    found = _summaries(rows, rows["combine"].iloc[0], binary)
+    return points.join(found).sort_values([*SERIES, *POINT], kind="stable", ignore_index=True)
 
 
-def summarise(items: list[Floats], clusters: Sequence | None, combine: str, binary: bool) -> dict[str, float]:
-    """One number, and how sure it is, from the items of some seeds.
+def _summaries(rows: pd.DataFrame, combine: str, binary: bool) -> pd.DataFrame:
+    """`summarise` of each point, and `num_items`; points of one shape at a time.
 
     Args:
-        items: for each seed the values of its items; of "exp_mean" their logarithms.
+        rows: sorted by `point`, a number, and seed.
+    """
+    items, clusters = items_of(rows), list(rows["item_clusters"])
+    starts = np.append(np.flatnonzero(np.diff(rows["point"], prepend=-1)), len(rows))
+    names = rows["point"].to_numpy()[starts[:-1]]
+    shapes: dict[tuple, list[int]] = {}
+    for at, (start, stop) in enumerate(pairwise(starts)):
+        sizes = tuple(map(len, items[start:stop]))
+        same = sizes[0] if len(set(sizes)) == 1 else sizes
+        shapes.setdefault((stop - start, same, id(clusters[start])), []).append(at)
+    parts = []
+    for (num_seeds, same, _), members in shapes.items():
+        size = max(1, _AT_ONCE // (num_seeds * np.max(same)))
+        for first in range(0, len(members), size):
+            chosen = members[first : first + size]
+            groups = [items[starts[at] : starts[at + 1]] for at in chosen]
+            summary = summarise(groups, _known(clusters[starts[chosen[0]]]), combine, binary)
+            parts.append(pd.DataFrame(summary, index=names[chosen]).assign(num_items=int(np.max(same))))
+    return pd.concat(parts)
+
+
+def summarise(
+    groups: Sequence[Sequence[Floats]], clusters: Sequence | None, combine: str, binary: bool
+) -> dict[str, Floats]:
+    """One number, and how sure it is, from the items of some seeds, for points of one shape.
+
+    Args:
+        groups: for each point and seed the values of its items; of "exp_mean" their logarithms.
         clusters: of the items, see `lgbench.stats.intervals.by_cluster`.
         combine: how the values of a seed's items become one: "mean", or "exp_mean", the exponential of it.
         binary: whether values are 0 or 1, see `mean_interval`.
 
     Returns:
         `value` (mean over seeds of the combined items), `low` and `high` (95 %, over seeds and items; of a
-        single seed over items alone). Seeds with different numbers of items are cut to the fewest for the
-        interval.
+        single seed over items alone), each `(num_points,)`. Seeds with different numbers of items are cut to
+        the fewest for the interval.
     """
-    means = np.array([values.mean() for values in items])
-    fewest = min(map(len, items))
-    table = np.stack([values[:fewest] for values in items])
+    means = np.array([[values.mean(dtype=float) for values in items] for items in groups])
+    fewest = min(len(values) for values in groups[0])
+    table = np.array([[values[:fewest] for values in items] for items in groups], dtype=float)
     if clusters is not None and len(clusters) != fewest:
         clusters = None
     if combine != "exp_mean":
         low, high = mean_interval(table, clusters, binary)
-        return {"value": float(means.mean()), "low": low, "high": high}
+        return {"value": means.mean(axis=1), "low": low, "high": high}
     whole = np.exp(means)
-    value = float(whole.mean())
-    relative = whole[:, None] * (1 + table - means[:, None]) / value
-    half = np.diff(mean_interval(relative, clusters))[0] / 2
-    return {"value": value, "low": value * float(np.exp(-half)), "high": value * float(np.exp(half))}
+    value = whole.mean(axis=1)
+    relative = whole[:, :, None] * (1 + table - means[:, :, None]) / value[:, None, None]
+    low, high = mean_interval(relative, clusters)
+    half = (high - low) / 2
+    return {"value": value, "low": value * np.exp(-half), "high": value * np.exp(half)}
 
 
 def are_binary(rows: pd.DataFrame) -> bool:
     """Whether the metric of these rows is a share: every item of every row is either right or wrong."""
     if rows["combine"].iloc[0] != "mean":
         return False
-    return all(np.isin(values_of(row), (0.0, 1.0)).all() for row in rows.itertuples())
+    return all(((values == 0) | (values == 1)).all() for values in items_of(rows))
 
 
-def values_of(row: tuple) -> Floats:
-    """Values of the items of a row, float64; that of all of them where it keeps no items."""
-    kept = row.item_values is not None and len(row.item_values) > 0
-    value = np.log(row.value) if row.combine == "exp_mean" else row.value
-    return np.asarray(row.item_values if kept else [value], dtype=float)
+def items_of(rows: pd.DataFrame) -> list[NDArray]:
+    """Values of the items of each row; that of all of them where it keeps no items."""
+    mean = rows["value"].to_numpy(float)
+    if rows["combine"].iloc[0] == "exp_mean":
+        mean = np.log(mean)
+    return [
+        np.asarray(items) if items is not None and len(items) else np.array([one])
+        for items, one in zip(rows["item_values"], mean, strict=True)
+    ]
 
 
-def _clusters(rows: pd.DataFrame) -> Sequence | None:
-    """Of the items of a point, from its first row."""
-    found = rows["item_clusters"].iloc[0]
-    return found if np.ndim(found) and len(found) else None
+def _known(clusters: Sequence | None) -> Sequence | None:
+    return clusters if np.ndim(clusters) and len(clusters) else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,31 @@ def standings(board: Board) -> list[Standing]:
     found = list(panels(board.rows, board.missing))
     recovered = ceiling.recovered(found)
     return [_standing(board, panel, recovered) for panel in found]
+
+
+def drawn(board: Board, ranked: Sequence[Standing], most: int) -> tuple[Board, str]:
+    """The part of a board that figures show, where it has more series than could be told apart.
+
+    The best of each L_train in turn, after the series for baseline and control.
+
+    Returns:
+        the board with `most` series, and words for a caption about the others; the same board and "" if it
+        has no more.
+    """
+    if len(board.series) <= most:
+        return board, ""
+    tables = [standing.table for standing in ranked]
+    roles = dict.fromkeys(name for table in tables for role in ranking.ROLES for name in table[role] if name)
+    in_turn = [
+        name for names in zip_longest(*(table["series"] for table in tables)) for name in names if name
+    ]
+    chosen = set(list(dict.fromkeys([*list(roles)[: most // 2], *in_turn, *board.series]))[:most])
+    part = replace(
+        board,
+        rows=board.rows[board.rows["series"].isin(chosen)],
+        missing=board.missing[board.missing["series"].isin(chosen)],
+    )
+    return part, f"; {len(board.series) - most} more are in the tables"
 
 
 def _standing(board: Board, panel: Panel, recovered: pd.DataFrame) -> Standing:

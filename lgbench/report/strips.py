@@ -50,13 +50,16 @@ class Strip:
 
 def read_strips(roots: Sequence[Path], board: Board, warnings: list[str]) -> list[Strip]:
     """One strip a series of a board, of its lowest seed that has one; a broken file becomes a warning."""
-    strips = []
+    strips: list[Strip] = []
+    folders = [folder for root in roots if (folder := Path(root) / "strips" / board.task).is_dir()]
+    if not folders:
+        return strips
     final = board.points[board.points["is_final"]].groupby("series")["step"].max()
     for series in board.series:
         rows = board.rows[(board.rows["series"] == series) & (board.rows["step"] == final[series])]
         cells = rows.sort_values("seed").drop_duplicates("cell")
-        for row in cells.itertuples():
-            paths = [Path(root) / "strips" / board.task / f"{row.cell}.npz" for root in roots]
+        for row in cells[["cell", "seed", "train_low", "train_high"]].itertuples():
+            paths = [folder / f"{row.cell}.npz" for folder in folders]
             found = [pictures for path in paths if path.is_file() and (pictures := _read(path, warnings))]
             if found:
                 truth, pictures = found[0]

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lgbench.report.curves import Board, load
+from lgbench.report.curves import Board, Results, load
 from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
 
 MAX_COLUMNS = 8
@@ -30,7 +30,11 @@ def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -
     Raises:
         UserError: a folder does not exist, or there are no results in them.
     """
-    results = load(roots, cells)
+    return tables_of(load(roots, cells))
+
+
+def tables_of(results: Results) -> list[Table]:
+    """The same tables of what was read already."""
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables
@@ -81,12 +85,13 @@ def _table(board: Board) -> Table:
     table.add_column("method", overflow="fold", min_width=11)
     for length in lengths:
         table.add_column(board.length(length), justify="right", no_wrap=True)
+    best = {length: best_of(values[length], board.higher_is_better) for length in lengths}
     for series in values.index:
         cells = []
         for length in lengths:
             value, half = values.at[series, length], (high.at[series, length] - low.at[series, length]) / 2
             text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
-            is_best = series == best_of(values[length], board.higher_is_better)
+            is_best = series == best[length]
             cells.append(Text(text, style="bold" if is_best else ""))
         table.add_row(Text(series), *cells)
     chance = curve.groupby("eval_length")["chance"].mean()

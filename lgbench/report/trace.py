@@ -14,40 +14,46 @@ from lgbench.report.wording import NOTHING, format_count, format_duration, forma
 
 def trace_cells(rows: pd.DataFrame) -> list[dict[str, str]]:
     """One line a cell: what it ran on, with which code, for how long."""
-    lines = []
     order = rows.sort_values(["task", "preset", "label", "seed", "cell"], kind="stable")
-    for cell, group in order.groupby("cell", sort=False):
-        first, peak_gib = group.iloc[0], float(group["peak_bytes"].max()) / 2**30
-        lines.append(
-            {
-                "task": first["task"],
-                "method": first["label"],
-                "seed": f"{first['seed']:.0f}",
-                "preset": first["preset"],
-                "outcome": ", ".join(sorted(group["outcome"].unique())),
-                "parameters": format_count(first["num_parameters"]),
-                "device": first["device"],
-                "scan": first["scan_backend"],
-                "training": format_duration(group["train_wall_s"].max()),
-                "tokens/s": format_rate(group["train_tokens_per_s"].mean()),
-                "evaluation": format_duration(_evaluation_wall_s(group)),
-                "peak memory": f"{peak_gib:.2f} GiB" if np.isfinite(peak_gib) else NOTHING,
-                "lgbench": first["package_version"],
-                "commit": first["commit"],
-                "environment": first["environment"],
-                "finished": first["created_at"],
-                "cell": str(cell),
-            }
-        )
-    return lines
+    by_cell = order.groupby("cell", sort=False)
+    facts = order.drop_duplicates("cell").set_index("cell")
+    outcomes = order[["cell", "outcome"]].drop_duplicates().sort_values("outcome", kind="stable")
+    facts["outcome"] = outcomes.groupby("cell")["outcome"].agg(", ".join)
+    facts["peak_gib"] = by_cell["peak_bytes"].max().astype(float) / 2**30
+    facts["train_wall_s"] = by_cell["train_wall_s"].max()
+    facts["rate"] = by_cell["train_tokens_per_s"].mean()
+    facts["eval_wall_s"] = _evaluation_wall_s(order).reindex(facts.index, fill_value=0.0)
+    return [
+        {
+            "task": cell["task"],
+            "method": cell["label"],
+            "seed": f"{cell['seed']:.0f}",
+            "preset": cell["preset"],
+            "outcome": cell["outcome"],
+            "parameters": format_count(cell["num_parameters"]),
+            "device": cell["device"],
+            "scan": cell["scan_backend"],
+            "training": format_duration(cell["train_wall_s"]),
+            "tokens/s": format_rate(cell["rate"]),
+            "evaluation": format_duration(cell["eval_wall_s"]),
+            "peak memory": f"{cell['peak_gib']:.2f} GiB" if np.isfinite(cell["peak_gib"]) else NOTHING,
+            "lgbench": cell["package_version"],
+            "commit": cell["commit"],
+            "environment": cell["environment"],
+            "finished": cell["created_at"],
+            "cell": str(name),
+        }
+        for name, cell in zip(facts.index, facts.to_dict("records"), strict=True)
+    ]
 
 
-def _evaluation_wall_s(rows: pd.DataFrame) -> float:
-    """Seconds of all evaluations of a cell; a pass that gave several lengths or metrics counts once."""
+def _evaluation_wall_s(rows: pd.DataFrame) -> pd.Series:
+    """Cell → seconds of all evaluations; a pass that gave several lengths or metrics counts once."""
     shared, rows = rows["shared_prefix"].isin([True]), rows.assign(queries=rows["axis"] == "queries")
-    passes = rows[shared].drop_duplicates(["queries", "step"])["eval_wall_s"].sum()
-    single = rows[~shared].drop_duplicates(["queries", "step", "eval_length", "num_queries"])
-    return float(passes + single["eval_wall_s"].sum())
+    once = ["cell", "queries", "step"]
+    passes = rows[shared].drop_duplicates(once)
+    single = rows[~shared].drop_duplicates([*once, "eval_length", "num_queries"])
+    return pd.concat([passes, single]).groupby("cell")["eval_wall_s"].sum()
 
 
 def read_environments(roots: Sequence[Path], rows: pd.DataFrame) -> dict[str, str]:

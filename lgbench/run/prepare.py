@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lgbench.errors import UserError
 from lgbench.models import own_weights, pretrained
@@ -27,6 +29,7 @@ from lgbench.plan.cells import (
     load_task,
     resolve_cells,
     task_key,
+    why_left_out,
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
 from lgbench.plan.params import PluginRequest, resolve
@@ -40,6 +43,9 @@ from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.train import Trainer
 from lgbench.store import Store
 from lgbench.task import Task
+
+MOST_LISTED = 200
+"""Cells that a dry run lists; it counts all."""
 
 TRIAL_STEPS = 5
 """Steps timed for the estimate of a dry run, at most."""
@@ -61,6 +67,8 @@ class Prepared:
     device: torch.device
     broken: list[str]
     """Methods that were asked for and cannot be imported."""
+    left_out: dict[str, str]
+    """Key of a cell that cannot be run → why."""
 
 
 def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepared:
@@ -84,18 +92,21 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     _check_backend(config.scan_backend, device)
     named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
     start = _pretrained(config)
+    axes = config.axes()
+    if config.pretrained is not None and config.backbone is None:
+        axes["backbone"] = [PluginRequest(pretrained.kept(start["pretrained"]).sizes.backbone, {})]
 
-    def resolve_plan() -> list[Cell]:
+    def resolve_plan(num_seeds: int) -> list[Cell]:
         return resolve_cells(
             named,
             method_requests,
-            seeds=range(config.first_seed, config.first_seed + config.seeds),
+            seeds=range(config.first_seed, config.first_seed + num_seeds),
             preset=config.preset,
-            axes=Axes(**config.axes()),
+            axes=Axes(**axes),
             overrides=config.recipe_overrides() | start,
         )
 
-    resolve_plan()  # finds wrong grids, presets and parameters before any data are fetched
+    resolve_plan(1)  # finds wrong grids, presets and parameters before any data are fetched
     store = Store(config.results)
     for _, task in named:
         task.prepare(device, config.data_dir)
@@ -105,17 +116,32 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
             console.print(f"[yellow]Note:[/yellow] {task.notice}")
     if not dry:
         store.check_writable()
-    cells = resolve_plan()
+    cells = resolve_plan(config.seeds)
     tasks = {identify(*pair): pair[1] for pair in named}
     if device.type == "cpu":
         choose_threads(cell.training.recipe.d_model for cell in cells)
     if config.weights is not None:
         _check_weights(cells, tasks)
     _check_scans(cells, config.scan_backend, device)
-    _check_contracts(cells, device)
-    for reason in dict.fromkeys(cell.left_out for cell in cells if cell.left_out):
-        console.print(f"[yellow]Left out:[/yellow] {reason}", soft_wrap=True, highlight=False)
-    return Prepared(cells, tasks, store, device, broken)
+    _check_contracts(cells, device, console)
+    left_out = _left_out(cells, tasks)
+    for reason, num in Counter(left_out.values()).items():
+        cells_of = _count(num, "cell")
+        console.print(Text.assemble(("Left out: ", "yellow"), f"{reason} ({cells_of})"), soft_wrap=True)
+    return Prepared(cells, tasks, store, device, broken, left_out)
+
+
+def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
+    """Key of a cell that cannot be run → why."""
+    known: dict[tuple[str, ...], str] = {}
+    found = {}
+    for cell in cells:
+        alike = (cell.method, cell.method_params, cell.training.backbone, task_key(cell), cell.left_out)
+        if alike not in known:
+            known[alike] = why_left_out(cell, tasks[task_key(cell)])
+        if known[alike]:
+            found[cell.key] = known[alike]
+    return found
 
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
@@ -137,10 +163,11 @@ def _check_scans(cells: Iterable[Cell], scan_backend: str, device: torch.device)
         try:
             kind.check_backend(kind.Params.model_validate_json(params), scan_backend, device)
         except ValueError as error:
-            raise UserError(f"--scan-backend {scan_backend}, backbone '{name}': {error}") from None
+            asked = "" if scan_backend == "auto" else f"--scan-backend {scan_backend}, "
+            raise UserError(f"{asked}backbone '{name}': {error}") from None
 
 
-def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
+def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Console) -> None:
     """Refuse a backbone of somebody else's that breaks its contract, in one line and before any training."""
     trainings = (cell.training for cell in cells if not cell.left_out)
     asked = {(t.backbone, t.backbone_params, t.recipe.d_model) for t in trainings}
@@ -149,10 +176,15 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device) -> None:
             continue
         for verdict in check_backbone(registry.BACKBONES.load(name), json.loads(params), device, d_model):
             if not verdict.kept:
+                place = (
+                    f'--backbone "{name}"' if ":" in name else f"--plugin {registry.BACKBONES.place(name)}"
+                )
                 raise UserError(
                     f"backbone '{name}' breaks its contract, {verdict.check}: {verdict.found}. "
-                    f"All verdicts: lgbench check --plugin {registry.BACKBONES.place(name)}"
+                    f"All verdicts: lgbench check {place}"
                 )
+            if verdict.note:
+                console.print(f"[yellow]Note:[/yellow] backbone '{name}': {verdict.note}", soft_wrap=True)
 
 
 def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
@@ -204,7 +236,7 @@ def _pretrained(config: RunConfig) -> dict[str, Any]:
         "pretrained": pretrained.keep(checkpoint),
         "d_model": sizes.d_model,
         "num_layers": sizes.num_layers,
-        "sizes": suggest(**sizes.backbone_options()),
+        "sizes": suggest(**sizes.options),
     }
 
 
@@ -244,23 +276,28 @@ def _backbone_words(cell: Cell) -> str:
 def dry_run(prepared: Prepared, console: Console) -> None:
     """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
     store, cells = prepared.store, prepared.cells
-    numbers: dict[Training, int] = {}
+    numbers: dict[str, int] = {}
     unfinished = store.unfinished((c.task, c.key) for c in cells)
     table = Table(
         "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
     )
+    todo: dict[str, Cell] = {}
     for cell in cells:
-        number = numbers.setdefault(cell.training, len(numbers) + 1)
-        done = (cell.task, cell.key) not in unfinished
-        recipe = cell.recipe
+        state = "left out" if cell.key in prepared.left_out else "finished"
+        if state == "finished" and (cell.task, cell.key) in unfinished:
+            state, todo[cell.training.key] = "to do", cell
+        key, recipe = cell.training.key, cell.recipe
+        number = "" if state == "left out" else f"#{numbers.setdefault(key, len(numbers) + 1)}"
+        if table.row_count == MOST_LISTED:
+            continue
         table.add_row(
             cell.key[:8], cell.task, cell.label.replace("[", r"\["), _backbone_words(cell),
             f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
-            f"#{number}",
-            "finished" if done else "left out" if cell.left_out else "to do",
+            number, state,
         )  # fmt: skip
     console.print(table)
-    todo = {c.training: c for c in cells if (c.task, c.key) in unfinished and not c.left_out}
+    if len(cells) > MOST_LISTED:
+        console.print(f"… and {len(cells) - MOST_LISTED:,} more cells")
     measured: dict[Training, float] = {}
     if todo:
         console.print("Timing a few steps …")
@@ -269,9 +306,11 @@ def dry_run(prepared: Prepared, console: Console) -> None:
         _estimate_s(cell, prepared, measured, shared_steps(training) if training in branches else 0)
         for training, cell in todo.items()
     )
+    num = len(cells) - len(prepared.left_out)
+    finished = sum(c.key not in prepared.left_out and (c.task, c.key) not in unfinished for c in cells)
+    others = f", and {len(prepared.left_out)} left out" if prepared.left_out else ""
     console.print(
-        f"{_count(len(cells), 'cell')}, {len(cells) - len(unfinished)} finished; "
-        f"{_count(len(numbers), 'training')}. "
+        f"{_count(num, 'cell')}, {finished} finished{others}; {_count(len(numbers), 'training')}. "
         f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
         f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",
         highlight=False,

@@ -43,6 +43,15 @@ class Progress:
         """A cell has a file of rows that does not count as finished."""
         self._say(f"Measured again: {path}: {reason}", "yellow")
 
+    def old_files(self, root: Path, num: int) -> None:
+        """The folder has files of rows that an older version wrote, while cells are to be measured."""
+        files = "1 file" if num == 1 else f"{num} files"
+        self._say(
+            f"Note: {files} of rows in {root} are of an older lgbench, and their cells may count as not "
+            f"measured. Bring them up to date with: lgbench results migrate --results {root}",
+            "yellow",
+        )
+
     def training_begins(self, trainers: Sequence[Trainer]) -> None:
         """Some trainings start, side by side."""
         if self.live:
@@ -105,8 +114,8 @@ class Progress:
     def cell_done(self, cell: Cell, status: str, reason: str) -> None:
         """A cell has its rows."""
         self.number += 1
-        ending = "done" if status == "ok" else f"{status}: {reason}"
-        style = None if status == "ok" else "yellow" if status == "skipped" else "red"
+        ending = "done" if status == "ok" else f"{status}: {reason}" if reason else status
+        style = None if status == "ok" else "yellow" if status == "left out" else "red"
         self._say(f"[{self.number}/{self.total}] {cell_name(cell)}: {ending}", style)
 
     def _say(self, line: str, style: str | None = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from lgbench.stats.scores import Floats
 
@@ -36,13 +36,13 @@ class Estimate:
 
     def half_width(self) -> Floats:
         """Half of the 95 % interval, by Student's t."""
-        return stats.t.ppf(0.5 + LEVEL / 2, self.freedom) * np.sqrt(self.variance)
+        return special.stdtrit(self.freedom, 0.5 + LEVEL / 2) * np.sqrt(self.variance)
 
     def p_value(self) -> Floats:
         """Two-sided, of "the mean is 0"; 1 where the variance is unknown or where mean and variance are 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(self.mean) / np.sqrt(self.variance)
-            p = 2 * stats.t.sf(t, self.freedom)
+            p = 2 * special.stdtr(self.freedom, -t)
         return np.where(np.isnan(p), 1.0, p)
 
 
@@ -109,52 +109,59 @@ def by_cluster(values: ArrayLike, clusters: ArrayLike | None) -> Floats:
     return mean + share * (values @ sums / counts - mean)
 
 
-def wilson_interval(share: float, num: float) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson, JASA 22, 1927).
+def wilson_interval(share: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
+    """95 % score interval of proportions (Wilson, JASA 22, 1927).
 
     Args:
         share: that was observed, in [0, 1].
         num: independent trials, need not be whole, see `effective_trials`.
     """
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    share, num = np.asarray(share, dtype=float), np.asarray(num, dtype=float)
+    z = special.ndtri(0.5 + LEVEL / 2)
     centre = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     reach = z / (1 + z**2 / num) * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
-    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
+    return np.maximum(0.0, centre - reach), np.minimum(1.0, centre + reach)
 
 
-def effective_trials(share: float, variance: float, num_clusters: int) -> float:
+def effective_trials(share: ArrayLike, variance: ArrayLike, num_clusters: int) -> Floats:
     """How many independent items a share is worth: min(C, p(1 − p) / V_p), at least 1.
 
     The same items under several seeds are not several items, so it never exceeds the number of clusters.
     """
-    if not variance > 0:
-        return float(num_clusters)
-    return float(min(num_clusters, max(1.0, share * (1 - share) / variance)))
+    share, variance = np.asarray(share, dtype=float), np.asarray(variance, dtype=float)
+    worth = np.divide(
+        share * (1 - share), variance, out=np.full(share.shape, float(num_clusters)), where=variance > 0
+    )
+    return np.minimum(num_clusters, np.maximum(1.0, worth))
 
 
 def mean_interval(
     values: ArrayLike, clusters: ArrayLike | None, is_share: bool = False
-) -> tuple[float, float]:
+) -> tuple[Floats, Floats]:
     """95 % interval of the mean over seeds and items; with one seed of the mean over items alone.
 
     Args:
-        values: `(num_seeds, num_items)`.
+        values: `(…, num_seeds, num_items)`.
         clusters: of the items, see `by_cluster`.
         is_share: whether values are 0 or 1; the interval is then at least Wilson's, and within [0, 1].
+
+    Returns:
+        lower and upper ends, each `(…)`.
     """
     table = by_cluster(values, clusters)
-    num_seeds, num_clusters = table.shape
+    num_seeds, num_clusters = table.shape[-2:]
     if num_seeds > 1:
         found = estimate(table)
-        mean, variance, half = float(found.mean), float(found.variance), float(found.half_width())
+        mean, variance, half = found.mean, found.variance, found.half_width()
     else:
-        mean = float(table.mean())
-        variance = float(table.var(ddof=1) / num_clusters) if num_clusters > 1 else 0.0
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, max(1, num_clusters - 1)) * np.sqrt(variance))
+        mean = table.mean(axis=(-2, -1))
+        one = table[..., 0, :]
+        variance = one.var(axis=-1, ddof=1) / num_clusters if num_clusters > 1 else np.zeros(mean.shape)
+        half = special.stdtrit(max(1, num_clusters - 1), 0.5 + LEVEL / 2) * np.sqrt(variance)
     low, high = mean - half, mean + half
     if is_share:
         least, most = wilson_interval(mean, effective_trials(mean, variance, num_clusters))
-        low, high = max(0.0, min(low, least)), min(1.0, max(high, most))
+        low, high = np.maximum(0.0, np.minimum(low, least)), np.minimum(1.0, np.maximum(high, most))
     return low, high
 
 

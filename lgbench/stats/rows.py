@@ -29,6 +29,14 @@ DEFAULTS |= {
     name: "" if said.column == "string" else 0 for name, said in columns().items()
 } | {field.name: column_value(field.default) for field, said in described(Recipe)
      if said.column and field.default is not MISSING}  # fmt: skip
+_WITH_DEFAULT = {field.name for field, _ in described(Recipe) if field.default is not MISSING}
+INTEGERS = ["seed", "eval_length", "num_queries", "step", "train_low", "train_high", "d_state"]
+INTEGERS += [name for name, said in columns().items() if said.column.startswith("int")]
+"""Columns of whole numbers that every measurement has, once what is missing is filled in."""
+REQUIRED = [name for name in INTEGERS if name not in _WITH_DEFAULT]
+REQUIRED += ["lm_weight", "learning_rate", "higher_is_better"]
+"""Columns that nothing stands for where they are missing."""
+AXES = ("context", "queries", "position")
 _TOLERANCE = 1e-6
 """By which a metric may pass its best value through rounding, relative to best − chance."""
 _AT_ONCE = 10_000
@@ -57,9 +65,15 @@ def find_faults(rows: pd.DataFrame) -> pd.Series:
 
     value, best, chance = (rows[name].astype(float) for name in ("value", "best", "chance"))
     reach = np.where(rows["axis"] == "queries", rows["num_queries"], rows["eval_length"]).astype(float)
+    mark(~rows["axis"].isin(AXES), f"its axis is none of {', '.join(AXES)}")
     mark(rows["seed"].isna(), "it has no seed")
     mark(~(rows["train_length"].astype(float) > 0), "its train_length is not above 0")
     mark(~(pd.Series(reach, rows.index) > 0), "its length is not above 0")
+    for name in REQUIRED:
+        mark(rows[name].isna(), f"it has no {name}")
+    horizon, learned = (_known(rows, name) for name in ("horizon", "learned"))
+    mark(~((horizon >= 1) & np.isfinite(horizon)), "its horizon is not a number from 1 on")
+    mark(~np.isfinite(learned), "its threshold for having learned is not a number")
     mark(~np.isfinite(best), "its best value is not a number")
     mark(~np.isfinite(chance), "its chance is not a number")
     mark(chance == best, "chance equals the best value")
@@ -70,6 +84,15 @@ def find_faults(rows: pd.DataFrame) -> pd.Series:
     mark((rows["combine"] == "exp_mean") & ~positive, "an exponential of a mean is not above 0")
     mark(_has_bad_items(rows["item_values"]), "an item has no finite value")
     return fault
+
+
+def _known(rows: pd.DataFrame, name: str) -> pd.Series:
+    """A column of numbers, with the default where it is missing or null."""
+    return (
+        rows[name].astype(float).fillna(DEFAULTS[name])
+        if name in rows
+        else pd.Series(DEFAULTS[name], rows.index)
+    )
 
 
 def describe_faults(rows: pd.DataFrame, faults: pd.Series) -> list[str]:

@@ -20,6 +20,13 @@ def content_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def array_digest(values: pa.Array) -> str:
+    """SHA-256 of the decoded content of one column, hex."""
+    digest = hashlib.sha256()
+    _add(digest, values)
+    return digest.hexdigest()
+
+
 @cache
 def _kind(kind: pa.DataType) -> str:
     """A type without the names of its inner fields, which parquet changes."""

@@ -19,7 +19,7 @@ from lgbench.errors import CannotWrite
 from lgbench.store.files import atomic_file
 from lgbench.store.schema import SCHEMA_VERSION
 
-FORMAT = f"1, schema {SCHEMA_VERSION}"
+FORMAT = f"2, schema {SCHEMA_VERSION}"
 """Of the manifest, and of the rules that its entries were made by."""
 
 
@@ -32,6 +32,8 @@ class Known(NamedTuple):
     statuses: list[str]
     unfinished: str | None
     """Why its cell has to be measured again; None if it is finished."""
+    version: int | None = None
+    """Schema version of the file; None if nobody asked."""
 
 
 class Manifest:
@@ -55,11 +57,11 @@ class Manifest:
         found, now = self._files.get(self._name(path)), path.stat()
         return found if found is not None and found[:2] == (now.st_size, now.st_mtime_ns) else None
 
-    def add(self, path: Path, statuses: set[str], unfinished: str | None) -> None:
+    def add(self, path: Path, statuses: set[str], unfinished: str | None, version: int | None = None) -> None:
         """Note a file that was verified just now."""
         with contextlib.suppress(OSError):  # gone already
             now = path.stat()
-            known = Known(now.st_size, now.st_mtime_ns, path.stem, sorted(statuses), unfinished)
+            known = Known(now.st_size, now.st_mtime_ns, path.stem, sorted(statuses), unfinished, version)
             self._files[self._name(path)] = known
             self._changed = True
 

@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 
 from lgbench.errors import UserError
 from lgbench.store.digest import content_digest
-from lgbench.store.rows_file import read_rows, write_rows
+from lgbench.store.rows_file import UNREADABLE, first_line, read_rows, write_rows
 from lgbench.store.schema import SCHEMA, SCHEMA_VERSION
-from lgbench.store.store import UNREADABLE, first_line
 
 Row = Mapping[str, Any]
 

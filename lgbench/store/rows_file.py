@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +18,9 @@ from lgbench.store.migrate import recipe_columns, upgrade
 from lgbench.store.schema import SCHEMA, SCHEMA_VERSION, STATUSES, TRIED_AGAIN
 from lgbench.store.seal import BLANK, Damaged, is_sealed, seal
 
+UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
+"""What reading a file of rows may raise."""
+
 _VERSION, _CONTENT = b"lgbench_schema_version", b"lgbench_content_digest"
 _FAST = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
 """Of files of some dozens of rows: read three times as fast as with pyarrow's defaults, and smaller."""
@@ -23,24 +28,38 @@ _FIRST_SEALED = 3
 """Schema version from which on files have checksums."""
 
 
-def write_rows(path: Path, table: pa.Table) -> None:
+def write_rows(path: Path, table: pa.Table, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write rows of the current schema atomically, with checksums of pages, of the content and of the file.
+
+    Args:
+        path: the file.
+        table: the rows.
+        metadata: texts that the file holds besides.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; nothing half-written remains.
     """
+    facts: dict[str | bytes, str] = {_CONTENT: content_digest(table), "lgbench_seal": BLANK}
+    facts.update(metadata)
     with atomic_file(path) as temporary:
         with pq.ParquetWriter(temporary, SCHEMA, write_page_checksum=True, **_FAST) as writer:
             writer.write_table(table)
-            writer.add_key_value_metadata({_CONTENT: content_digest(table), "lgbench_seal": BLANK})
+            writer.add_key_value_metadata(facts)
         seal(temporary)
 
 
 def read_rows(path: Path, known: bool = False) -> pa.Table:
-    """The rows of a file, of the current schema whatever the file's.
+    """The rows of a cell's file, whose name is the key of its cell; see `read_table`."""
+    table = read_table(path, known)
+    _check_bound(table, path.stem)
+    return table
+
+
+def read_table(path: Path, known: bool = False) -> pa.Table:
+    """Rows of a file, of one cell or of several, in the current schema whatever the file's.
 
     Args:
-        path: the file; its name is the key of its cell.
+        path: the file.
         known: skip the digest of the decoded content, because this file of this size and time had the right
             one before. Checksums of the file and its pages are verified in any case.
 
@@ -56,9 +75,7 @@ def read_rows(path: Path, known: bool = False) -> pa.Table:
     table = file.read(use_threads=False)
     if sealed and not known and content_digest(table) != file.metadata.metadata.get(_CONTENT, b"").decode():
         raise Damaged("damaged: the digest of its content is another one")
-    table = upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
-    _check_bound(table, path.stem)
-    return table
+    return upgrade(table, version) if version < SCHEMA_VERSION else _of_schema(table)
 
 
 def unfinished(table: pa.Table) -> str | None:
@@ -88,6 +105,21 @@ def unfinished(table: pa.Table) -> str | None:
         if missing := [point for point in wanted if point not in measured]:
             return f"no row for {column} {missing[0]}"
     return None
+
+
+def schema_version(path: Path) -> int:
+    """Schema version of a file of rows, of which nothing else is read.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: it has none, or cannot be read.
+    """
+    with pq.ParquetFile(path) as file:
+        return _version(file)
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _version(file: pq.ParquetFile) -> int:

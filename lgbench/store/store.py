@@ -5,6 +5,7 @@
     RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.run.checkpoint`), not needed by any
     reader
     RESULTS/manifest.jsonl                  a cache of what was verified; may be deleted at any time
+    RESULTS/cache/HASH.arrow                a cache of rows, see `lgbench.store.pack`; may be deleted, too
 
 Readers (report, leaderboard) need this module alone.
 """
@@ -24,14 +25,12 @@ import pyarrow as pa
 from lgbench.errors import UserError
 from lgbench.store.files import atomic_file, put_aside
 from lgbench.store.manifest import Manifest
-from lgbench.store.rows_file import read_rows, unfinished, write_rows
-from lgbench.store.schema import SCHEMA
+from lgbench.store.pack import WORTH, Stamp, name_of, stamp, write_pack
+from lgbench.store.rows_file import UNREADABLE, first_line, read_rows, schema_version, unfinished, write_rows
+from lgbench.store.schema import SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
-
-UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
-"""What reading a file of rows may raise."""
 
 
 @dataclass
@@ -52,6 +51,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self._manifest: Manifest | None = None
+        self._written: dict[str, tuple[Stamp, pa.Table]] = {}
 
     @property
     def manifest(self) -> Manifest:
@@ -91,6 +91,24 @@ class Store:
         self.manifest.save()
         return reasons
 
+    def of_older_schemas(self, tasks: Iterable[str]) -> list[Path]:
+        """Files of rows of these tasks that an older lgbench wrote, whose cells may have other keys today."""
+        found = []
+        for path in [path for task in tasks for path in sorted(self.path(task, "").parent.glob("*.parquet"))]:
+            try:
+                known = self.manifest.known(path)
+                version = known.version if known else None
+                if version is None:
+                    version = schema_version(path)
+                    if known:
+                        self.manifest.add(path, set(known.statuses), known.unfinished, version)
+            except UNREADABLE:
+                continue  # the reader says why
+            if version < SCHEMA_VERSION:
+                found.append(path)
+        self.manifest.save()
+        return found
+
     def write(self, task: str, cell: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Store the rows of one cell in one file, atomically; replaces an earlier file of the same cell.
 
@@ -109,12 +127,19 @@ class Store:
                 raise ValueError(f"row and schema differ: {sorted(set(row) ^ names)}")
             if row["cell"] != cell:
                 raise ValueError(f"a row of cell {row['cell']} in the file of cell {cell}")
-        table = pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA)
+        return self.write_table(task, cell, pa.Table.from_pylist([dict(r) for r in rows], schema=SCHEMA))
+
+    def write_table(self, task: str, cell: str, table: pa.Table) -> Path:
+        """Store the rows of one cell as `write` does, from a table of the current schema.
+
+        Raises:
+            UserError: the folder cannot be written or the disk is full; nothing half-written remains.
+        """
         target = self.path(task, cell)
         if target.exists() and not self._is_readable(target):
             put_aside(target)
         write_rows(target, table)
-        self.manifest.add(target, set(table["status"].to_pylist()), unfinished(table))
+        self._remember(target, table)
         return target
 
     def write_environment(self, facts: Mapping[str, Any]) -> str:
@@ -126,6 +151,16 @@ class Store:
             with atomic_file(target) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
         return name
+
+    def _remember(self, path: Path, table: pa.Table) -> None:
+        """Note what was just written, so that no reader need open it: cells by the dozen in one file."""
+        statuses = set(table["status"].to_pylist())
+        self.manifest.add(path, statuses, unfinished(table), SCHEMA_VERSION)
+        self._written[name_of(path)] = stamp(path), table
+        if len(self._written) >= WORTH:
+            write_pack(self.root, self._written)
+            self._written = {}
+            self.manifest.save()
 
     def _examine(self, path: Path) -> str | None:
         table = read_rows(path)
@@ -149,17 +184,26 @@ def read(roots: Sequence[Path]) -> Reading:
     """
     tables, unreadable = [], {}
     for root in roots:
-        if not Path(root).is_dir():
-            raise UserError(f"no results folder '{root}'. Make one with: lgbench run --results {root}")
-        paths = sorted((Path(root) / "rows").rglob("*.parquet"))
+        paths = row_files(Path(root))
         with Manifest(Path(root)) as manifest:
             for path in paths:
                 try:
-                    tables.append(_read_one(manifest, path))
+                    tables.append(read_known(manifest, path))
                 except UNREADABLE as error:
                     unreadable[path] = first_line(error)
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     return Reading(table, unreadable)
+
+
+def row_files(root: Path) -> list[Path]:
+    """Files of rows of a results folder, in the order in which they are read.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"no results folder '{root}'. Make one with: lgbench run --results {root}")
+    return sorted((root / "rows").rglob("*.parquet"))
 
 
 def frame(reading: Reading, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -175,17 +219,17 @@ def frame(reading: Reading, columns: Sequence[str] | None = None) -> pd.DataFram
     maps = [f.name for f in table.schema if pa.types.is_map(f.type)]
     rows: pd.DataFrame = table.drop_columns(maps).to_pandas()
     for name in maps:
-        found = [values for chunk in table[name].chunks for values in _dictionaries(chunk)]
+        found = [values for chunk in table[name].chunks for values in dictionaries(chunk)]
         rows.insert(table.schema.get_field_index(name), name, pd.Series(found, dtype=object))
     return rows
 
 
-def first_line(error: Exception) -> str:
-    """An exception in one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def read_known(manifest: Manifest, path: Path) -> pa.Table:
+    """Rows of a file; it is verified to the last value unless the manifest says that it was.
 
-
-def _read_one(manifest: Manifest, path: Path) -> pa.Table:
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: see `lgbench.store.rows_file.read_rows`.
+    """
     known = manifest.known(path)
     table = read_rows(path, known=known is not None)
     if known is None:
@@ -193,10 +237,10 @@ def _read_one(manifest: Manifest, path: Path) -> pa.Table:
     return table
 
 
-def _dictionaries(chunk: pa.MapArray) -> list[dict[str, Any] | None]:
+def dictionaries(chunk: pa.MapArray) -> list[dict[str, Any] | None]:
     """The maps of one file; a single one where all its rows have the same."""
     if len(chunk) > 1 and chunk[1:].equals(chunk[:-1]):
-        return _dictionaries(chunk[:1]) * len(chunk)
+        return dictionaries(chunk[:1]) * len(chunk)
     names, items = chunk.keys.to_pylist(), chunk.items
     if pa.types.is_list(items.type) and pa.types.is_floating(items.type.value_type):
         numbers, edges = items.values.to_numpy(zero_copy_only=False), items.offsets.to_numpy()

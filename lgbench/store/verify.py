@@ -12,9 +12,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lgbench.store.rows_file import read_rows
+from lgbench.store.rows_file import UNREADABLE, first_line, read_rows
 from lgbench.store.seal import file_is_sealed
-from lgbench.store.store import UNREADABLE, first_line
 
 KINDS = ("rows", "environment", "weights", "resumable state", "fit")
 """What is verified."""

@@ -56,6 +56,10 @@ class Tokenizer(Protocol):
         """Text of the ids. Never raises: what is no UTF-8 becomes U+FFFD, unknown ids vanish."""
         ...
 
+    def file(self) -> tuple[str, str]:
+        """The text of a `tokenizer.json` that gives the same ids, and what its end of text is called."""
+        ...
+
 
 class ByteTokenizer:
     """One id a byte of UTF-8."""
@@ -73,6 +77,18 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(int(at) for at in ids if 0 <= at < 256).decode(errors="replace")
+
+    def file(self) -> tuple[str, str]:
+        """A BPE without merges: one id for each of the 256 characters that stand for bytes."""
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+        end = {"id": self.end, "content": END_OF_TEXT, "special": True} | dict.fromkeys(
+            ("single_word", "lstrip", "rstrip", "normalized"), False
+        )
+        model = {"type": "BPE", "vocab": {char: byte for byte, char in _letters().items()}, "merges": []}
+        whole = {
+            "version": "1.0", "added_tokens": [end], "model": model, "pre_tokenizer": level, "decoder": level,
+        }  # fmt: skip
+        return json.dumps(whole, ensure_ascii=False), END_OF_TEXT
 
 
 class LibraryTokenizer:
@@ -126,6 +142,16 @@ class LibraryTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         known = [int(at) for at in ids if 0 <= at < self.size and at != self.end]
         return self._backend.decode(known, skip_special_tokens=True)
+
+    def file(self) -> tuple[str, str]:
+        return self._backend.to_str(), self._backend.id_to_token(self.end)
+
+
+def _letters() -> dict[int, str]:
+    """The character of each byte in byte-level vocabularies: itself if visible, else one from 256 on."""
+    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in seen]
+    return {byte: chr(byte) for byte in seen} | {byte: chr(256 + n) for n, byte in enumerate(others)}
 
 
 def _excerpt(text: str, longest: int = 40) -> str:

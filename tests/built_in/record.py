@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from lgbench.plugins.identity import canonical
+from lgbench.plugins.identity import canonical, declared_version
 from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.recipe import Recipe
 
@@ -60,6 +60,13 @@ def describe() -> dict[str, Any]:
         for name in registry.names()
         if Path(registry.place(name)).is_file() and ROOT in Path(registry.place(name)).parents
     }
+    for name in BACKBONES.families():  # what they need may not be installed
+        tree = ast.parse(Path(BACKBONES.place(name)).read_bytes())
+        plugins[f"backbones/{name}"] = {
+            "version": declared_version(tree),
+            "source": source_hash(BACKBONES, name),
+            "defaults": {},
+        }
     recipe = {
         field.name: field.default if field.default is not MISSING else None
         for field in fields(Recipe)

@@ -99,14 +99,25 @@ def test_hyphens_count_as_underscores(zoo: Zoo) -> None:
     assert methods.load("doc-retrieval") is methods.load("doc_retrieval")
 
 
+def test_a_plugin_without_a_docstring_of_its_module_is_described_by_its_class(zoo: Zoo) -> None:
+    by_class = 'from lgbench.method import Method\n\nclass Bare(Method):\n    """Do nothing."""\n'
+    methods = zoo(bare=by_class, silent=by_class.replace('"""Do nothing."""', "pass"))
+    assert (methods.summary("bare"), methods.summary("silent")) == ("Do nothing.", "")
+
+
 def test_an_unknown_name_lists_the_near_and_the_known_ones(zoo: Zoo) -> None:
     methods = zoo(decimamba=GENTLE, vanilla=GENTLE)
     with pytest.raises(UserError) as caught:
         methods.load("decimmba")
-    assert str(caught.value) == ("no method 'decimmba'. Did you mean 'decimamba'?  Known: decimamba, vanilla")
+    assert str(caught.value) == (
+        "no method 'decimmba'. Did you mean 'decimamba'?  Known: decimamba, vanilla. "
+        "One of your own: --plugin FILE.py"
+    )
     with pytest.raises(UserError) as caught:
         methods.summary("zzz")
-    assert str(caught.value) == "no method 'zzz'. Known: decimamba, vanilla"
+    assert str(caught.value) == (
+        "no method 'zzz'. Known: decimamba, vanilla. One of your own: --plugin FILE.py"
+    )
 
 
 def test_listing_runs_no_plugin_and_imports_no_torch(zoo: Zoo, install: Callable[..., Path]) -> None:

@@ -1,0 +1,1 @@
+"""Claims of this project: what its README and its rows say."""

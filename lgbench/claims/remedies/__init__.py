@@ -1,0 +1,1 @@
+"""Claims of the papers behind the methods: decimation, scaling, filtering and state passing."""

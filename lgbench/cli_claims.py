@@ -1,0 +1,124 @@
+"""`lgbench claims`: the scorecard of published claims. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lgbench.claims.render import Verdict
+
+
+class Format(StrEnum):
+    """How verdicts are printed."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    JSON = "json"
+
+
+def claims(
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Claims to show whole; all, in short, if left out.")
+    ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Results folder (default: results); may be given several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write, e.g. results/claims.md.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print them.")] = Format.TABLE,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Run what this claim lacks, into the first results folder."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="With --run: seeds of every model.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --run: only show the cells.")] = False,
+    device: Annotated[str | None, typer.Option(help="With --run: auto, cpu or cuda.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="With --run: folder with data files.")] = None,
+) -> None:
+    """Judge published claims by the rows in the store: holds, contradicted, undecided, or not run."""
+    from lgbench.claims import all_claims, find_claim
+    from lgbench.claims.cells import Cells
+    from lgbench.claims.render import verdicts_of, write_claims
+
+    roots = results or [Path("results")]
+    if run is not None:
+        _run_missing(run, roots, seeds, dry=dry_run, device=device, data_dir=data_dir)
+        if dry_run:
+            return
+        ids = [run]
+    chosen = [find_claim(name) for name in ids or ()]
+    cells = Cells.read(roots)
+    for sentence in cells.left_out:
+        typer.echo(f"Note: {sentence}", err=True)
+    verdicts = verdicts_of(all_claims() if out or not chosen else chosen, cells)
+    shown = [one for one in verdicts if one.claim in chosen] if chosen else verdicts
+    _show(shown, roots, form, whole=bool(chosen))
+    if out is not None:
+        typer.echo(
+            f"Claims: {write_claims(verdicts, roots, out, cells.left_out)}", err=form is not Format.TABLE
+        )
+
+
+def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options: Any) -> None:
+    """Train and measure what a claim reads and the store does not have, as `lgbench run` would."""
+    import yaml
+
+    from lgbench import cli_run
+    from lgbench.claims import find_claim
+    from lgbench.claims.cells import Cells
+    from lgbench.claims.model import plan_of
+    from lgbench.claims.verdicts import missing_seeds
+
+    claim = find_claim(name)
+    there = [root for root in roots if root.is_dir()]
+    plan = plan_of(missing_seeds(claim, Cells.read(there), seeds))
+    if not plan:
+        typer.echo(f"Nothing of {claim.id} has to be run.")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / f"{claim.id}.yaml"
+        config.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+        cli_run.run(
+            config=config,
+            results=roots[0],
+            device=options["device"],
+            data_dir=options["data_dir"],
+            dry_run=options["dry"],
+        )
+
+
+def _show(verdicts: Sequence[Verdict], roots: Sequence[Path], form: Format, *, whole: bool) -> None:
+    from lgbench.claims.render import details, heading, line, part_lines, records, render
+
+    if form is Format.JSON:
+        typer.echo(json.dumps(records(verdicts), indent=1, ensure_ascii=False))
+    elif form is Format.MARKDOWN and not whole:
+        typer.echo(render(verdicts, roots), nl=False)
+    elif form is Format.MARKDOWN:
+        typer.echo("\n\n".join(text for one in verdicts for text in details(one)))
+    elif whole:
+        _print_tables((heading(one), part_lines(one)) for one in verdicts)
+    else:
+        _print_tables([([], [line(one) for one in verdicts])])
+
+
+def _print_tables(tables: Iterable[tuple[Sequence[str], list[dict[str, str]]]]) -> None:
+    """Each as its heading, line by line, and a table."""
+    from rich.table import Table
+
+    from lgbench.cli_style import console
+
+    screen = console()
+    for heading, lines in tables:
+        for line in heading:
+            screen.print(line, markup=False, highlight=False, soft_wrap=True)
+        table = Table(*lines[0])
+        for row in lines:
+            table.add_row(*(text.replace("[", r"\[") for text in row.values()))
+        screen.print(table)
