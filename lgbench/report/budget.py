@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,24 +91,40 @@ def _panel_lengths(points: pd.DataFrame) -> list[int]:
     return sorted({lengths[index] for index in near if index is not None} or {lengths[0]})
 
 
-def cost_figure(board: Board) -> Figure | None:
-    """Tokens per second in training and evaluation, a bar a method, a dot a seed; None if nobody measured."""
+def cost_figures(board: Board) -> Iterable[tuple[str, str, Figure]]:
+    """Name, device and figure of what a board cost, a figure a device: rates of two are never averaged."""
     context = board.rows[board.rows["axis"] == "context"]
+    devices = sorted(context["device"].unique())
+    for number, device in enumerate(devices, start=1):
+        figure = cost_figure(board, context[context["device"] == device])
+        if figure is not None:
+            yield "cost" if len(devices) == 1 else f"cost-{number}", device, figure
+
+
+def cost_figure(board: Board, context: pd.DataFrame) -> Figure | None:
+    """Tokens per second in training and evaluation, a bar a method, a dot a seed; None if nobody measured.
+
+    Args:
+        board: the comparison.
+        context: its rows along the context, of one device.
+    """
     shown = [name for name in _COSTS if context[name].notna().any()]
     if not shown:
         return None
     with looks():
         figure, panels = new_figure(len(shown))
+        measured = set(context["series"])
+        styles = {name: style for name, style in board.styles.items() if name in measured}
         for panel, name in zip(panels, shown, strict=True):
-            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), board.styles)
+            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), styles)
             panel.set_xlabel(_COSTS[name])
-            panel.set_yticks(range(len(board.series)), board.series if panel is panels[0] else [])
+            panel.set_yticks(range(len(styles)), [*styles] if panel is panels[0] else [])
             panel.tick_params(axis="y", length=0)
         labels = panels[0].get_yticklabels()
         compose(
             figure,
             panels,
-            height_in=0.28 * len(board.series) + 0.1,
+            height_in=0.28 * len(styles) + 0.1,
             footer=[
                 f"Task: {board.title}. Device: {', '.join(sorted(context['device'].unique()))}.",
                 f"Scan or attention: {', '.join(sorted(context['scan_backend'].unique()))}.",

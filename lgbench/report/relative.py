@@ -11,7 +11,7 @@ from lgbench.stats.panel import Panel, item_scores, panels
 from lgbench.stats.ranking import ROLES, most_alike
 from lgbench.stats.scores import Floats
 
-COLUMNS = ["series", "baseline", "eval_length", "value", "low", "high", "num_seeds"]
+COLUMNS = ["series", "baseline", "eval_length", "value", "low", "high", "p", "num_seeds"]
 
 
 def relative(board: Board) -> pd.DataFrame:
@@ -21,8 +21,8 @@ def relative(board: Board) -> pd.DataFrame:
     best possible value, so that more is better whatever the metric is.
 
     Returns:
-        one row a series and length with `COLUMNS`: the mean and its 95 % interval by Student's t, NaN with
-        one seed; no rows of baselines, of series without one, and of those measured on other items.
+        one row a series and length with `COLUMNS`: the mean, its 95 % interval and `p` by Student's
+        t, NaN with one seed; no rows of baselines, of series without one, and of those on other items.
     """
     found = [rows for panel in panels(board.rows, board.missing) for rows in _of_panel(panel)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
@@ -50,6 +50,7 @@ def _of_panel(panel: Panel) -> list[pd.DataFrame]:
                     "value": paired.mean,
                     "low": paired.mean - half,
                     "high": paired.mean + half,
+                    "p": paired.p_value() if seeds.sum() > 1 else np.nan,
                     "num_seeds": int(seeds.sum()),
                 }
             )

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lgbench.report.curves import Board
-from lgbench.report.style import GREY, WIDTH_IN, compose, looks, new_figure
+from lgbench.report.style import GREY, compose, looks, new_figure, width_in
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import NOTHING, format_length
 
@@ -119,7 +119,7 @@ def strip_figure(board: Board, strips: Sequence[Strip], image: int) -> Figure:
         compose(
             figure,
             [axes],
-            height_in=height / width * (WIDTH_IN - left_in - 0.1),
+            height_in=height / width * (width_in() - left_in - 0.1),
             footer=[
                 f"Task: {board.title}.",
                 f"Seed {seeds}. Columns: context tokens (K = 1,024).",
