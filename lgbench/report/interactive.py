@@ -71,14 +71,17 @@ def curve_charts(board: Board, axis: str) -> list[dict[str, Any]]:
     curve, x = board.curve(axis), X_COLUMN[axis]
     limits = vertical_range(curve, board.higher_is_better, board.combine)
     unit = "queries" if axis == "queries" else board.length_unit
+    ends = float(curve[x].min()), float(curve[x].max())
     metric = f"{board.metric} ({board.direction})"
-    charts = [_chart(curve, x, board.styles, metric, unit, (limits.bottom, limits.top), limits.is_log, True)]
+    charts = [
+        _chart(curve, x, board.styles, metric, unit, ends, (limits.bottom, limits.top), limits.is_log, True)
+    ]
     beside = relative(board) if axis == "context" else pd.DataFrame()
     if not beside.empty:
         drawn = beside[["value", "low", "high"]].clip(-1, 1)
         domain = min(-0.05, drawn.min().min()), max(0.05, drawn.max().max())
         title = f"score minus that of {ROLES['baseline']}"
-        charts.append(_chart(beside, x, board.styles, title, unit, domain, False, False))
+        charts.append(_chart(beside, x, board.styles, title, unit, ends, domain, False, False))
     return charts
 
 
@@ -88,6 +91,7 @@ def _chart(
     styles: Styles,
     title: str,
     unit: str,
+    range_x: tuple[float, float],
     domain: tuple[float, float],
     is_log: bool,
     is_absolute: bool,
@@ -96,7 +100,7 @@ def _chart(
     import altair as alt
 
     names = [name for name in styles if name in set(points["series"])]
-    low, high = float(points[x].min()), float(points[x].max())
+    low, high = range_x[0] / 2**0.2, range_x[1] * 2**0.2
     lengths = sorted({*points[x].astype(float)})
     ticks = lengths[:: -(-len(lengths) // 9)]
     x_axis = alt.X(
@@ -109,7 +113,7 @@ def _chart(
         "value:Q",
         title=title,
         scale=alt.Scale(type="log" if is_log else "linear", domain=list(domain), zero=False, nice=False),
-        axis=alt.Axis(grid=False, tickCount=6),
+        axis=alt.Axis(grid=False, tickCount=6, minExtent=42),
     )
     colour = alt.Color("series:N", legend=None).scale(
         domain=names, range=[styles[name]["color"] for name in names]
@@ -142,6 +146,7 @@ def _chart(
         alt.layer(*layers, data=alt.Data(name="points"))
         .add_params(alt.param(name="hidden", value=[]), alt.param(name="focus", value=""))
         .properties(width="container", height=300 if is_absolute else 190)
+        .configure(font="system-ui, sans-serif")
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", labelColor="#1a1a1a")
     )

@@ -72,7 +72,7 @@ async function sortableTables() {
   const start = (table) => {
     const long = table.tBodies[0].rows.length > 8 || table.dataset.rows;
     const options = { paging: Boolean(table.dataset.rows), pageLength: 50, info: false, order: [],
-      autoWidth: false, lengthChange: false, deferRender: true, classes: table.className,
+      autoWidth: false, lengthChange: false, deferRender: true,
       layout: { topStart: long ? "search" : null, topEnd: null, bottomStart: null,
                 bottomEnd: table.dataset.rows ? "paging" : null },
       language: { search: "Filter:" } };

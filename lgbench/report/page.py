@@ -31,6 +31,7 @@ from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import KINDS, save
 from lgbench.report.trace import command, read_environments, trace_cells
 from lgbench.report.value_tables import AXES, depth_tables, value_table
+from lgbench.report.wording import count_of
 from lgbench.stats.ranking import ROLES
 from lgbench.store import atomic_file
 
@@ -231,8 +232,8 @@ def _summary(results: Results) -> str:
     rows = results.rows
     made = rows["created_at"].max()
     return (
-        f"{rows['cell'].nunique()} cells: tasks {', '.join(sorted(rows['task'].unique()))}; methods "
-        f"{', '.join(sorted(rows['label'].unique()))}. Newest result: {made}."
+        f"{count_of([rows['cell'].nunique()], 'cell')}, {count_of([rows['task'].nunique()], 'task')}, "
+        f"{count_of([rows['label'].nunique()], 'method')}. Newest result: {made[:10]}."
     )
 
 

@@ -46,7 +46,8 @@ _NOT_LOOKS = {"backend", "backend_fallback", "interactive", "toolbar", "timezone
 _asked: ContextVar[dict[str, Any]] = ContextVar("asked", default={})  # noqa: B039, never changed in place
 _RC = {
     "figure.figsize": (7.0, 4.0),  # the text width of a two-column page
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",  # DejaVu Sans, in an SVG Verdana, which is as wide, where it is not there
+    "svg.fonttype": "none",
     "font.size": 8,
     "axes.labelsize": 8.5,
     "xtick.labelsize": 8,
@@ -69,7 +70,7 @@ _RC = {
 def looks() -> AbstractContextManager[None]:
     """The settings in which figures are drawn and saved; nothing of the caller's matplotlib changes.
 
-    They start from matplotlib's defaults, whatever a `matplotlibrc` of the user's says; what `styled` was given
+    They start from matplotlib's defaults, whatever a `matplotlibrc` of the user's says; what `styled` has
     comes last.
     """
     return matplotlib.rc_context(_settings())
