@@ -32,14 +32,16 @@ def chosen(found: Sequence[tuple[Board, Sequence[Standing]]]) -> list[Board]:
 
 
 def _part(board: Board, standing: Standing) -> Board:
-    """The best series of one L_train; named by their methods alone where that is unambiguous."""
-    ranked = replace(standing, table=standing.table[standing.table["rank"].notna()])
-    rows = board.rows[board.rows["series"].isin(ranked.table["series"])]
-    part, _ = drawn(replace(board, rows=rows), [ranked], MOST_LINES)
-    labels = part.rows.groupby("series")["label"].first()
-    if labels.is_unique:
-        part = replace(part, rows=part.rows.assign(series=part.rows["label"]))
-    return part
+    """The best series that are compared with one baseline, of each method one, named by their methods."""
+    ranked = standing.table[standing.table["rank"].notna()]
+    labels = board.rows.groupby("series")["label"].first()
+    alike = ranked[ranked["baseline"] == ranked["baseline"].mode()[0]].assign(
+        label=ranked["series"].map(labels)
+    )
+    best = replace(standing, table=alike.drop_duplicates("label"))
+    rows = board.rows[board.rows["series"].isin(best.table["series"])]
+    part, _ = drawn(replace(board, rows=rows), [best], MOST_LINES)
+    return replace(part, rows=part.rows.assign(series=part.rows["label"]))
 
 
 def headline_figure(boards: Sequence[Board]) -> Figure:

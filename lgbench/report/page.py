@@ -30,6 +30,7 @@ from lgbench.report.standings import Standing, drawn, standings
 from lgbench.report.strips import MAX_IMAGES, Strip, read_strips, strip_figure
 from lgbench.report.style import KINDS, save
 from lgbench.report.trace import command, read_environments, trace_cells
+from lgbench.report.training import Losses, read_trainings, training_figure
 from lgbench.report.value_tables import AXES, depth_tables, value_table
 from lgbench.report.wording import count_of
 from lgbench.stats.ranking import ROLES
@@ -78,7 +79,8 @@ def build_report(roots: Sequence[Path], out: Path, *, figures: bool = False) -> 
         strips = read_strips(roots, board, results.warnings) if board.rank == 0 else []
         ranked = standings(board)
         found.append((board, ranked))
-        for name, caption, figure, part in _figures(board, strips, ranked):
+        losses = read_trainings(roots, board, results.warnings) if board.rank == 0 else {}
+        for name, caption, figure, part in _figures(board, strips, ranked, losses):
             entry, written = _static(figure, out / "figures" / f"{board.slug}-{name}", caption, kinds)
             paths += written
             if live and part is not None:
@@ -178,7 +180,7 @@ def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
 
 
 def _figures(
-    board: Board, strips: Sequence[Strip], ranked: Sequence[Standing]
+    board: Board, strips: Sequence[Strip], ranked: Sequence[Standing], losses: Losses
 ) -> Iterable[tuple[str, str, Figure, Board | None]]:
     """Name, caption, figure, and of curves what is drawn in them, one at a time."""
     board, more = drawn(board, ranked, MOST_DRAWN)
@@ -193,6 +195,13 @@ def _figures(
         yield "depth", caption, depth_figure(board, found), None
     if has_steps(board):
         yield "steps", f"{board.metric} against training steps: {methods}.", steps_figure(board), None
+    if losses.keys() & {*board.series}:
+        yield (
+            "training",
+            f"Training loss against steps: {', '.join(losses)}.",
+            training_figure(board, losses),
+            None,
+        )
     for image in range(min([MAX_IMAGES, *(len(strip.truth) for strip in strips)]) if strips else 0):
         painted = ", ".join(strip.series for strip in strips)
         caption = f"Evaluation item {image + 1} as painted after growing context: {painted}."

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgbench.run import checkpoint, provenance
+from lgbench.store.losses import write_losses
 
 if TYPE_CHECKING:
     from lgbench.run.train import Trainer
 
 
 def save_weights(trainer: Trainer) -> None:
-    """Keep the weights of this step, with loss, time and speed."""
+    """Keep the weights of this step, with loss, time and speed, and the losses of all steps beside them."""
     facts = {
         "training": asdict(trainer.training),
         "scan_backend": trainer.model.backend_name(trainer.device, trainer.recipe.d_model),
@@ -26,6 +27,7 @@ def save_weights(trainer: Trainer) -> None:
         "device": provenance.device_name(trainer.device),
     }
     checkpoint.save(checkpoint.weights_path(trainer.folder, trainer.step), trainer.model.state_dict(), facts)
+    write_losses(trainer.folder, trainer.history)
     if trainer.finished:
         checkpoint.resume_path(trainer.folder).unlink(missing_ok=True)
 
