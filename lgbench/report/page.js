@@ -19,7 +19,8 @@ async function drawFigure(figure) {
     views.splice(0).forEach((view) => view.finalize());
     for (const chart of charts) {
       const spec = structuredClone(store(chart.dataset.spec));
-      setScale(spec, "x", (scale) => ({ ...scale, type: states.x }));
+      setScale(spec, "x", ({ base, ...scale }) => (
+        states.x === "log" ? { ...scale, base, type: "log" } : { ...scale, type: "linear" }));
       if (states.y && chart.dataset.free)
         setScale(spec, "y", () => ({ type: states.y, zero: false, nice: true }));
       spec.params.find((param) => param.name === "hidden").value = [...hidden];

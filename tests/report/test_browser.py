@@ -65,7 +65,8 @@ def values_table(page):
     table = page.locator("table.sortable", has=page.locator("td", has_text="chance")).first
     table.scroll_into_view_if_needed()
     page.wait_for_function("table => table.dataset.ready", arg=table.element_handle())
-    return table
+    table.evaluate("table => { table.dataset.tested = 1; }")
+    return page.locator("table[data-tested]")
 
 
 def methods(table):
@@ -75,8 +76,10 @@ def methods(table):
 def test_a_table_is_sorted_by_a_click_on_a_heading(page):
     table = values_table(page)
     table.locator("thead th").last.click()
+    page.wait_for_selector("table[data-tested] th.dt-ordering-asc")
     rising = methods(table)
     table.locator("thead th").last.click()
+    page.wait_for_selector("table[data-tested] th.dt-ordering-desc")
     assert rising[0] == "chance" and methods(table) == rising[::-1]
 
 
@@ -84,6 +87,7 @@ def test_a_table_is_filtered_by_what_is_typed(page):
     table = values_table(page)
     box = table.locator("xpath=ancestor::div[contains(@class,'dt-container')]").locator("input")
     box.fill("method_3")
+    page.wait_for_function("document.querySelectorAll('table[data-tested] tbody tr').length === 1")
     assert methods(table) == ["method_3"]
 
 
