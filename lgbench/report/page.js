@@ -56,6 +56,14 @@ async function drawFigure(figure) {
   await draw();
 }
 
+// What a column of numbers is sorted by: of "−0.66 ± 0.06 *" and "≥ 4,096×" the number, of other texts nothing.
+function setOrder(table) {
+  for (const cell of table.querySelectorAll("tbody td:not(.text):not([data-order])")) {
+    const found = cell.textContent.replaceAll(",", "").replace("−", "-").match(/^[≥<+\s]*(-?\d+(\.\d+)?)/);
+    cell.dataset.order = found ? found[1] : "-";
+  }
+}
+
 function whenSeen(elements, act) {
   const watch = new IntersectionObserver((seen) => seen.forEach((entry) => {
     if (!entry.isIntersecting) return;
@@ -78,6 +86,7 @@ async function sortableTables() {
                 bottomEnd: table.dataset.rows ? "paging" : null },
       language: { search: "Filter:" } };
     if (table.dataset.rows) options.data = store(table.dataset.rows);
+    setOrder(table);
     new ITable(table, options);
     table.dataset.ready = "true";
   };

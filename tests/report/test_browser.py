@@ -83,6 +83,19 @@ def test_a_table_is_sorted_by_a_click_on_a_heading(page):
     assert rising[0] == "chance" and methods(table) == rising[::-1]
 
 
+def test_a_leaderboard_is_sorted_by_number_with_its_minus_signs_and_intervals(page):
+    table = page.locator("table.sortable", has=page.locator("th", has_text="Δ to vanilla")).first
+    table.scroll_into_view_if_needed()
+    page.wait_for_function("table => table.dataset.ready", arg=table.element_handle())
+    heading = table.locator("th", has_text="Δ to vanilla")
+    heading.click()
+    page.wait_for_selector("th.dt-ordering-asc")
+    column = heading.evaluate("cell => cell.cellIndex")
+    texts = table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts()
+    numbers = [float(text.split()[0].replace("−", "-")) for text in texts if text != "baseline"]
+    assert len(numbers) > 5 and min(numbers) < 0 and numbers == sorted(numbers)
+
+
 def test_a_table_is_filtered_by_what_is_typed(page):
     table = values_table(page)
     box = table.locator("xpath=ancestor::div[contains(@class,'dt-container')]").locator("input")
