@@ -93,6 +93,9 @@ async function sortableTables() {
   whenSeen(document.querySelectorAll("table.sortable"), start);
 }
 
+// A picture that was never seen would be missing in print.
+window.addEventListener("load", () => setTimeout(() =>
+  document.querySelectorAll("img[loading=lazy]").forEach((image) => { image.loading = "eager"; }), 500));
 window.addEventListener("beforeprint", () =>
   document.querySelectorAll("details:not(.machine)").forEach((part) => { part.open = true; }));
 if (window.vegaEmbed) whenSeen(document.querySelectorAll("figure[data-charts]"), drawFigure);

@@ -167,4 +167,4 @@ def test_print_opens_details_and_breaks_no_number(page):
     assert set(
         page.locator("td:not(.wrap)").evaluate_all("cells => cells.map(c => getComputedStyle(c).whiteSpace)")
     ) == {"nowrap"}
-    assert page.locator("figure img").first.is_visible()
+    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
