@@ -84,19 +84,28 @@ DataDir = Annotated[
 def report(
     results: Results = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report (default: RESULTS/report).")] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Save figures as PNG and PDF, too.")] = False,
+    style: Annotated[
+        Path | None, typer.Option(help="Matplotlib style file over the figures' own; its width, too.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Figures, tables and a self-contained HTML page from the store."""
     from lgbench.report.page import build_report
+    from lgbench.report.style import styled
     from lgbench.report.tables import tables_of
 
     roots = results or [Path("runs")]
-    made = build_report(roots, out or roots[0] / "report")
+    with styled(style):
+        made = build_report(roots, out or roots[0] / "report", figures=figures)
     screen = console()
     for table in tables_of(made.results):
         screen.print(table)
     for warning in made.warnings:
         screen.print(for_rich("Note:", "yellow"), for_rich(warning), soft_wrap=True)
     screen.print(for_rich(f"Report: {made.html}"), soft_wrap=True)
+    if show:
+        typer.launch(made.html.resolve().as_uri())
 
 
 @app.command()

@@ -35,7 +35,7 @@ def fill(
 
     text = fill_file(template, results or [Path("runs")])
     if out is None:
-        typer.echo(text, nl=False)
+        say(text, lines=True, nl=False)
         return
     with atomic_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")

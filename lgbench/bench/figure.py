@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lgbench.bench.rows import Row
 from lgbench.bench.setting import CONTENDERS
-from lgbench.report.style import GREY, compose, line_style, looks, new_figure
+from lgbench.report.style import GREY, compose, line_styles, looks, new_figure
 
 ROW_IN = 0.42
 """Height of a case, inches."""
@@ -74,7 +74,11 @@ def _draw(axes: Axes, rows: Sequence[Row], cases: Sequence[str]) -> None:
 
 def _style(contender: str | None, mode: str) -> dict[str, Any]:
     """Marker and colour of a contender; graphs are hollow."""
-    style = line_style(CONTENDERS.index(contender)) if contender else {"color": GREY, "marker": "o"}
+    style = (
+        line_styles(CONTENDERS, {name: name for name in CONTENDERS})[contender]
+        if contender
+        else {"color": GREY, "marker": "o"}
+    )
     hollow = {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.2}
     return style | {"linestyle": "none", "markersize": 6} | (hollow if mode == "graph" else {})
 

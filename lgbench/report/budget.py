@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lgbench.report.curves import Board
 from lgbench.report.figures import HEIGHT_IN, describe, draw_lines
-from lgbench.report.style import GREY, compose, line_style, looks, new_figure
+from lgbench.report.style import GREY, Styles, compose, looks, new_figure
 from lgbench.report.vertical import (
     ARROWS,
     draw_references,
@@ -48,9 +50,9 @@ def steps_figure(board: Board) -> Figure:
         handles, outside = {}, []
         for panel, length in zip(panels, lengths, strict=True):
             here = points[points["eval_length"] == length]
-            handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.series)}
+            handles |= {line.get_label(): line for line in draw_lines(panel, here, "step", board.styles)}
             set_vertical(panel, limits, board)
-            outside.append(mark_clipped(panel, here, "step", limits, board.series))
+            outside.append(mark_clipped(panel, here, "step", limits, board.styles))
             panel.set_title(
                 f"at {board.length(length)} {board.length_unit}", fontsize=8, loc="left", y=title_at
             )
@@ -89,24 +91,40 @@ def _panel_lengths(points: pd.DataFrame) -> list[int]:
     return sorted({lengths[index] for index in near if index is not None} or {lengths[0]})
 
 
-def cost_figure(board: Board) -> Figure | None:
-    """Tokens per second in training and evaluation, a bar a method, a dot a seed; None if nobody measured."""
+def cost_figures(board: Board) -> Iterable[tuple[str, str, Figure]]:
+    """Name, device and figure of what a board cost, a figure a device: rates of two are never averaged."""
     context = board.rows[board.rows["axis"] == "context"]
+    devices = sorted(context["device"].unique())
+    for number, device in enumerate(devices, start=1):
+        figure = cost_figure(board, context[context["device"] == device])
+        if figure is not None:
+            yield "cost" if len(devices) == 1 else f"cost-{number}", device, figure
+
+
+def cost_figure(board: Board, context: pd.DataFrame) -> Figure | None:
+    """Tokens per second in training and evaluation, a bar a method, a dot a seed; None if nobody measured.
+
+    Args:
+        board: the comparison.
+        context: its rows along the context, of one device.
+    """
     shown = [name for name in _COSTS if context[name].notna().any()]
     if not shown:
         return None
     with looks():
         figure, panels = new_figure(len(shown))
+        measured = set(context["series"])
+        styles = {name: style for name, style in board.styles.items() if name in measured}
         for panel, name in zip(panels, shown, strict=True):
-            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), board.series)
+            _bars(panel, context.groupby(["series", "seed"])[name].mean().dropna(), styles)
             panel.set_xlabel(_COSTS[name])
-            panel.set_yticks(range(len(board.series)), board.series if panel is panels[0] else [])
+            panel.set_yticks(range(len(styles)), [*styles] if panel is panels[0] else [])
             panel.tick_params(axis="y", length=0)
         labels = panels[0].get_yticklabels()
         compose(
             figure,
             panels,
-            height_in=0.28 * len(board.series) + 0.1,
+            height_in=0.28 * len(styles) + 0.1,
             footer=[
                 f"Task: {board.title}. Device: {', '.join(sorted(context['device'].unique()))}.",
                 f"Scan or attention: {', '.join(sorted(context['scan_backend'].unique()))}.",
@@ -119,13 +137,13 @@ def cost_figure(board: Board) -> Figure | None:
     return figure
 
 
-def _bars(panel: Axes, seeds: pd.Series, order: list[str]) -> None:
+def _bars(panel: Axes, seeds: pd.Series, styles: Styles) -> None:
     """One bar a series from values by (series, seed), with the mean beside it."""
-    for index, name in enumerate(order):
+    for index, (name, style) in enumerate(styles.items()):
         if name not in seeds.index:
             continue
         values = seeds[name]
-        panel.barh(index, values.mean(), height=0.62, color=line_style(index)["color"], alpha=0.75)
+        panel.barh(index, values.mean(), height=0.62, color=style["color"], alpha=0.75)
         if len(values) > 1:
             panel.plot(values, [index] * len(values), "o", color="black", markersize=2.5, alpha=0.7)
         panel.annotate(
@@ -138,6 +156,6 @@ def _bars(panel: Axes, seeds: pd.Series, order: list[str]) -> None:
             color=GREY,
         )
     panel.set_xlim(0, seeds.max() * 1.2)
-    panel.set_ylim(len(order) - 0.4, -0.6)
+    panel.set_ylim(len(styles) - 0.4, -0.6)
     panel.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: format_rate(rate)))

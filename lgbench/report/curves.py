@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from lgbench.errors import UserError
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
+from lgbench.report.style import Styles, line_styles
 from lgbench.report.wording import format_length
 from lgbench.safe_text import for_file_name
+from lgbench.stats.ranking import ROLES
 from lgbench.stats.rates import best_rates
 from lgbench.stats.rows import INTEGERS, describe_faults, fill_task_facts, find_faults
 from lgbench.store import SCHEMA, from_texts, scan
@@ -45,6 +47,7 @@ class Board:
         length_unit: what lengths count, "tokens" or "documents".
         combine: how values of items become one, "mean" or "exp_mean".
         is_binary: whether items are either right or wrong.
+        labels: of all methods of the results, which fix colours.
         rows: measured rows of the store, one a seed and point, with `series`, the name of their line, and
             `doubled`, other cells that claim the same measurement, in words.
         missing: rows of these series that have no value, with `series` and `outcome`.
@@ -62,6 +65,7 @@ class Board:
     notice: str
     title: str
     slug: str
+    labels: tuple[str, ...]
     rows: pd.DataFrame
     missing: pd.DataFrame
 
@@ -72,12 +76,22 @@ class Board:
 
     @cached_property
     def series(self) -> list[str]:
-        """Names of the lines, in the order that fixes their colours."""
-        return list(dict.fromkeys(self.rows.sort_values(SERIES, kind="stable")["series"]))
+        """Names of the lines, the baseline first, then the control."""
+        order = self.rows.drop_duplicates("series").sort_values(SERIES, kind="stable")
+        places = {name: place for place, name in enumerate(ROLES.values())}
+        order["place"] = order["label"].map(places).fillna(len(places))
+        return list(order.sort_values("place", kind="stable")["series"])
+
+    @cached_property
+    def styles(self) -> Styles:
+        """Series → colour, marker and dashes, in the order of `series`."""
+        labels = self.rows.drop_duplicates("series").set_index("series")["label"]
+        return line_styles(self.labels, {name: labels[name] for name in self.series})
 
     def curve(self, axis: str) -> pd.DataFrame:
         """Points at the end of training along one axis ("context", "queries" or "position")."""
-        return self.points[(self.points["axis"] == axis) & self.points["is_final"]]
+        found = self.points[(self.points["axis"] == axis) & self.points["is_final"]]
+        return found.sort_values("series", key=lambda names: names.map(self.series.index), kind="stable")
 
     def length(self, length: float) -> str:
         """A length as on an axis."""
@@ -231,6 +245,7 @@ def _boards(
     warnings: list[str],
 ) -> Iterable[Board]:
     titles, slugs = _titles(rows[BOARD].drop_duplicates()), set[str]()
+    labels = tuple(sorted(rows["label"].unique()))
     known = {field.name for field in fields(Board)}
     for key, group in rows.groupby(BOARD):
         title, names = titles[key], name_series(group)
@@ -253,6 +268,7 @@ def _boards(
             length_unit=group["length_unit"].iloc[0],
             combine=group["combine"].iloc[0],
             is_binary=are_binary(group),
+            labels=labels,
             notice=" ".join(sorted(set(group["notice"]) - {""})).strip(),
             title=title,
             slug=_slug(title, dict(zip(BOARD, key, strict=True)), slugs),

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from lgbench.report.curves import Board
 from lgbench.report.series import items_of, summarise
-from lgbench.report.style import GREY, WIDTH_IN, compose, looks, new_figure
+from lgbench.report.style import GREY, compose, looks, new_figure, width_in
 from lgbench.report.wording import count_of, unit_in_words
 
 MAX_DEPTHS = 11
@@ -98,7 +98,7 @@ def _depths(facts: dict[str, list], length: int) -> list[float]:
 def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:
     """A heat map a method: context length to the right, depth downwards, brighter is better.
 
-    Numbers are what the colours say; of shares, per cent. A white line ends the training lengths.
+    Numbers are what the colours say, in their unit. A white line ends the training lengths.
 
     Args:
         board: where the cells are from.
@@ -108,7 +108,7 @@ def depth_figure(board: Board, cells: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(cells["series"]))
     most = max(1, min(MAX_PANELS, len(names), _COLUMNS_A_ROW // len(lengths)))
     columns = -(-len(names) // -(-len(names) // most))
-    per_line = int(_CHARACTERS_PER_IN * ((WIDTH_IN - _LEFT_IN - _RIGHT_IN) / columns - _GAP_IN))
+    per_line = int(_CHARACTERS_PER_IN * ((width_in() - _LEFT_IN - _RIGHT_IN) / columns - _GAP_IN))
     titles = [_wrapped(name, per_line) for name in names]
     title_in = 0.06 + 0.13 * max(title.count("\n") + 1 for title in titles)
     is_share = _is_share(board, cells)
@@ -184,14 +184,14 @@ def _write_numbers(
     columns: int,
 ) -> None:
     """The value of each cell, dark on bright and bright on dark; a dash where there is none."""
-    width_in = (WIDTH_IN - _LEFT_IN - _RIGHT_IN) / columns / grid.shape[1]
-    size = min(7.0, 27 * width_in)
+    column_in = (width_in() - _LEFT_IN - _RIGHT_IN) / columns / grid.shape[1]
+    size = min(7.0, 27 * column_in)
     for (row, column), value in np.ndenumerate(grid.to_numpy()):
         text, colour = "–", GREY
         if np.isfinite(value):
             red, green, blue, _ = colours(norm(value))
             colour = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-            text = f"{100 * value:.0f}" if is_share else f"{value:.2g}"
+            text = f"{value:.2f}".removeprefix("0") if is_share else f"{value:.2g}"
         panel.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
@@ -230,7 +230,7 @@ def _colour_bar(
     boxes = [panel.get_position() for panel in panels]
     top, bottom = max(box.y1 for box in boxes), min(box.y0 for box in boxes)
     right = max(box.x1 for box in boxes)
-    axes = figure.add_axes((right + 0.14 / WIDTH_IN, bottom, 0.1 / WIDTH_IN, top - bottom))
+    axes = figure.add_axes((right + 0.14 / width_in(), bottom, 0.1 / width_in(), top - bottom))
     bar = figure.colorbar(ScalarMappable(norm, colours), cax=axes)
     bar.outline.set_visible(False)
     bar.set_label(f"{board.metric} ({board.direction})", fontsize=7)
@@ -242,5 +242,5 @@ def _footer(board: Board, cells: pd.DataFrame, is_share: bool) -> list[str]:
     return [
         f"Task: {board.title}.",
         "Depth: 0 at the start of the context, 1 at its end; a row holds what lies within a tenth of it.",
-        f"Each cell: mean over {counts}{', per cent' * is_share}.",
+        f"Each cell: mean over {counts}; –: not measured.",
     ]

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter
 from lgbench.report.curves import Board
 from lgbench.report.figures import HEIGHT_IN
 from lgbench.report.standings import Standing
-from lgbench.report.style import compose, line_style, looks, new_figure
+from lgbench.report.style import compose, looks, new_figure
 from lgbench.report.wording import format_multiple
 
 
@@ -24,10 +24,10 @@ def profile_figure(board: Board, standing: Standing) -> Figure | None:
     with looks():
         figure, (axes,) = new_figure()
         handles = []
-        for index, name in enumerate(board.series):
+        for name in board.series:
             if name in profiles:
                 shares, multiples = zip(*sorted(profiles[name].items()), strict=True)
-                handles += axes.plot(shares, multiples, label=name, **line_style(index))
+                handles += axes.plot(shares, multiples, label=name, **board.styles[name])
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda multiple, _: format_multiple(multiple)))
         axes.set(xlabel="share of the best score within the training range", ylabel="effective length")

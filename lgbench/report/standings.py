@@ -136,6 +136,7 @@ def _line(board: Board, panel: Panel, at: int, entry: dict) -> dict[str, str]:
 def _facts(final: pd.DataFrame, context: pd.DataFrame) -> dict[str, dict]:
     """Series → what it cost, see `lgbench.report.price`; NaN where nothing is known."""
     walls = final.groupby(["series", "seed"])["train_wall_s"].mean().groupby(level="series").mean()
+    walls = walls.where(final.groupby("series")["device"].nunique() == 1)
     facts = pd.DataFrame({"train_wall_s": walls})
     facts["needs_length"] = final.groupby("series")["needs_length"].any()
     facts["speed"] = price.relative_speed(final, context)

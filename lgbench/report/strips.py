@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lgbench.report.curves import Board
-from lgbench.report.style import GREY, WIDTH_IN, compose, line_style, looks, new_figure
+from lgbench.report.style import GREY, compose, looks, new_figure, width_in
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import NOTHING, format_length
 from lgbench.safe_text import is_file_name
@@ -108,7 +108,7 @@ def strip_figure(board: Board, strips: Sequence[Strip], image: int) -> Figure:
         figure, (axes,) = new_figure()
         axes.axis("off")
         for row, strip in enumerate(strips):
-            colour = line_style(board.series.index(strip.series))["color"]
+            colour = board.styles[strip.series]["color"]
             _draw_row(axes, strip, row, columns, image, colour)
         names = [
             axes.text(-0.1, row * _STEP + 0.5, strip.series, ha="right", va="center")
@@ -123,7 +123,7 @@ def strip_figure(board: Board, strips: Sequence[Strip], image: int) -> Figure:
         compose(
             figure,
             [axes],
-            height_in=height / width * (WIDTH_IN - left_in - 0.1),
+            height_in=height / width * (width_in() - left_in - 0.1),
             footer=[
                 f"Task: {board.title}.",
                 f"Seed {seeds}. Columns: context tokens (K = 1,024).",

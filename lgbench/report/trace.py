@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lgbench.report.curves import Board
 from lgbench.report.wording import NOTHING, format_count, format_duration, format_rate
 from lgbench.safe_text import is_file_name
+
+
+def command(board: Board) -> str:
+    """A command that makes rows like those of a board; what differs from defaults otherwise is not in it."""
+    rows = board.rows
+    params = json.loads(rows["task_params"].iloc[0] or "{}")
+    task = board.task + ("[" + ",".join(f"{n}={_plain(v)}" for n, v in sorted(params.items())) + "]") * bool(
+        params
+    )
+    labels = ",".join(dict.fromkeys(rows["label"].sort_values()))
+    trained = ",".join(str(length) for length in sorted(rows["train_length"].unique()))
+    return (
+        f"lgbench run --task {shlex.quote(task)} --method {shlex.quote(labels)} --preset {board.preset} "
+        f"--seeds {int(rows['seed'].max()) + 1} --train-length {trained}"
+    )
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def trace_cells(rows: pd.DataFrame) -> list[dict[str, str]]:

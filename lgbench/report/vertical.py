@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from matplotlib.transforms import blended_transform_factory
 
 from lgbench.report.curves import Board
-from lgbench.report.style import GREY, line_style
+from lgbench.report.style import GREY, Styles
 from lgbench.report.wording import format_length, format_power, format_value
 
 BEYOND_CHANCE = 0.5
@@ -111,7 +111,7 @@ def tell_unseen(points: pd.DataFrame, limits: Range) -> str:
     return " ".join(found)
 
 
-def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order: list[str]) -> pd.DataFrame:
+def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, styles: Styles) -> pd.DataFrame:
     """Arrows outside the edge where the mean of a series is off the axis, one row of arrows a series.
 
     Args:
@@ -119,7 +119,7 @@ def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order:
         points: what is drawn in it.
         x: column of the horizontal axis.
         limits: range of the vertical axis.
-        order: names of all series, which fixes their colours.
+        styles: series → its look, see `Board.styles`.
 
     Returns:
         the points that are off the axis.
@@ -136,7 +136,7 @@ def mark_clipped(axes: Axes, points: pd.DataFrame, x: str, limits: Range, order:
             marker="^" if above else "v",
             markersize=4,
             linestyle="none",
-            color=line_style(order.index(name))["color"],
+            color=styles[name]["color"],
             clip_on=False,
         )
     return outside

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lgbench.errors import CannotWrite
 from lgbench.run import checkpoint, provenance
 from lgbench.run.failures import one_line
+from lgbench.store.losses import write_losses
 
 if TYPE_CHECKING:
     from lgbench.run.train import Trainer
@@ -20,7 +21,7 @@ class NotSaved(Exception):
 
 
 def save_weights(trainer: Trainer) -> None:
-    """Keep the weights of this step, with loss, time and speed.
+    """Keep the weights of this step, with loss, time and speed, and the losses of all steps beside them.
 
     Raises:
         CannotWrite: the folder cannot be written or the disk is full.
@@ -54,6 +55,7 @@ def _save_weights(trainer: Trainer) -> None:
         "device": provenance.device_name(trainer.device),
     }
     checkpoint.save(checkpoint.weights_path(trainer.folder, trainer.step), trainer.model.state_dict(), facts)
+    write_losses(trainer.folder, trainer.history)
 
 
 def save_resume(trainer: Trainer, folder: Path) -> None:

@@ -49,7 +49,7 @@ def rank(panel: Panel, show: Callable[[float], str] = "{:g}".format) -> pd.DataF
     low, high = panel.train_length, panel.horizon * panel.train_length
     weights = [panel.weights(k, low, high) for k in range(len(panel.series))]
     tables = _tables(panel, weights)
-    partners = {role: _partners(panel, method) for role, method in ROLES.items()}
+    partners = {role: most_alike(panel, method) for role, method in ROLES.items()}
     table = pd.DataFrame(
         {"series": name, "rank": np.nan, "letters": "", "reason": _reason(panel, k, weights[k], show)}
         | numbers(panel, k, weights[k], tables[k])
@@ -109,7 +109,7 @@ def _reason(panel: Panel, index: int, weights: Floats | None, show: Callable[[fl
     return ""
 
 
-def _partners(panel: Panel, method: str) -> list[int | None]:
+def most_alike(panel: Panel, method: str) -> list[int | None]:
     """For each series the one of a method that is most like it: same backbone first, then training."""
     firsts = panel.rows.drop_duplicates("at_series")
     found: list[int | None] = [None] * len(panel.series)

@@ -3,7 +3,7 @@
     RESULTS/rows/TASK/CELL.parquet          the rows of one cell
     RESULTS/environments/HASH.json          versions and hardware, once a run, referred to by rows
     RESULTS/checkpoints/TRAINING/           trained weights (see `lgbench.run.checkpoint`), not needed by any
-    reader
+    reader, and `losses.json`, which the report draws
     RESULTS/manifest.jsonl                  a cache of what was verified; may be deleted at any time
     RESULTS/cache/HASH.arrow                a cache of rows, see `lgbench.store.pack`; may be deleted, too
 

@@ -91,10 +91,10 @@ def test_series_of_one_label_are_told_apart_by_what_differs(root, store):
     store(root, train_length=1024, num_layers=16)
     store(root, label="prepended", method="prepended")
     assert load([root]).boards[0].series == [
-        "prepended",
         "vanilla (trained on 256, 8 layers)",
         "vanilla (trained on 1K, 8 layers)",
         "vanilla (trained on 1K, 16 layers)",
+        "prepended",
     ]
 
 

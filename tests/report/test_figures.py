@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from lgbench.report.budget import cost_figure, has_steps, steps_figure
+from lgbench.errors import UserError
+from lgbench.report.budget import cost_figures, has_steps, steps_figure
 from lgbench.report.curves import load
 from lgbench.report.figures import curve_figure
-from lgbench.report.style import COLOURS, line_style, looks, save
+from lgbench.report.relative import relative
+from lgbench.report.style import COLOURS, MARKERS, line_styles, looks, save, styled
 from lgbench.report.vertical import spread, vertical_range
 
 NOTICE = "The images are procedural glyphs, not Omniglot: do not compare with published numbers."
@@ -28,14 +30,59 @@ def test_every_method_is_in_the_legend_with_its_own_colour_and_marker(root, stor
     figure = curve_figure(board_of(root), "context")
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names[:3] == ["prepended", "truncated[low=512]", "vanilla"]
+    assert names[:3] == ["vanilla", "prepended", "truncated[low=512]"]
     assert len({line.get_color() for line in legend.get_lines()[:3]}) == 3
     assert len({line.get_marker() for line in legend.get_lines()[:3]}) == 3
 
 
-def test_styles_are_distinct_for_twenty_one_methods():
-    assert len({tuple(sorted(line_style(index).items())) for index in range(21)}) == 21
-    assert line_style(len(COLOURS))["color"] == COLOURS[0]
+def test_looks_are_distinct_for_forty_methods_and_the_baseline_is_black():
+    names = ["vanilla", *(f"method_{index:02d}" for index in range(40))]
+    styles = line_styles(names, {name: name for name in names})
+    assert len({(style["color"], style["marker"]) for style in styles.values()}) == 41
+    assert styles["vanilla"]["color"] == "#000000"
+    assert len({*COLOURS}) == len({*MARKERS}) == 10
+
+
+def test_a_method_looks_alike_in_every_figure_of_a_report(root, store):
+    for label in ("vanilla", "a", "b", "c"):
+        store(root, label=label, method=label)
+    for label in ("vanilla", "c"):
+        store(root, label=label, method=label, task="passkey")
+    first, second = load([root]).boards
+    assert [*second.styles] == ["vanilla", "c"]
+    assert second.styles["c"] == first.styles["c"] and second.styles["vanilla"] == first.styles["vanilla"]
+
+
+def test_variants_of_a_method_share_its_colour_and_differ_in_their_dashes():
+    styles = line_styles(["m", "m[k=1]"], {"m": "m", "m[k=1]": "m[k=1]"})
+    assert styles["m"]["color"] == styles["m[k=1]"]["color"]
+    assert styles["m"]["linestyle"] != styles["m[k=1]"]["linestyle"]
+
+
+def test_a_second_panel_shows_differences_to_the_baseline_on_the_same_seeds(root, store):
+    for seed in range(3):
+        store(root, lambda length: 0.1205, seed=seed)
+        store(root, lambda length: 0.0964, seed=seed, label="better", method="better")
+    beside = relative(board_of(root))
+    assert set(beside["series"]) == {"better"} and set(beside["baseline"]) == {"vanilla"}
+    assert beside["value"].to_numpy() == pytest.approx(0.1, rel=0.1)  # (0.1205 − 0.0964) / 0.241
+    assert (beside["low"] > 0).all() and (beside["num_seeds"] == 3).all()
+    lower = curve_figure(board_of(root), "context").axes[1]
+    assert lower.get_ylabel() == "score − vanilla"
+
+
+def test_a_style_file_changes_figures_on_purpose_and_one_that_sets_nothing_is_refused(root, store, tmp_path):
+    store(root)
+    style = tmp_path / "column.mplstyle"
+    style.write_text("figure.figsize: 3.3, 2.5\n")
+    with styled(style):
+        assert curve_figure(board_of(root), "context").get_figwidth() == pytest.approx(3.3)
+    assert curve_figure(board_of(root), "context").get_figwidth() == pytest.approx(7)
+    with pytest.raises(UserError, match="no style file"), styled(tmp_path / "none.mplstyle"):
+        pass
+    style.write_text("# nothing\n")
+    with pytest.raises(UserError, match="sets nothing"), styled(style):
+        pass
 
 
 def test_procedural_data_are_named_in_red_on_every_figure(root, store):
@@ -43,7 +90,7 @@ def test_procedural_data_are_named_in_red_on_every_figure(root, store):
     store(root, data_source="procedural", notice=NOTICE, axis="queries")
     board = board_of(root)
     figures = [curve_figure(board, "context"), curve_figure(board, "queries"), steps_figure(board)]
-    for figure in [*figures, cost_figure(board)]:
+    for figure in [*figures, next(cost_figures(board))[2]]:
         red = [text for text in figure.findobj(Text) if text.get_color() == "#B00020"]
         assert " ".join(text.get_text() for text in red) == NOTICE
 
@@ -93,7 +140,7 @@ def test_common_training_range_is_shaded_and_another_one_is_marked(root, store):
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names[-2:] == ["training range 1–1K", "end of another training range"]
     dashes = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [4096, 4096]]
-    assert [line.get_color() for line in dashes] == [line_style(2)["color"]]
+    assert [line.get_color() for line in dashes] == [board_of(root).styles["expanded"]["color"]]
 
 
 def test_axis_of_an_accuracy_ends_above_one_and_that_of_tiny_losses_is_logarithmic(root, store):
@@ -129,7 +176,15 @@ def test_steps_have_a_panel_a_length_around_the_training_length(root, store):
 
 def test_rates_that_nobody_measured_have_no_figure(root, store):
     store(root, train_tokens_per_s=None, eval_tokens_per_s=None)
-    assert cost_figure(board_of(root)) is None
+    assert list(cost_figures(board_of(root))) == []
+
+
+def test_rates_of_two_devices_are_in_two_figures(root, store):
+    store(root, device="A")
+    store(root, device="B", seed=1)
+    assert [(name, device) for name, device, _ in cost_figures(board_of(root))] == [
+        ("cost-1", "A"), ("cost-2", "B"),
+    ]  # fmt: skip
 
 
 def test_no_text_leaves_the_figure_or_covers_other_text(root, store):

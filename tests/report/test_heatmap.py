@@ -78,15 +78,15 @@ def test_numbers_colours_and_the_end_of_training_are_drawn_in_every_panel(root, 
     board = board_of(root)
     figure = depth_figure(board, depth_cells(board))
     panels = [axes for axes in figure.axes if axes.images]
-    assert [panel.get_title(loc="left") for panel in panels] == ["longer", "vanilla"]
+    assert [panel.get_title(loc="left") for panel in panels] == ["vanilla", "longer"]
     for panel in panels:
         texts = [text.get_text() for text in panel.texts]
-        assert texts == ["100", "100", "0", "0", *["100"] * 8]
+        assert texts == ["1.00", "1.00", ".00", ".00", *["1.00"] * 8]
         (line,) = panel.lines
         assert list(line.get_xdata()) == [1.5, 1.5]
         assert panel.images[0].get_clim() == (0, 1)
     assert len(figure.axes) == len(panels) + 1
-    assert "per cent" in " ".join(text.get_text() for text in figure.texts)
+    assert "–: not measured" in " ".join(text.get_text() for text in figure.texts)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_perplexities_share_a_logarithmic_scale_on_which_low_is_bright(root, ite
 def test_page_has_the_heat_map_and_its_numbers_with_intervals(root, items):
     store_grid(items, root)
     report = build_report([root], root / "report")
-    assert any(path.name.endswith("accuracy-depth.pdf") for path in report.figures)
+    assert any(path.name.endswith("accuracy-depth.svg") for path in report.figures)
     page = report.html.read_text()
     assert "accuracy of vanilla by depth (lines) and tokens (columns)" in page
     assert "[0.510, 1.000]" in page and "an interval is at least Wilson’s" in page

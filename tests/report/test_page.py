@@ -60,7 +60,7 @@ def built(tmp_path_factory, store, store_missing):
     (root / "rows" / "omniglot" / "torn.parquet").write_bytes(b"PAR1")
     (root / "environments").mkdir()
     (root / "environments" / "env.json").write_text(json.dumps({"python": "3.11.7", "host": "<b>"}))
-    return root, build_report([root], folder / "out")
+    return root, build_report([root], folder / "out", figures=True)
 
 
 def page_of(built):
@@ -71,7 +71,7 @@ def test_page_is_well_formed_and_refers_to_nothing_outside_itself(built):
     outline = Outline(page_of(built))
     assert outline.open == []
     assert outline.addresses
-    assert all(re.match(r"#|data:image/(png|svg\+xml);base64,", address) for address in outline.addresses)
+    assert all(re.match(r"#|data:image/svg\+xml;base64,", address) for address in outline.addresses)
     assert "@import" not in page_of(built) and "url(" not in page_of(built)
 
 
@@ -133,7 +133,7 @@ def test_figures_come_as_png_pdf_and_svg_beside_the_page(built):
 def test_building_again_changes_no_byte_and_leaves_no_temporary_file(built):
     root, report = built
     before = {path: path.read_bytes() for path in report.html.parent.rglob("*") if path.is_file()}
-    again = build_report([root], report.html.parent)
+    again = build_report([root], report.html.parent, figures=True)
     assert again == report
     assert {path: path.read_bytes() for path in report.html.parent.rglob("*") if path.is_file()} == before
 
@@ -175,8 +175,8 @@ def test_page_has_a_table_by_position_and_costs_once_a_task(root, store):
     text = " ".join(Outline(report.html.read_text()).text)
     assert "perplexity of all tokens by position in the context" in text
     assert "0–256" in text and "256–1K" in text
-    assert [path.name for path in report.figures if path.name.endswith("cost.png")] == [
-        "omniglot-omniglot-small-small-perplexity-cost.png"
+    assert [path.name for path in report.figures if path.name.endswith("cost.svg")] == [
+        "omniglot-omniglot-small-small-perplexity-cost.svg"
     ]
 
 

@@ -39,8 +39,8 @@ def test_each_method_shows_its_lowest_seed_that_has_pictures(root, board):
     paint(root, cells["prepended", 1])
     warnings = []
     strips = read_strips([root], board, warnings)
-    assert [(strip.series, strip.seed) for strip in strips] == [("prepended", 1), ("vanilla", 0)]
-    assert strips[0].pictures[256][1, 0, 0] == -1 + 1 / 8
+    assert [(strip.series, strip.seed) for strip in strips] == [("vanilla", 0), ("prepended", 1)]
+    assert strips[1].pictures[256][1, 0, 0] == -1 + 1 / 8
     assert warnings == []
 
 
@@ -53,8 +53,8 @@ def test_missing_pictures_are_no_strip_and_broken_ones_a_warning(root, board):
     warnings = []
     assert read_strips([root], board, warnings) == []
     assert len(warnings) == 2
-    assert str(other) in warnings[0] and "4 lengths" in warnings[0]
-    assert str(path) in warnings[1]
+    assert str(other) in warnings[1] and "4 lengths" in warnings[1]
+    assert str(path) in warnings[0]
 
 
 def test_figure_has_a_row_a_method_and_a_column_a_length_and_marks_the_training_range(root, board):
