@@ -118,7 +118,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
     Raises:
         UserError: there is none, or there are several.
     """
-    from lgbench.plan.rekey import stored_cell
+    from lgbench.plan.rekey import cell_of_row
     from lgbench.store import read
 
     table = read([Path(results)]).table
@@ -127,7 +127,7 @@ def find_cell(cell: str, results: str | Path) -> Cell:
         known = ", ".join(names[:5]) or "none"
         raise UserError(f"no single cell '{cell}' in {results}; those that begin so: {known}")
     place = table["cell"].to_pylist().index(names[0])
-    return stored_cell(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
+    return cell_of_row(table.slice(place, 1).to_pylist(maps_as_pydicts="strict")[0])
 
 
 def prepared_task(cell: Cell, data_dir: str | Path | None, **data: str) -> Task:

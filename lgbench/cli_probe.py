@@ -87,7 +87,7 @@ def find_cells(
     Raises:
         UserError: there is none; what there is, or how to train one.
     """
-    from lgbench.plan.rekey import stored_cell
+    from lgbench.plan.rekey import cell_of_row
     from lgbench.store import read
 
     table = read([results]).table
@@ -99,7 +99,7 @@ def find_cells(
             if sum(row["cell"].startswith(key) for row in chosen) != 1:
                 near = ", ".join(row["cell"] for row in known[:5]) or "none"
                 raise UserError(f"--cell {key}: no single cell of {results} begins so; there are {near}")
-        return [stored_cell(row) for row in chosen]
+        return [cell_of_row(row) for row in chosen]
     if task is None:
         raise UserError("say which model: --task NAME, with --method and --train-length, or --cell KEY")
     labels = [text.replace("-", "_") for text in method or ["vanilla"]]
@@ -142,7 +142,7 @@ def find_cells(
     if not picked:
         there = sorted({row["seed"] for row in trained})
         raise UserError(f"--seed {', '.join(map(str, seed))}: trained seeds are {', '.join(map(str, there))}")
-    return [stored_cell(row) for row in picked]
+    return [cell_of_row(row) for row in picked]
 
 
 def _probe(text: str) -> tuple[Any, str]:

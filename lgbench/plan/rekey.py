@@ -61,27 +61,17 @@ def cell_of_row(row: Mapping[str, Any]) -> Cell:
     return _as_measured(cell, row)
 
 
-def stored_cell(row: Mapping[str, Any]) -> Cell:
-    """Return the cell of a row under the key that the row is stored by; raises as `cell_of_row`.
-
-    A task may learn its shortest context from its data, which are not loaded here; the row has it too.
-    """
-    cell = cell_of_row(row)
-    if cell.key == row["cell"]:
-        return cell
-    known = replace(cell, training=replace(cell.training, low=row["train_low"]))
-    return known if known.key == row["cell"] else cell
-
-
 def _as_measured(cell: Cell, row: Mapping[str, Any]) -> Cell:
     """The cell under the code that measured it: what stood for its plugins and the format of its fits then.
 
-    Rows of the first schemas say neither; they are of the first versions.
+    Rows of the first schemas say neither; they are of the first versions. A task may learn its shortest
+    context from its data, which are not loaded here; the row has it too.
     """
     first = "+".join(["v1"] * len(row["method"].split("+")))
     own = row.get("method_identity") or first
     training = replace(
         cell.training,
+        low=max(cell.training.low, row.get("train_low") or 0),
         task_identity=row.get("task_identity") or "v1",
         method_identity=own if cell.training.method == row["method"] else "v1",
         backbone_identity=row.get("backbone_identity") or "v1",

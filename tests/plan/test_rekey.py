@@ -1,5 +1,6 @@
 """Published rows find their keys again when what makes a key has changed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,6 +22,25 @@ def test_every_published_file_has_keys_of_its_own_today():
     assert len(rows) >= 67 and len({cell for cell, _ in keys}) == len(rows)
     pairs = {(row["training"], training) for row, (_, training) in zip(rows, keys, strict=True)}
     assert len(pairs) == len({old for old, _ in pairs}) == len({new for _, new in pairs})
+
+
+def test_every_published_file_is_named_by_its_key_and_knows_its_training():
+    for path in sorted(PUBLISHED.rglob("*.parquet")):
+        row = first_row(path)
+        assert new_keys(row) == (path.stem, row["training"]), path.name
+
+
+def test_the_shortest_context_that_a_task_learnt_from_its_data_is_part_of_the_key(
+    toy_cells, toy_task, tmp_path
+):
+    from lgbench.run.measure import unmeasured_row
+    from lgbench.store import Store
+
+    cell = toy_cells("vanilla")[0]
+    cell = replace(cell, training=replace(cell.training, low=cell.training.low + 2))
+    row = unmeasured_row(cell, toy_task, Store(tmp_path), "failed", "")
+    assert row["train_low"] == cell.training.low
+    assert new_keys(row) == (cell.key, cell.training.key)
 
 
 @pytest.mark.parametrize(

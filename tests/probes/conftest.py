@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lgbench
-from lgbench.plan.rekey import stored_cell
+from lgbench.plan.rekey import cell_of_row
 from lgbench.plugins.registry import PROBES
 from lgbench.run.probing import Look, look
 from lgbench.store import read
@@ -37,7 +37,7 @@ def cell(trained):
     rows = read([trained]).table.to_pylist(maps_as_pydicts="strict")
 
     def find(task="omniglot", method="vanilla"):
-        return stored_cell(next(r for r in rows if (r["task"], r["method"]) == (task, method)))
+        return cell_of_row(next(r for r in rows if (r["task"], r["method"]) == (task, method)))
 
     return find
 
