@@ -89,27 +89,27 @@ class EffectiveRemembrance(Probe):
         from matplotlib.lines import Line2D
 
         from lgbench.report import probe_panels as draw
-        from lgbench.report.style import line_style, looks, new_figure
+        from lgbench.report.style import looks, new_figure
 
         count = max(len(one.facts["lengths"]) for one in several)
         with looks():
             figure, axes = new_figure(count)
             for k, panel in enumerate(axes):
                 titles = []
-                for index, one in enumerate(several):
+                for look, one in zip(draw.looks_of(several), several, strict=True):
                     if k < len(one.facts["lengths"]):
                         length = one.facts["lengths"][k]
                         titles.append(f"{length:,}")
                         share = one.arrays[f"cuts {length}"] / length
-                        panel.plot(share, one.arrays[f"distances {length}"].mean(axis=1), **line_style(index))
+                        panel.plot(share, one.arrays[f"distances {length}"].mean(axis=1), **look)
                 panel.set_title(f"context {' / '.join(dict.fromkeys(titles))}", loc="left", fontsize=8.5)
                 panel.set_xscale("log", base=2)
                 panel.set_xlabel("share of the context left out")
             axes[0].set_ylabel("total variation")
             draw.same_limits(axes)
             handles = [
-                Line2D([], [], label=draw.name_of(one, several), **line_style(k))
-                for k, one in enumerate(several)
+                Line2D([], [], label=draw.name_of(one, several), **look)
+                for look, one in zip(draw.looks_of(several), several, strict=True)
             ]
             draw.finish(figure, axes, several, [], handles=handles, top_in=0.2, left_in=0.82)
         return figure

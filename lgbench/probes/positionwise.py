@@ -78,17 +78,17 @@ class Positionwise(Probe):
         from matplotlib.ticker import FuncFormatter
 
         from lgbench.report import probe_panels as draw
-        from lgbench.report.style import length_axis, line_style, looks, new_figure
+        from lgbench.report.style import length_axis, looks, new_figure
 
         with looks():
             figure, axes = new_figure()
             ends: set[int] = set()
-            for index, one in enumerate(several):
+            for look, one in zip(draw.looks_of(several), several, strict=True):
                 length = one.facts["lengths"][-1]
                 at, values = one.arrays[f"ends {length}"], np.exp(one.arrays[f"losses {length}"].mean(axis=0))
-                axes[0].plot(at, values, **line_style(index))
+                axes[0].plot(at, values, **look)
                 train = one.facts["train_length"]
-                axes[0].axvline(train, color=line_style(index)["color"], linewidth=0.8, linestyle="--")
+                axes[0].axvline(train, color=look["color"], linewidth=0.8, linestyle="--")
                 ends |= {*at.tolist()}
             length_axis(
                 axes[0], [min(ends), 1 << (max(ends) - 1).bit_length()], "position (tokens, K = 1,024)"
@@ -98,8 +98,8 @@ class Positionwise(Probe):
                 axis(FuncFormatter(lambda value, _: f"{value:g}"))
             axes[0].set_ylabel("perplexity of the next token")
             handles = [
-                Line2D([], [], label=draw.name_of(one, several), **line_style(k))
-                for k, one in enumerate(several)
+                Line2D([], [], label=draw.name_of(one, several), **look)
+                for look, one in zip(draw.looks_of(several), several, strict=True)
             ]
             text = "Dashed: the training length."
             draw.finish(figure, axes, several, [text], handles=handles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lgbench.report.style import SHADE, WIDTH_IN, compose, length_axis, line_style, new_figure
+from lgbench.report.style import COLOURS, SHADE, compose, length_axis, line_styles, new_figure, width_in
 from lgbench.report.wording import count_of, format_length, unit_in_words
 from lgbench.store.readings import Readings
 
@@ -31,6 +32,12 @@ def name_of(one: Readings, several: Sequence[Readings]) -> str:
     if len({other.facts["task"] for other in several}) > 1:
         parts.insert(0, facts["task"])
     return ", ".join(parts)
+
+
+def looks_of(several: Sequence[Readings]) -> list[dict[str, Any]]:
+    """Colour, marker and dashes of each model, a method's in every figure of these models."""
+    labels = {str(index): one.facts["label"] for index, one in enumerate(several)}
+    return list(line_styles([*labels.values()], labels).values())
 
 
 def footer(several: Sequence[Readings], *sentences: str) -> list[str]:
@@ -96,17 +103,18 @@ def by_model(
         last: draws one more panel, a map; gives what its colours say, and the words for it.
     """
     figure, axes = new_figure(len(panels) + (last is not None))
+    looks = looks_of(several)
     for (reading, label, place), panel in zip(panels, axes, strict=False):
         lengths: set[int] = set()
-        for index, one in enumerate(several):
+        for look, one in zip(looks, several, strict=True):
             at, values = one.curve(reading, **place)
-            panel.plot(at, values, **line_style(index))
+            panel.plot(at, values, **look)
             lengths |= set(at)
         unit = several[0].facts["length_unit"]
         length_axis(panel, sorted(lengths), f"context ({unit_in_words(unit)})", unit)
         panel.set_ylabel(label)
     handles = [
-        Line2D([], [], label=name_of(one, several), **line_style(index)) for index, one in enumerate(several)
+        Line2D([], [], label=name_of(one, several), **look) for look, one in zip(looks, several, strict=True)
     ]
     room = {"handles": handles, "gap_in": 0.62}
     if last is None:
@@ -189,7 +197,7 @@ def picture_rows(
     sentences: Iterable[str] = (),
     *,
     underlined: Sequence[Sequence[int]] = (),
-    widest_in: float = WIDTH_IN,
+    widest_in: float = math.inf,
 ) -> Figure:
     """Rows of pictures with values in [-1, 1], white is 1.
 
@@ -217,16 +225,16 @@ def picture_rows(
         columns = [k for k in (underlined[row] if underlined else ()) if pictures[k] is not None]
         if columns:
             ends = [min(columns) * step, max(columns) * step + 1]
-            axes.plot(ends, [top + 1.07] * 2, color=line_style(0)["color"], linewidth=2)
+            axes.plot(ends, [top + 1.07] * 2, color=COLOURS[0], linewidth=2)
     for column, heading in enumerate(headings):
         axes.text(column * step + 0.5, -0.08, heading, ha="center", va="bottom", fontsize=7.5)
     width, height = len(headings) * step - 0.14, len(rows) * step
     axes.set(xlim=(-0.01, width + 0.01), ylim=(height, 0), aspect="auto")
     names = [text for text in axes.texts if text.get_ha() == "right"]
     left_in = max(text.get_window_extent().width for text in names) / figure.dpi + 0.2
-    across = min(widest_in, WIDTH_IN - left_in - 0.1)
+    across = min(widest_in, width_in() - left_in - 0.1)
     finish(
-        figure, [axes], several, [*sentences], left_in=left_in, right_in=WIDTH_IN - left_in - across,
+        figure, [axes], several, [*sentences], left_in=left_in, right_in=width_in() - left_in - across,
         height_in=height / width * across, top_in=0.2, bottom_in=0.05,
     )  # fmt: skip
     return figure

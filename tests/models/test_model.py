@@ -102,5 +102,5 @@ def test_what_a_method_trains_is_part_of_the_model(toy_task):
 
 def test_backbones_are_found_by_name():
     assert {BACKBONES.load(name).layout for name in BACKBONES.names()} == {"causal", "encoder_decoder"}
-    with pytest.raises(UserError, match=r"no backbone 'rnn'\. .*Known: decoder, encoder_decoder, mamba"):
+    with pytest.raises(UserError, match=r"no backbone 'rnn'\. .*Known: decoder, encoder_decoder, fla"):
         BACKBONES.load("rnn")

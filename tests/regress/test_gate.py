@@ -126,7 +126,7 @@ def test_rows_are_read_where_there_are_some_and_nothing_is_run(lgbench, baseline
     config = Path("plan.yaml")
     config.write_text(yaml.safe_dump([RUN]))
     assert lgbench("run", "--config", config, "--device", "cpu", "--results", "kept").exit_code == 0
-    monkeypatch.setattr(local, "launch", None)
+    monkeypatch.setattr(local.Local, "launch", None)
     done = lgbench("regress", "--baseline", baseline, "--results", "kept")
     assert done.exit_code == 0 and "not judged" in done.output and "2 ok" in done.output
     path = next(Path("kept").rglob("*.parquet"))

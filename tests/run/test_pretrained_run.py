@@ -110,19 +110,19 @@ def test_an_untied_head_starts_as_the_embedding_and_is_trained_apart(tmp_path, c
     loaded = load_pretrained(checkpoint)
     recipe = replace(
         task.recipe("paper", "causal"), pretrained=keep(loaded), d_model=16, num_layers=2,
-        sizes=suggest(**loaded.sizes.backbone_options()),
+        sizes=suggest(**loaded.sizes.options),
     )  # fmt: skip
     model = build_model(task, METHODS.load("vanilla")(), recipe, seed=0)
     interface = model.interface
-    assert torch.equal(interface.head, interface.embedding.weight)
+    assert torch.equal(interface.head.weight, interface.embedding.weight)
     batch = task.sample(1, 200, 5, torch.Generator().manual_seed(0))
     model.answer(batch, mode="train", length=200).sum().backward()
-    assert not torch.equal(interface.head.grad, interface.embedding.weight.grad)
+    assert not torch.equal(interface.head.weight.grad, interface.embedding.weight.grad)
     optimizer = adam_of(model, recipe, torch.device("cpu"))
     (group,) = optimizer.param_groups
     assert (group["weight_decay"], group["eps"]) == (0.1, 1e-8)
     assert len(group["params"]) == len(list(model.parameters()))
     tied = build_model(task, METHODS.load("vanilla")(), replace(recipe, untied=False), seed=0)
-    assert "interface.head" not in tied.state_dict()
+    assert "interface.head.weight" not in tied.state_dict()
     spared = adam_of(tied, replace(recipe, decay_all=False, adam_epsilon=1e-6), torch.device("cpu"))
     assert [group["weight_decay"] for group in spared.param_groups] == [0.1, 0.0]

@@ -14,6 +14,8 @@ from lgbench.store.rows_file import read_rows, write_rows
 from lgbench.store.seal import BLANK, Damaged, file_is_sealed, seal
 
 MAPS = {"references": {"chance": 0.25}, "task_params": {"low": "3"}, "item_facts": {"depth": [0.0, 0.5]}}
+WHOLE = {name: 3 for names in checkpoint.FACTS.values() for name in names}
+WHOLE |= {"history": [[1, 0.5]], "digests": {"4": []}}
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def rows_path(tmp_path, row):
 
 def tensors_path(tmp_path, name):
     tensors = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)}
-    checkpoint.save(tmp_path / name, tensors, {"step": 3, "history": [[1, 0.5]], "digests": {"4": []}})
+    checkpoint.save(tmp_path / name, tensors, WHOLE)
     return tmp_path / name
 
 
