@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -368,11 +369,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(toy, monkeypatc
 def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(
     lgbench, toy_options, tmp_path
 ):
-    command = [*toy_options, "--method", "vanilla", "--train-steps", "150"]
+    command = [*toy_options, "--method", "vanilla", "--train-steps", "600", "--save-every", "0.2"]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
     options = dict(cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with subprocess.Popen([sys.executable, "-m", "lgbench.cli", *command], **options) as process:
         assert process.stdout.readline().startswith("training toy_average vanilla")
+        while not list((tmp_path / "runs").rglob("resume.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -383,7 +387,7 @@ def test_ctrl_c_says_how_to_go_on_leaves_a_state_and_the_same_command_finishes(
     assert len(list((tmp_path / "runs").rglob("resume.safetensors"))) == 1
     assert not list((tmp_path / "runs").rglob("*.parquet"))
     again = lgbench(*command)
-    assert again.exit_code == 0 and re.search(r"150 steps from step \d+", again.stdout)
+    assert again.exit_code == 0 and re.search(r"600 steps from step \d+", again.stdout)
     assert {r["status"] for r in rows(tmp_path / "runs")} == {"ok"}
 
 
