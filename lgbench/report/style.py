@@ -150,7 +150,7 @@ def line_styles(labels: Sequence[str], series: Mapping[str, str]) -> Styles:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the `index`-th line, where lines are lengths or pictures and no methods."""
+    """Colour, marker and dashes of the `index`-th line, where lines are lengths or pictures, not methods."""
     look: dict[str, Any] = {"color": COLOURS[index % 10], "marker": MARKERS[(index + index // 10) % 10]}
     return look | {"linestyle": DASHES[index // 10 % 6], "markeredgecolor": "white", "markeredgewidth": 0.5}
 
