@@ -13,6 +13,9 @@ import pytest
 from lgbench import interrupt
 from lgbench.run.backlog import Backlog
 
+pytestmark = pytest.mark.faults
+
+
 HERE = Path(__file__).parent
 SOON_S = 2.0 + 1.0
 """Two seconds, and one for a machine that does other things too."""
