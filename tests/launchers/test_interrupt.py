@@ -101,6 +101,7 @@ def test_what_nohup_ignores_stays_ignored():
         with interrupt.listening():
             os.kill(os.getpid(), signal.SIGHUP)
             interrupt.check()
+            assert not interrupt.asked()
     finally:
         signal.signal(signal.SIGHUP, before)
 
