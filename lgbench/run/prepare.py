@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from lgbench.errors import UserError
 from lgbench.models import own_weights, pretrained
@@ -45,6 +44,7 @@ from lgbench.run.train import Trainer
 from lgbench.safe_text import for_rich
 from lgbench.store import Store
 from lgbench.task import Task
+from lgbench.terminal import Listing
 
 MOST_LISTED = 200
 """Cells that a dry run lists; it counts all."""
@@ -299,9 +299,7 @@ def dry_run(prepared: Prepared, console: Console) -> None:
     store, cells = prepared.store, prepared.cells
     numbers: dict[str, int] = {}
     unfinished = store.unfinished((c.task, c.key) for c in cells)
-    table = Table(
-        "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
-    )
+    rows: list[tuple[str, ...]] = []
     todo: dict[str, Cell] = {}
     for cell in cells:
         state = "fails" if cell.fault else "left out" if cell.key in prepared.left_out else "finished"
@@ -309,14 +307,14 @@ def dry_run(prepared: Prepared, console: Console) -> None:
             state, todo[cell.training.key] = "to do", cell
         key, recipe = cell.training.key, cell.recipe
         number = "" if state in ("left out", "fails") else f"#{numbers.setdefault(key, len(numbers) + 1)}"
-        if table.row_count == MOST_LISTED:
-            continue
-        table.add_row(
-            cell.key[:8], cell.task, for_rich(cell.label), for_rich(_backbone_words(cell)),
-            f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
-            number, state,
-        )  # fmt: skip
-    console.print(table)
+        if len(rows) < MOST_LISTED:
+            rows.append((
+                cell.key[:8], cell.task, cell.label, _backbone_words(cell), f"{recipe.train_length:,}",
+                f"{cell.step:,}", str(recipe.num_layers), str(cell.seed), number, state,
+            ))  # fmt: skip
+    words = ("cell", "task", "method", "backbone", "state")
+    headings = (*words[:4], "L_train", "steps", "layers", "seed", "training", words[4])
+    console.print(Listing(headings=headings, rows=rows, words=words))
     if len(cells) > MOST_LISTED:
         console.print(f"… and {len(cells) - MOST_LISTED:,} more cells")
     measured: dict[Training, float] = {}
