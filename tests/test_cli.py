@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from lgbench.cli import app
-from lgbench.run import prepare as run_module
+from lgbench.run import estimate
 from lgbench.run.train import Trainer
 from lgbench.store import read
 
@@ -108,7 +108,7 @@ def test_sizes_lengths_and_steps_are_grid_axes(toy):
     assert len(list(Path("runs/checkpoints").iterdir())) == 4
 
 
-def test_a_dry_run_shows_cells_shared_trainings_what_is_finished_and_hours_and_runs_nothing(toy):
+def test_a_dry_run_shows_cells_shared_trainings_what_is_finished_and_the_time_left_and_runs_nothing(toy):
     toy("--method", "vanilla")
     before = written()
     result = toy("--method", "vanilla,toy_shrink,prepended", "--dry-run")
@@ -121,14 +121,14 @@ def test_a_dry_run_shows_cells_shared_trainings_what_is_finished_and_hours_and_r
         ("prepended", "#2", "to do"),
     ]
     assert "3 cells, 1 finished; 2 trainings." in result.stdout
-    assert re.search(r"About \d+\.\d\d hours", result.stdout)
+    assert re.search(r"About \d+ s of training and \d+ s of evaluation left on cpu", result.stdout)
 
 
 def test_a_dry_run_on_a_cpu_times_few_items_of_a_large_batch(toy, monkeypatch):
     sizes = []
-    monkeypatch.setattr(run_module, "TRIAL_TOKENS", 40)
+    monkeypatch.setattr(estimate, "TRIAL_TOKENS", 40)
     monkeypatch.setattr(
-        run_module, "Trainer", lambda training, *rest: sizes.append(training.recipe.batch_size) or
+        estimate, "Trainer", lambda training, *rest: sizes.append(training.recipe.batch_size) or
         Trainer(training, *rest)
     )  # fmt: skip
     result = toy("--method", "vanilla", "--dry-run")

@@ -3,11 +3,11 @@
 import pytest
 from rich.console import Console
 
+from lgbench.durations import format_duration
 from lgbench.report import summary_table
 from lgbench.report.tables import readable_subset
 from lgbench.report.wording import (
     count_of,
-    format_duration,
     format_length,
     format_multiple,
     format_rate,
