@@ -15,7 +15,6 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from lgbench.report.curves import Board
-from lgbench.report.relative import relative
 from lgbench.report.series import SERIES, TRAIN_LENGTHS, TRAIN_NUMBERS, name_series
 from lgbench.report.style import GREY, ROLE_LOOKS, SHADE, Styles, compose, length_axis, looks, new_figure
 from lgbench.report.vertical import (
@@ -62,7 +61,7 @@ def curve_figure(board: Board, axis: str) -> Figure:
     curve = board.curve(axis)
     x = X_COLUMN[axis]
     limits = vertical_range(curve, board.higher_is_better, board.combine)
-    beside = relative(board) if axis == "context" else pd.DataFrame()
+    beside = board.beside if axis == "context" else pd.DataFrame()
     with looks():
         figure, panels = new_figure(1 if beside.empty else 2)
         axes = panels[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -73,12 +73,7 @@ def drawn(board: Board, ranked: Sequence[Standing], most: int) -> tuple[Board, s
         name for names in zip_longest(*(table["series"] for table in tables)) for name in names if name
     ]
     chosen = set(list(dict.fromkeys([*list(roles)[: most // 2], *in_turn, *board.series]))[:most])
-    part = replace(
-        board,
-        rows=board.rows[board.rows["series"].isin(chosen)],
-        missing=board.missing[board.missing["series"].isin(chosen)],
-    )
-    return part, f"; {len(board.series) - most} more are in the tables"
+    return board.only(chosen), f"; {len(board.series) - most} more are in the tables"
 
 
 def _standing(board: Board, panel: Panel, recovered: pd.DataFrame) -> Standing:
