@@ -134,9 +134,12 @@ def summarise(
         single seed over items alone), each `(num_points,)`. Seeds with different numbers of items are cut to
         the fewest for the interval.
     """
-    means = np.array([[values.mean(dtype=float) for values in items] for items in groups])
-    fewest = min(len(values) for values in groups[0])
+    sizes = {len(values) for values in groups[0]}
+    fewest = min(sizes)
     table = np.array([[values[:fewest] for values in items] for items in groups], dtype=float)
+    means = table.mean(axis=2)
+    if len(sizes) > 1:
+        means = np.array([[values.mean(dtype=float) for values in items] for items in groups])
     if clusters is not None and len(clusters) != fewest:
         clusters = None
     if combine != "exp_mean":
