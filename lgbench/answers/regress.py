@@ -32,7 +32,7 @@ ALLOWED = 1.15
 OTHER_PROCESSOR = 1.1
 """Further factor where the baseline was made on another processor: ratios of times differ a little there."""
 BUSY = 1.05
-"""Further factor on a busy machine: work suffers a little more from a shared cache than the reference does."""
+"""Further factor on a busy machine: work suffers a little more from a shared cache than the reference."""
 DIGITS = 6
 
 REGRESSION, IMPROVED, NEW, MISSING, UNJUDGED, FAILED, FINE = (

@@ -159,7 +159,11 @@ def draw_stairs(axes: Axes, points: pd.DataFrame, x: str, styles: Styles) -> lis
 
 
 def _whiskers(xs: NDArray[np.float64], line: pd.DataFrame, style: Mapping[str, Any]) -> pd.DataFrame:
-    """95 % intervals (`x`, `low`, `high`, `colour`, `level`) at `NUM_WHISKERS` points of a line, spread evenly over what is beyond its training."""
+    """95 % intervals at `NUM_WHISKERS` points of a line, spread evenly over what is beyond its training.
+
+    Returns:
+        columns `x`, `low`, `high`, `colour` and `level`.
+    """
     first = 0
     if "train_high" in line and line["step"].nunique() == 1:
         first = min(int((line["eval_length"] < line["train_high"]).sum()), len(line) - NUM_WHISKERS)
