@@ -53,7 +53,7 @@ class SymbolInterface(nn.Module):
         return self.head(hidden)
 
 
-LOG_PROBABILITY = Metric(name="log-probability", best=0.0, higher_is_better=True, unit="bits")
+LOG_PROBABILITY = Metric(name="log2-probability", best=0.0, higher_is_better=True, unit="bits")
 """Of the right answer. Its normalised score is the share of the answer's bits that were kept."""
 
 

@@ -32,7 +32,7 @@ BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "ev
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens", "state_bytes"]
+_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens"]
 _UNREAD += ["ci_low", "ci_high", "std", "item_texts", "calibration_format", "train_scan_backend"]
 """Columns of the store that neither boards nor claims need."""
 COLUMNS = [name for name in SCHEMA.names if name not in _UNREAD]

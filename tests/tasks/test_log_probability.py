@@ -35,7 +35,7 @@ def test_it_is_that_of_the_logits_in_bits_and_stands_behind_the_headline(name, m
     recipe = replace(recipe, eval_lengths=lengths, eval_items=8, eval_batch=4, num_layers=1)
     model, items = build_model(task, method, recipe, seed=0), task.eval_set(8, 0)
     found = evaluate(model, task, method, recipe, items)
-    assert [m.metric.name for m in found] == ["accuracy", "log-probability"] * 2
+    assert [m.metric.name for m in found] == ["accuracy", "log2-probability"] * 2
     queries, targets = items.queries(EVERYONE, lengths[1], recipe.eval_queries)
     batch = Batch(items.context(EVERYONE, 0, lengths[1], lengths[1]), queries, targets)
     with torch.no_grad():
