@@ -52,6 +52,8 @@ class _Member:
     slot: int
     since: dict[str, float] = field(default_factory=dict)
     """When each lease that it holds was seen first, by this process's monotonic clock."""
+    held: list[str] = field(default_factory=list)
+    """Leases that it was seen with last; another worker takes them over as soon as it is gone."""
 
 
 class Crew:
@@ -84,6 +86,7 @@ class Crew:
                 time.sleep(LOOK_S)
                 self.watch.look()
                 for member in list(self.members):
+                    member.held = self.watch.held(member.owner) or member.held
                     if member.process.poll() is not None:
                         self._ended(member)
                     elif self.config.cell_timeout is not None:
@@ -135,15 +138,14 @@ class Crew:
         if code == 0:
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        held = self.watch.held(member.owner)
-        deaths = {name: self.watch.deaths(name) for name in held or [BEGINNING]}
+        deaths = {name: self.watch.deaths(name) for name in member.held or [BEGINNING]}
         for name, number in deaths.items():
             if number < DEATHS:
                 continue
             if name == BEGINNING:
                 raise UserError(f"worker processes end before they begin ({how}): {said.strip()[-300:]}")
             self.watch.give_up(name, f"{DEATHS} processes died of it one after another, the last by {how}")
-        self.progress.worker_died(how, held)
+        self.progress.worker_died(how, member.held)
         time.sleep(min(0.1 * 2 ** max(deaths.values()), 5.0))
         self._start(member.slot)
 

@@ -18,23 +18,26 @@ from lgbench.task import Task
 def make_ready(
     named: list[tuple[str, Task]], device: torch.device, config: RunConfig, console: Console
 ) -> tuple[list[tuple[str, Task]], list[str]]:
-    """Tasks with their data, and the names of those whose own code fails at that; these are left out.
+    """Tasks with their data, and the names of those that cannot have them; these are left out with a line.
 
     Raises:
-        UserError: data that cannot be had; or every task fails.
+        UserError: no task can be prepared.
     """
     ready, unready, line = [], [], ""
     for name, task in named:
         try:
             task.prepare(device, config.data_dir)
-        except UserError:
-            raise
+        except UserError as error:
+            if len(named) == 1:
+                raise
+            line = f"task '{name}': {error}"
         except ANY as error:
             line = f"task '{name}' fails while its data are prepared: {one_line(error)}"
-            console.print(for_rich("Left out:", "red"), for_rich(line), soft_wrap=True)
-            unready.append(name)
         else:
             ready.append((name, task))
+            continue
+        console.print(for_rich("Left out:", "red"), for_rich(line), soft_wrap=True)
+        unready.append(name)
     if not ready:
         raise UserError(f"nothing to run: {line}")
     return ready, unready

@@ -10,7 +10,7 @@ from lgbench.run import checkpoint
 from lgbench.run.measure import give_up
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
-from lgbench.run.turns import Stamp, Start, done_before, ended_since, is_old, saved
+from lgbench.run.turns import Start, done_before, ended_since, is_old, saved
 from lgbench.store.files import collect_temporary
 from lgbench.store.leases import collect, held_by
 
@@ -29,7 +29,7 @@ class Watch:
         self.left = {cell.key: cell for cell in prepared.cells if cell.key in start.cells}
         self.outcome: Outcome = done_before(prepared.cells, start, prepared.store)
         self._prepared, self._store = prepared, prepared.store
-        self._deaths: dict[str, tuple[Stamp | None, int]] = {}
+        self._deaths: dict[str, tuple[object, int]] = {}
 
     def look(self) -> None:
         """See what has ended since the last look."""
@@ -47,13 +47,19 @@ class Watch:
         return self.outcome
 
     def deaths(self, lease: str) -> int:
-        """Count the death of a worker that held a lease: how many died since it last saved anything."""
+        """Count the death of a worker that held a lease: how many died since it last saved anything.
+
+        A name that is no lease stands for all that is left: it begins anew when anything comes further.
+        """
         kind, _, key = lease.partition("-")
-        now = saved(self._store.root, key) if kind == "training" else None
-        if lease in self._deaths and self._deaths[lease][0] == now:
-            self._deaths[lease] = now, self._deaths[lease][1] + 1
-        else:
-            self._deaths[lease] = now, 1
+        now: object = None
+        if kind == "training":
+            now = saved(self._store.root, key)
+        elif kind != "cell":
+            trainings = {cell.training.key for cell in self.left.values()}
+            now = sorted(self.left), {key: saved(self._store.root, key) for key in trainings}
+        before, number = self._deaths.get(lease, (now, 0))
+        self._deaths[lease] = now, number + 1 if before == now else 1
         return self._deaths[lease][1]
 
     def held(self, owner: str) -> list[str]:

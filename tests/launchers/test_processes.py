@@ -79,8 +79,11 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(plan):
 
 
 def test_workers_of_a_killed_driver_save_and_end_and_the_next_run_goes_on(plan):
+    """It began as shells begin what goes on in the background: Ctrl-C is ignored."""
     shared = plan("--method", "noted[variant=[0,1],pause_s=0.2]", *SMALL)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     driver = shared.start("killed", "--launcher", "processes", "--jobs", "2")
+    signal.signal(signal.SIGINT, before)
     root = shared.folder / "killed"
     wait_for(lambda: len(shared.noted()) >= 3)
     driver.kill()
