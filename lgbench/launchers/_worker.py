@@ -82,7 +82,7 @@ def _end_with_the_input() -> None:
 
 def main() -> int:
     """Exit status: 0 done, 2 a mistake of the user's in one line on standard error, 130 interrupted."""
-    # A shell lets its background jobs ignore Ctrl-C, which is inherited; here only the first process sends it.
+    # background jobs of a shell ignore Ctrl-C, and so would we; here only the first process sends it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         job = Job(**json.loads(sys.stdin.readline()))

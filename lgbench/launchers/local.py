@@ -340,7 +340,8 @@ class _Worker:
             if key not in self.items:
                 self.items[key] = Items(self._task(cell), *key[1:])
             items, say = self.items[key], self.progress.evaluation
-            rows = run_cell(cell, self._task(cell), items, self.store, self.scan_backend, say)
+            anew = self.turns.from_the_beginning(cell.training)
+            rows = run_cell(cell, self._task(cell), items, self.store, self.scan_backend, say, anew)
             self.store.write(cell.task, cell.key, rows)
         except CannotWrite:
             raise
@@ -352,7 +353,8 @@ class _Worker:
         self.progress.cell_done(cell, *ended)
 
     def _give_up(self, cell: Cell, status: str, reason: str) -> None:
-        last = give_up(cell, self._task(cell), self.store, status, reason)
+        anew = self.turns.from_the_beginning(cell.training)
+        last = give_up(cell, self._task(cell), self.store, status, reason, anew)
         self.outcome.failed.append((cell, status, last))
         self.progress.cell_done(cell, status, last)
 

@@ -95,8 +95,8 @@ class Watch:
             else:
                 lost = kind == "training" and cell.training.key == key and not self._has_weights(cell)
             if lost:
-                task = self._prepared.tasks[task_key(cell)]
-                give_up(cell, task, self._store, "failed", reason)
+                task, anew = self._prepared.tasks[task_key(cell)], cell.training.key in self.start.weights
+                give_up(cell, task, self._store, "failed", reason, anew)
         self.look()
 
     def _has_weights(self, cell: Cell) -> bool:

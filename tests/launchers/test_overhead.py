@@ -1,4 +1,4 @@
-"""What a cell costs beyond its own time: leases, models, weights, looks at the folder, rows, lines of progress."""
+"""What a cell costs beyond its own time: leases, models, weights, looks at the folder, rows, progress."""
 
 import os
 import time

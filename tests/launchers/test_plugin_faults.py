@@ -57,6 +57,7 @@ def test_an_exit_of_a_plugin_is_no_success_of_the_command(toy_options, tmp_path)
 
 BROKEN_TASK = '''"""A task whose data cannot be prepared."""
 
+from lgbench.errors import UserError
 from lgbench.plugins.registry import TASKS
 
 Task = TASKS.load("toy_average")
@@ -67,21 +68,39 @@ class Broken(Task):
 
     def prepare(self, device, data_dir=None):
         """Fails."""
-        raise ZeroDivisionError("no [/data] here")
+        raise {error}
 '''
 
 
-def test_a_task_that_fails_while_it_is_prepared_is_a_line_and_the_other_tasks_go_on(toy_options, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "line", "alone"),
+    [
+        (
+            "ZeroDivisionError('no [/data] here')",
+            "task 'broken' fails while its data are prepared: ZeroDivisionError: no [/data] here",
+            "nothing to run: task 'broken' fails while its data are prepared: ZeroDivisionError",
+        ),
+        ("UserError('no [/data] here')", "task 'broken': no [/data] here", "no [/data] here"),
+        (
+            "SystemExit(0)",
+            "task 'broken' fails while its data are prepared: SystemExit: 0",
+            "nothing to run: ",
+        ),
+    ],
+    ids=["exception", "user-error", "exit"],
+)
+def test_a_task_that_fails_while_it_is_prepared_is_a_line_and_the_other_tasks_go_on(
+    toy_options, tmp_path, error, line, alone
+):
     path = tmp_path / "broken.py"
-    path.write_text(BROKEN_TASK)
+    path.write_text(BROKEN_TASK.replace("{error}", error))
     asked = [*toy_options, *OPTIONS, "--plugin", str(path), "--results", str(tmp_path / "runs")]
-    line = "task 'broken' fails while its data are prepared: ZeroDivisionError: no [/data] here"
     result = CliRunner().invoke(app, [*asked, "--task", "broken"])
     assert result.exit_code == 1 and f"Left out: {line}" in result.output
     assert set(read([tmp_path / "runs"]).table["status"].to_pylist()) == {"ok"}
     asked[asked.index("toy_average")] = "broken"
-    alone = CliRunner().invoke(app, asked)
-    assert alone.exit_code == 2 and f"lgbench: nothing to run: {line}" in alone.output
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 2 and f"lgbench: {alone}" in result.output
 
 
 def unsealed(path, facts):
