@@ -166,7 +166,7 @@ def _says_that_it_fine_tunes(task: Task) -> str:
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
     """Refuse weights that do not fit, before any training: every model is built once."""
-    for cell in {cell.training.key: cell for cell in cells if not cell.left_out}.values():
+    for cell in {cell.training.key: cell for cell in cells if not (cell.left_out or cell.fault)}.values():
         training = cell.training
         method = load_method(training.method, training.method_params)
         build_model(

@@ -35,7 +35,7 @@ def rows(store):
     [
         (kind, when)
         for kind in REASONS
-        for when in ("train", "evaluation", "unsupported", "check")
+        for when in ("train", "evaluation", "unsupported", "check", "intervention", "calibration_length")
         if (kind, when) != ("wordless", "check")  # a refusal of the recipe, which leaves the cell out
     ],
 )
