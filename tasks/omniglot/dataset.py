@@ -18,6 +18,7 @@ from PIL import Image
 
 from lgbench.data import fetch, sources
 from lgbench.errors import UserError
+from lgbench.safe_text import excerpt
 
 SIDE = 105
 """Height and width of an image in pixels."""
@@ -227,7 +228,8 @@ def _decode(path: Path) -> tuple[list[str], np.ndarray]:
                 if match and match["image"]
             }
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise UserError(f"{path} is not a whole zip file ({error}). Remove it and fetch it again") from error
+        said = excerpt(str(error), longest=200)
+        raise UserError(f"{path} is not a whole zip file ({said}). Remove it and fetch it again") from error
     return list(images), np.stack(list(images.values()))
 
 
@@ -235,30 +237,37 @@ def _check_complete(path: Path, members: dict[str, re.Match | None]) -> None:
     """Every character that the zip mentions has its 20 images, and every PNG belongs to a character."""
     for name, match in members.items():
         if name.endswith(".png") and match is None:
-            raise UserError(f"{path}: {name} is not at SET/ALPHABET/characterNN/IMAGE.png")
+            raise UserError(
+                f"{path}: {excerpt(name, longest=200)} is not at SET/ALPHABET/characterNN/IMAGE.png"
+            )
     mentioned = {match["character"] for match in members.values() if match}
     if not mentioned:
         raise UserError(f"{path} has no image at SET/ALPHABET/characterNN/IMAGE.png; it is another zip file")
     counts = Counter(match["character"] for match in members.values() if match and match["image"])
     for character in sorted(mentioned):
         if counts[character] != NUM_DRAWERS:
-            raise UserError(f"{path}: {character} has {counts[character]} images instead of {NUM_DRAWERS}")
+            found = f"{excerpt(character, longest=200)} has {counts[character]}"
+            raise UserError(f"{path}: {found} images instead of {NUM_DRAWERS}")
 
 
 def _decode_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """uint8 `(1379,)`: the pixels packed row by row, 1 is white."""
     if (size := archive.getinfo(name).file_size) > MOST_IMAGE_BYTES:
-        raise UserError(f"{path}: {name} has {size:,} bytes; an image of Omniglot has some hundred")
+        raise UserError(
+            f"{path}: {excerpt(name, longest=200)} has {size:,} bytes; an image of Omniglot has some hundred"
+        )
     try:
         image = Image.open(io.BytesIO(archive.read(name)))
         if image.size == (SIDE, SIDE):  # nothing larger is unpacked
             image.load()
     except Exception as error:  # what is damaged, encrypted or a bomb fails in many ways
-        raise UserError(f"{path}: {name} cannot be decoded ({error})") from error
+        said = excerpt(str(error), longest=200)  # it may quote all that follows
+        raise UserError(f"{path}: {excerpt(name, longest=200)} cannot be decoded ({said})") from error
     if image.size != (SIDE, SIDE) or image.mode != "1":
         width, height = image.size
         raise UserError(
-            f"{path}: {name} is {width}x{height} in mode {image.mode}, not {SIDE}x{SIDE} black and white"
+            f"{path}: {excerpt(name, longest=200)} is {width}x{height} in mode {image.mode}, "
+            f"not {SIDE}x{SIDE} black and white"
         )
     return np.packbits(np.asarray(image))
 

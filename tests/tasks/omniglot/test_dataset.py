@@ -280,6 +280,22 @@ def test_a_member_whose_bytes_rotted_is_named(tmp_path, publish):
         omniglot.load(data_dir=folder)
 
 
+def test_what_is_said_of_a_damaged_member_does_not_quote_all_that_follows(tmp_path, publish):
+    folder = damaged(tmp_path, publish, {})
+    path = folder / SMALL1
+    member = b"images_background_small1/Greek/character01/0001_07.png"
+    content = bytearray(path.read_bytes())
+    at = content.index(member) - 4  # the length of the name in the member's own header
+    content[at : at + 2] = (0x3000).to_bytes(2, "little")
+    path.write_bytes(content)
+    publish(path)
+    with pytest.raises(
+        UserError, match=r"0001_07\.png cannot be decoded \(File name in directory"
+    ) as refused:
+        omniglot.load(data_dir=folder)
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
