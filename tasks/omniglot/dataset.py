@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import os
 import re
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,8 +16,9 @@ from lgbench.tasks.omniglot import glyphs
 from PIL import Image
 
 from lgbench.data import fetch, sources
-from lgbench.errors import UserError
+from lgbench.errors import CannotWrite, UserError
 from lgbench.safe_text import excerpt
+from lgbench.store.files import atomic_file, collect_temporary
 
 SIDE = 105
 """Height and width of an image in pixels."""
@@ -274,15 +274,7 @@ def _decode_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarra
 
 def _keep(decoded: Path, keys: list[str], bits: np.ndarray) -> None:
     """Write the decoded arrays whole or not at all; a cache that cannot be written is no error."""
-    temporary: str | None = None
-    try:
-        decoded.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=decoded.parent, suffix=".tmp", delete=False) as out:
-            temporary = out.name
-            np.savez(out, keys=np.array(keys), bits=bits)
-        os.replace(temporary, decoded)
-    except OSError:
-        pass
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with suppress(CannotWrite):
+        collect_temporary(decoded.parent)
+        with atomic_file(decoded) as temporary, open(temporary, "wb") as file:
+            np.savez(file, keys=np.array(keys), bits=bits)
