@@ -22,7 +22,7 @@ import torch
 
 import lgbench
 from lgbench.errors import UserError
-from lgbench.interrupt import finishing
+from lgbench.interrupt import finishing, patient
 from lgbench.launcher import Job, Outcome
 from lgbench.plan.config import RunConfig
 from lgbench.run.prepare import Prepared
@@ -173,7 +173,7 @@ class Crew:
         """Let the workers save and end; those that take long, or all after another Ctrl-C, are killed."""
         try:
             for member in self.members:
-                member.process.send_signal(signal.SIGINT)
+                member.process.send_signal(signal.SIGTERM if patient() else signal.SIGINT)
             for member in self.members:
                 member.process.wait(timeout=60)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -108,6 +108,19 @@ def test_ctrl_c_reaches_the_workers_and_what_they_trained_is_kept(plan):
     assert sum(shared.noted().values()) == 12, "no step was made again"
 
 
+@pytest.mark.faults
+def test_workers_of_a_first_process_that_sigterm_ends_have_time_to_save(plan):
+    """A step takes longer than what is left after Ctrl-C."""
+    shared = plan("--method", "noted[variant=[0,1],pause_s=3]", *SMALL[:4], "--train-steps", "3")
+    driver = shared.start("cut", "--launcher", "processes", "--jobs", "2")
+    wait_for(lambda: len(shared.noted()) >= 2)
+    driver.send_signal(signal.SIGTERM)
+    said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 143 and "interrupted" in said
+    shared.run("cut", "--launcher", "processes", "--jobs", "2")
+    assert sum(shared.noted().values()) == 6, "no step was made again"
+
+
 @pytest.mark.parametrize("where", ["train", "evaluation"])
 def test_a_cell_that_hangs_is_ended_with_its_row_and_the_plan_goes_on(plan, where):
     shared = plan("--method", f"noted[hang={where}],noted[variant=1]", *SMALL, "--cell-timeout", "20")
