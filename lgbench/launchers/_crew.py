@@ -29,7 +29,7 @@ from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.turns import begin
 from lgbench.run.watch import Watch
-from lgbench.store.leases import new_owner
+from lgbench.store.leases import Leases, new_owner
 
 LOOK_S = 0.2
 """Seconds between two looks at the folder and the workers."""
@@ -77,6 +77,11 @@ class Crew:
             UserError: a worker cannot work; its words.
             KeyboardInterrupt: after the workers have saved their trainings.
         """
+        with Leases(self.prepared.store.root) as own, self.progress.also(own.tell):
+            own.tell({"event": "watching"})
+            return self._run()
+
+    def _run(self) -> Outcome:
         start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.forced)
         self.watch = Watch(self.prepared, start, self.progress)
         try:

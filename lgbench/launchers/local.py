@@ -108,10 +108,10 @@ def run_plan(
         CannotWrite: the results folder cannot be written; any other error is a row of its cell.
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
     """
-    start = start or begin(cells, store, progress, force)
-    pending = [cell for cell in cells if cell.key in start.cells]
     leases = leases or Leases(store.root)
     with interrupt.listening(), store.manifest, leases, progress.also(leases.tell):
+        start = start or begin(cells, store, progress, force)
+        pending = [cell for cell in cells if cell.key in start.cells]
         turns = Turns(store, leases, start)
         worker = _Worker(tasks, turns, progress, scan_backend, save_every_s)
         worker.items, worker.only_train = {} if items is None else items, only_train

@@ -1,5 +1,6 @@
 """Which death of a worker is held against which piece of work."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -48,7 +49,9 @@ def crew_of(watch, monkeypatch, holds):
     """A crew of one whose every worker is seen once at work, with what it holds, and then is dead."""
     died, given_up = [], []
     config = SimpleNamespace(cell_timeout=None, forced=False)
-    progress = SimpleNamespace(worker_died=lambda how, held: died.append((how, held)))
+    progress = SimpleNamespace(
+        worker_died=lambda how, held: died.append((how, held)), also=lambda sink: nullcontext()
+    )
     crew = Crew(config, SimpleNamespace(cells=list(watch.left.values()), store=watch._store), progress, 1)
     monkeypatch.setattr(_crew, "begin", lambda *_: watch.start)
     monkeypatch.setattr(_crew, "Watch", lambda *_: watch)
