@@ -138,6 +138,18 @@ class Method:
         """First of `length` context tokens that the model reads in evaluation; it never sees earlier ones."""
         return 0
 
+    def views(self, num_tokens: int, train_tokens: int) -> tuple[Tensor, ...]:
+        """Parts of a context that are each read alone in evaluation; the answer is the mean over them.
+
+        Args:
+            num_tokens: of the context.
+            train_tokens: of the longest training context.
+
+        Returns:
+            ascending token indices of each part, int64 `(part,)`; nothing where the context is read once.
+        """
+        return ()
+
     def intervention(self, train_length: int, d_model: int) -> ScanIntervention:
         """The change of the scan for a backbone of width `d_model` trained up to `train_length` tokens."""
         return ScanIntervention()

@@ -17,7 +17,8 @@ from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import load_task
 from lgbench.plan.params import PluginRequest
 from lgbench.plugins.registry import METHODS
-from lgbench.run.evaluate import Measurement, evaluate
+from lgbench.run.evaluate import evaluate
+from lgbench.run.measurement import Measurement
 from lgbench.task import EvalSet, Recipe, Task
 
 ABLE = ("block", "triton", "mamba_ssm", "torch")

@@ -42,6 +42,7 @@ RULES = {
     "unsupported": "written",
     "assumed_length": "written",
     "first_token": "written",
+    "views": "refuse",
     "intervention": "written",
     "identity": "registry",
     "version": "registry",
@@ -53,6 +54,7 @@ RULES = {
 - all, any: of the parts.
 - parts: asked of each part, one after another; the combination itself refuses.
 - written: below, with its reason.
+- refuse: parts that change it are refused.
 - none: a combination has none, since no paper publishes it.
 - registry: `Registry.identity` makes it from those of the parts.
 """
@@ -115,6 +117,9 @@ class _Combined(Method):
         self.backbone = next((part.backbone for part in methods if part.bound), methods[0].backbone)
         released = any(part.protocol == "as_released" for part in methods)
         self.protocol = "as_released" if released else "clean"
+        for name, part in self._parts:
+            if type(part).views is not Method.views:
+                self._refuse(f"{name} reads a context several times, and does so alone")
         self._check_training()
         self.backbone_options()
 

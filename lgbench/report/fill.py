@@ -9,7 +9,7 @@ a sentence is no longer true.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Functions:
         The first minus the second, on the seeds that both have, and item by item where both were evaluated
         on the same items.
         """
-        two = [key for key, value in chosen.items() if isinstance(value, list | tuple) and key != "seed"]
+        two = _lists(chosen)
         if len(two) != 1 or len(chosen[two[0]]) != 2:
             raise UserError("difference needs exactly one keyword with two values: method=['a', 'b']")
         first, second = (select(self.rows, chosen | {two[0]: value}) for value in chosen[two[0]])
@@ -93,9 +93,10 @@ class Functions:
         Args:
             digits: after the point.
             missing: what stands where nothing was measured; an error if left out.
-            **chosen: two lists, in the order lines, columns; `length` is written as 2K, 4K, ….
+            **chosen: two lists, in the order lines, columns; `length` is written as 2K, 4K, …. A tuple is
+                "any of these": `backbone=("mamba", "decoder")` where the method decides which.
         """
-        lists = [key for key, value in chosen.items() if isinstance(value, list | tuple) and key != "seed"]
+        lists = _lists(chosen)
         if len(lists) != 2:
             raise UserError(f"table needs two keywords with lists, for lines and columns; got {len(lists)}")
         lines, columns = lists
@@ -113,6 +114,11 @@ class Functions:
     def _cell(self, chosen: dict[str, Any], digits: int | None, missing: str | None) -> Quantity | str:
         rows = select(self.rows, chosen, may_be_empty=missing is not None)
         return str(missing) if rows.empty else measured(rows, digits)
+
+
+def _lists(chosen: Mapping[str, Any]) -> list[str]:
+    """Keywords with a list, of which each value is a selection of its own. A tuple is "any of these"."""
+    return [key for key, value in chosen.items() if isinstance(value, list) and key != "seed"]
 
 
 def require(holds: bool, sentence: str) -> str:

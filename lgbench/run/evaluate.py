@@ -13,10 +13,10 @@ all the same, fewer items are read at a time; what fits even then not is given u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,43 +27,13 @@ from lgbench.intervention import changing_hooks, overridden_hooks
 from lgbench.method import Method
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
+from lgbench.run.measurement import Measurement
 from lgbench.run.reading import PIECE, ContextReader, Window
 from lgbench.run.room import Lost, NoRoom, Room
-from lgbench.task import Batch, EvalSet, Metric, Recipe, Task, Tensors
+from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
 
 Fitted = Mapping[int, Mapping[str, Tensor]]
 """Parameters of a calibrated method by context length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """A metric of every item at one point of one axis."""
-
-    metric: Metric
-    axis: Literal["context", "queries", "position"]
-    eval_length: int
-    context_tokens: int
-    num_queries: int
-    values: np.ndarray
-    """float32 `(num_items,)`, of the items that the metric applies to."""
-    facts: Mapping[str, list] = field(default_factory=dict)
-    """What the task keeps of each of these items."""
-    clusters: tuple[str, ...] = ()
-    """What each of these items belongs to; empty where they are independent."""
-    shared_prefix: bool
-    kept_tokens: tuple[int, ...]
-    """Tokens that each layer processed, queries included; empty for methods that drop none."""
-    scan_backend: str
-    """What computed scan or attention; a method that rests at this length may leave it to a faster one."""
-    wall_s: float
-    tokens: int
-    warm_tokens_per_s: float | None
-    """Without the first batch of items, which compiles kernels; None where there was one batch only."""
-    peak_bytes: int
-    at_rest: bool = False
-    """Whether a method that may change the scan changed nothing here."""
-    state_bytes: int | None = None
-    """What is carried along one sequence after the context, before the queries; None where nothing is."""
 
 
 @torch.no_grad()
@@ -145,7 +115,10 @@ class _Evaluation:
         for place, length in enumerate(grid):
             on_progress(f"context {length}")
             self.model.intervention.use(fitted.get(length, {}))
-            measure = partial(self.streamed_grid, (length,)) if self.streamed else partial(self.whole, length)
+            views = self.reader.views(self.items.num_tokens(length))
+            measure = partial(self.averaged, length, views) if views else partial(self.whole, length)
+            if self.streamed and not views:
+                measure = partial(self.streamed_grid, (length,))
             try:
                 found += self.room.fit(measure, in_pieces=self.streamed)
             except NoRoom as error:
@@ -210,6 +183,21 @@ class _Evaluation:
         tokens = self.items.num_items_at(length) * (self.items.num_tokens(length) + num_queries)
         taken = self._taken(clock, tokens)
         return self._points(length, scores, shared_prefix=False, kept_tokens=self._kept(), **taken)
+
+    def averaged(self, length: int, views: tuple[Tensor, ...]) -> list[Measurement]:
+        """The mean of the answers after each of the views of a context, at one length."""
+        items, num_queries, scores = self.items, self.recipe.eval_queries, []
+        clock, count = Clock(self.task.device), items.num_items_at(length)
+        for chosen in self.room.batches(count):
+            queries, targets = items.queries(chosen, length, num_queries)
+            predictions = self.reader.averaged(
+                partial(_context, items, chosen, length), queries, targets, views
+            )
+            judged = self._judged(self.task.score(predictions, targets))
+            scores.append({self.task.metric.name: judged.mean(dim=1)})
+            clock.lap(chosen.stop / count)
+        taken = self._taken(clock, count * sum(len(view) + num_queries for view in views))
+        return self._points(length, scores, shared_prefix=False, kept_tokens=(), **taken)
 
     def query_axis(self, grid: tuple[int, ...]) -> list[Measurement]:
         """Errors over the first k queries at a context of the training length, for each k of the grid.

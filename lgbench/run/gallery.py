@@ -45,8 +45,11 @@ def gallery(
             num_tokens = items.num_tokens(length)
             tokens = partial(_tokens, items, chosen, length)
             _, targets = items.queries(chosen, length, num_queries)
-            window = reader.window(length, num_tokens)
-            answer = reader.answer(tokens, queries, targets, window, num_tokens)
+            if views := reader.views(num_tokens):
+                answer = reader.averaged(tokens, queries, targets, views)
+            else:
+                window = reader.window(length, num_tokens)
+                answer = reader.answer(tokens, queries, targets, window, num_tokens)
             pictures.append(items.gallery_images(answer.float()))
     return {
         "truth": items.gallery_truth(chosen),

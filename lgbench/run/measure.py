@@ -21,10 +21,11 @@ from lgbench.plan.params import params_json
 from lgbench.plugins.registry import BACKBONES
 from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
-from lgbench.run.evaluate import Fitted, Measurement, evaluate
+from lgbench.run.evaluate import Fitted, evaluate
 from lgbench.run.failures import is_out_of_memory, last_line, writable
 from lgbench.run.gallery import gallery
 from lgbench.run.kept import Row, kept_rows, point, points, together, without
+from lgbench.run.measurement import Measurement
 from lgbench.run.room import Lost, NoRoom
 from lgbench.run.schedule import stage_lengths
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval

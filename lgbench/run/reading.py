@@ -7,8 +7,10 @@ tokens in each.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lgbench.intervention import overridden_hooks
@@ -77,6 +79,22 @@ class ContextReader:
         announced = nominal - skipped
         return Window(max(0, num_tokens - announced) if skipped else 0, announced)
 
+    def views(self, num_tokens: int) -> tuple[Tensor, ...]:
+        """Return the parts of a context of `num_tokens` tokens that are read alone; see `Method.views`."""
+        return self._method.views(num_tokens, self._train_tokens)
+
+    def averaged(
+        self, tokens: Tokens, queries: Tensors, targets: Tensor, views: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return the mean of the predictions after each of the views, in the shape of `targets`."""
+        found, sound = [], None
+        for view in views:
+            part, size = _chosen(tokens, view), len(view)
+            found.append(self.answer(partial(_part_of, part), queries, targets, Window(0, size), size))
+            sound = self.model.sound if sound is None else sound & self.model.sound
+        self.model.sound = sound
+        return torch.stack(found).mean(dim=0)
+
     def stream(
         self, tokens: Tokens, window: Window, stop: int, state: list | None = None, step: int | None = None
     ) -> list | None:
@@ -110,3 +128,18 @@ class ContextReader:
             return self.model.answer_from(state, queries, targets.shape[1], window.announced)
         read = Batch(tokens(window.first, stop), queries, targets)
         return self.model.answer(read, mode="score", length=window.announced)
+
+
+def _chosen(tokens: Tokens, view: Tensor) -> Tensors:
+    """The tokens at ascending indices."""
+    pieces = []
+    for start in range(0, int(view[-1]) + 1, PIECE):
+        inside = view[(view >= start) & (view < start + PIECE)] - start
+        if len(inside):
+            piece = tokens(start, start + int(inside[-1]) + 1)
+            pieces.append({name: values[:, inside.to(values.device)] for name, values in piece.items()})
+    return {name: torch.cat([piece[name] for piece in pieces], dim=1) for name in pieces[0]}
+
+
+def _part_of(part: Tensors, start: int, stop: int) -> Tensors:
+    return {name: values[:, start:stop] for name, values in part.items()}
