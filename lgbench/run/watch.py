@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from lgbench.launcher import Outcome
 from lgbench.plan.cells import Cell, checkpoint_folder, task_key
@@ -32,8 +34,12 @@ class Watch:
         self._deaths: dict[str, tuple[object, int]] = {}
 
     def look(self) -> None:
-        """See what has ended since the last look."""
+        """See what has ended since the last look; only files that are there are looked at."""
+        tasks = {cell.task for cell in self.left.values()}
+        names = {task: _names(self._store.path(task, "any").parent) for task in tasks}
         for key, cell in list(self.left.items()):
+            if f"{key}.parquet" not in names[cell.task]:
+                continue
             if ended := ended_since(self.start, self._store, cell):
                 del self.left[key]
                 self.outcome.add(cell, *ended)
@@ -103,3 +109,11 @@ class Watch:
         """Whether the training of a cell came as far as the cell needs, in this run."""
         path = checkpoint.weights_path(checkpoint_folder(self._store.root, cell.training), cell.step)
         return path.exists() and not is_old(self.start, self._store.root, cell.training)
+
+
+def _names(folder: Path) -> set[str]:
+    """Of the files in a folder, which need not exist."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

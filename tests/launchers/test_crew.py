@@ -45,6 +45,17 @@ def test_deaths_of_those_that_held_nothing_count_only_while_nothing_comes_furthe
     assert watch.deaths(_crew.BEGINNING) == 1
 
 
+def test_a_look_opens_only_files_that_are_there(watch, monkeypatch):
+    first, _ = watch.left.values()
+    path = watch._store.path(first.task, first.key)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    seen = []
+    monkeypatch.setattr("lgbench.run.watch.ended_since", lambda start, store, cell: seen.append(cell))
+    watch.look()
+    assert seen == [first] and len(watch.left) == 2, "it is no file of rows yet"
+
+
 def crew_of(watch, monkeypatch, holds):
     """A crew of one whose every worker is seen once at work, with what it holds, and then is dead."""
     died, given_up = [], []
