@@ -165,8 +165,11 @@ def trained_model(
     if loaded is None:
         raise FileNotFoundError(f"no readable weights at {path}")
     weights, facts = loaded
+    if cell.recipe.pretrained:  # its embedding may be larger than the tokenizer
+        task.vocabulary = len(weights["interface.embedding.weight"])
+    recipe = replace(cell.recipe, pretrained="", weights="")  # all weights are at hand: nothing to start from
     model = build_model(
-        task, load_method(cell.method, cell.method_params), cell.recipe, seed=cell.seed,
+        task, load_method(cell.method, cell.method_params), recipe, seed=cell.seed,
         scan_backend=scan_backend, backbone=cell.training.backbone,
         params=json.loads(cell.training.backbone_params),
     )  # fmt: skip
