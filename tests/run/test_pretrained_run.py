@@ -55,7 +55,9 @@ def test_no_training_steps_measure_the_published_model_as_it_is(tmp_path, checkp
         assert torch.equal(tensors[name], weight), name
 
 
-def test_its_cell_is_loaded_in_a_process_that_has_never_seen_the_checkpoint(tmp_path, checkpoint, monkeypatch):
+def test_its_cell_is_loaded_in_a_process_that_has_never_seen_the_checkpoint(
+    tmp_path, checkpoint, monkeypatch
+):
     outcome = run(tmp_path, checkpoint, "--tokenizer", "bytes", "--train-steps", "0")
     assert outcome.exit_code == 0, outcome.output
     (row,) = read([tmp_path / "runs"]).table.to_pylist()

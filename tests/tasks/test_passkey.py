@@ -174,9 +174,7 @@ def test_needles_are_spread_over_both_sides_of_their_depths(params):
     task = load(**params)
     items = task.eval_set(100, 0)
     room = items.num_tokens(4099) - len(task.question)
-    share = [
-        (begin - len(task.question)) / (room - (end - begin)) for begin, end in items.spans(4099)
-    ]
+    share = [(begin - len(task.question)) / (room - (end - begin)) for begin, end in items.spans(4099)]
     for depth in (0.25, 0.5, 0.75):
         off = [a - b for a, b in zip(share, items.facts(4099)["depth"], strict=True) if b == depth]
         assert min(off) < -0.05 and max(off) > 0.05 and abs(sum(off) / len(off)) < 0.05
