@@ -27,9 +27,9 @@ def answers(boards: Iterable[Board]) -> list[str]:
 def answer(board: Board) -> str:
     """Return what the baseline loses from L_train to the longest length, and which methods differ there.
 
-    Methods differ where their 95 % intervals do not touch that of the baseline. Compared are methods that
-    were trained in the same way; of several ways, that with the most methods speaks. Empty where the baseline
-    was not measured at and beyond L_train.
+    Compared are methods that were trained in the same way; of several ways, that with the most methods
+    speaks. Methods differ where the 95 % interval of their paired difference to the baseline excludes 0. Empty
+    where the baseline was not measured at and beyond L_train.
     """
     groups = board.curve("context").groupby(_TRAINING, sort=True, dropna=False)
     ways = [rows for _, rows in groups if _beyond(rows)]
@@ -37,25 +37,22 @@ def answer(board: Board) -> str:
         return ""
     rows = max(ways, key=lambda way: way["label"].nunique())
     trained, far = int(rows["train_length"].iloc[0]), _beyond(rows)
-    own = rows[rows["label"] == ROLES["baseline"]]
-    own = own[own["series"] == own["series"].iloc[0]].set_index("eval_length")
-    there = rows[(rows["eval_length"] == far) & (rows["label"] != ROLES["baseline"])].set_index("label")
-    lost = own.loc[far]
-    above, below = there["low"] > lost["high"], there["high"] < lost["low"]
-    better, worse = (above, below) if board.higher_is_better else (below, above)
-    near, then = format_value(own.at[trained, "value"]), format_value(lost["value"])
+    own = rows[rows["label"] == ROLES["baseline"]].set_index("eval_length")["value"]
+    there = rows[rows["eval_length"] == far].set_index("series")
+    beside = board.beside[board.beside["eval_length"] == far].set_index("series")
+    low, high = (beside[name].reindex(there.index) for name in ("low", "high"))
+    near, then = format_value(own.at[trained]), format_value(own.at[far])
     words = [
         f"{board.task}: trained at {board.length(trained)}, {ROLES['baseline']} has {board.metric} {near} "
         f"there and {then} at {board.length(far)}"
     ]
-    for which, verdict in ((better, "better"), (worse, "worse")):
+    for which, verdict in ((low > 0, "better"), (high < 0, "worse")):
         if which.any():
             words.append(f"{verdict} there: {_named(there[which], board.higher_is_better)}")
-    if len(there) and not (better.any() or worse.any()):
+    if len(there) > 1 and not ((low > 0) | (high < 0)).any():
         words.append("no method differs from it there beyond the 95 % intervals")
-    seeds = [lost["num_seeds"], *there["num_seeds"]]
-    unranked = ", unranked" if max(seeds) < 3 else ""
-    return "; ".join(words) + f" ({count_of(seeds, 'seed')}{unranked})."
+    unranked = ", unranked" if there["num_seeds"].max() < 3 else ""
+    return "; ".join(words) + f" ({count_of(there['num_seeds'], 'seed')}{unranked})."
 
 
 def _beyond(rows: pd.DataFrame) -> int | None:
@@ -68,6 +65,9 @@ def _beyond(rows: pd.DataFrame) -> int | None:
 def _named(rows: pd.DataFrame, higher_is_better: bool) -> str:
     """Methods with their values, the best first."""
     ordered = rows.sort_values("value", ascending=not higher_is_better, kind="stable")
-    named = [f"{label} {format_value(value)}" for label, value in ordered["value"].items()]
+    named = [
+        f"{label} {format_value(value)}"
+        for label, value in zip(ordered["label"], ordered["value"], strict=True)
+    ]
     rest = len(named) - MOST_NAMED
     return ", ".join(named[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
