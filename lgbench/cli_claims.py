@@ -111,15 +111,12 @@ def _show(verdicts: Sequence[Verdict], roots: Sequence[Path], form: Format, *, w
 
 def _print_tables(tables: Iterable[tuple[Sequence[str], list[dict[str, str]]]]) -> None:
     """Each as its heading, line by line, and a table."""
-    from rich.table import Table
-
     from lgbench.cli_style import console
+    from lgbench.terminal import Listing
 
     screen = console()
     for heading, lines in tables:
         for line in heading:
             screen.print(for_rich(line), soft_wrap=True)
-        table = Table(*lines[0])
-        for row in lines:
-            table.add_row(*map(for_rich, row.values()))
-        screen.print(table)
+        headings = list(lines[0])
+        screen.print(Listing(headings=headings, rows=[[*row.values()] for row in lines], words=headings))

@@ -12,19 +12,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from lgbench.answers.selection import Selection
 from lgbench.errors import UserError
 from lgbench.report.curves import BOARD, Results, load
 from lgbench.report.series import SERIES
 from lgbench.report.wording import NOTHING, format_length
-from lgbench.safe_text import for_rich
 from lgbench.stats.intervals import by_cluster, estimate
 from lgbench.stats.pairs import ALPHA, holm
 from lgbench.stats.panel import DIVERGED, Panel, panels
 from lgbench.stats.scores import Floats, octave_weights
+from lgbench.terminal import Listing
 
 WHOLE = "mean score"
 """The mean score over the octaves from the shortest to the longest length that both sides have."""
@@ -244,7 +242,7 @@ def _tested(changes: Sequence[Change]) -> list[Change]:
     return found
 
 
-def render(comparison: Comparison, *, everything: bool = False) -> Iterable[Table | str]:
+def render(comparison: Comparison, *, everything: bool = False) -> Iterable[Listing | str]:
     """Tables and sentences for a terminal.
 
     Args:
@@ -279,19 +277,16 @@ def _summary(changes: Sequence[Change]) -> str:
     return text
 
 
-def _table(board: str, changes: Sequence[Change]) -> Table:
-    table = Table(title=for_rich(board), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("series", overflow="fold")
-    for heading in ("at", "A", "B", "B − A", "p", "seeds"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
+def _table(board: str, changes: Sequence[Change]) -> Listing:
+    rows = []
     for change in changes:
         half = f" ± {change.half:.3f}" if np.isfinite(change.half) else ""
         p = NOTHING if not np.isfinite(change.p) else f"{change.p:.3f}" if change.p >= 0.0005 else "< 0.001"
         delta = f"{change.delta:+.3f}".replace("-", "−") + half
         row = (change.series, change.at, f"{change.a:.3f}", f"{change.b:.3f}", delta, p)
-        table.add_row(*map(for_rich, (*row, str(change.num_seeds), _verdict(change))))
-    return table
+        rows.append((*row, str(change.num_seeds), _verdict(change)))
+    headings = ("series", "at", "A", "B", "B − A", "p", "seeds", "verdict")
+    return Listing(headings=headings, rows=rows, words=("series", "verdict"), title=board)
 
 
 def _verdict(change: Change) -> str:

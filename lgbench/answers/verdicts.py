@@ -8,14 +8,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from lgbench.answers.regress import FAILED, FINE, IMPROVED, MISSING, NEW, REGRESSION, UNJUDGED, Check
 from lgbench.errors import CannotWrite
 from lgbench.report.wording import NOTHING
-from lgbench.safe_text import for_markdown, for_rich
+from lgbench.safe_text import for_markdown
 from lgbench.store import atomic_file
+from lgbench.terminal import Listing
 
 _COLUMNS = ("kind", "what", "baseline", "now", "limit", "verdict")
 _STYLES = {REGRESSION: "bold red", FAILED: "bold red", MISSING: "bold red", IMPROVED: "green"}
@@ -23,15 +22,15 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML file may have."""
 
 
-def table(title: str, checks: Sequence[Check]) -> Table:
+def table(title: str, checks: Sequence[Check]) -> Listing:
     """Every check as a line of a terminal table."""
-    made = Table(title=for_rich(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for heading in _COLUMNS:
-        number = heading in ("baseline", "now", "limit")
-        made.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
-    for check in checks:
-        made.add_row(*map(for_rich, _words(check)), style=_STYLES.get(check.verdict, ""))
-    return made
+    return Listing(
+        headings=_COLUMNS,
+        rows=[_words(check) for check in checks],
+        words=("kind", "what", "verdict"),
+        title=title,
+        styles=[_STYLES.get(check.verdict, "") for check in checks],
+    )
 
 
 def sentence(checks: Sequence[Check]) -> str:

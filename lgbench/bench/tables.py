@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from lgbench.bench.rows import Row
 from lgbench.report.wording import NOTHING, format_rate
+from lgbench.terminal import Listing
 
 
 def _milliseconds(value: float) -> str:
@@ -33,28 +32,27 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 """Column, heading, and how a value reads."""
 
 
-def measure_table(measure: str, found: Sequence[Row]) -> Table:
+def measure_table(measure: str, found: Sequence[Row]) -> Listing:
     """The rows that have a time, wrong ones in red, with the quartiles behind the median; a column that says
     nothing is left out."""
     rows = [row for row in found if row["median_ms"] is not None]
     nothing = (None, "", "eager")
     shown = [column for column in _COLUMNS if any(row[column[0]] not in nothing for row in rows)]
-    table = Table(title=measure, title_justify="left")
-    for name, heading, _ in shown:
-        words = name in ("case", "part", "contender", "mode")
-        table.add_column(heading, justify="left" if words else "right", overflow="fold")
-    before = None
-    for row in rows:
-        if before not in (None, row["case"]):
-            table.add_section()
+    lines, sections, place = [], set(), [name for name, _, _ in shown].index("median_ms")
+    for index, row in enumerate(rows):
         cells = [NOTHING if row[name] is None else say(row[name]) for name, _, say in shown]
-        if row["case"] == before:
-            cells[0] = ""
-        place = [name for name, _, _ in shown].index("median_ms")
+        if row["case"] != rows[min(index + 1, len(rows) - 1)]["case"]:
+            sections.add(index)
         cells[place] += f" ({_milliseconds(row['low_ms'])}–{_milliseconds(row['high_ms'])})"
-        table.add_row(*cells, style=None if row["status"] == "ok" else "red")
-        before = row["case"]
-    return table
+        lines.append(cells)
+    return Listing(
+        headings=[heading for _, heading, _ in shown],
+        rows=lines,
+        words=[heading for name, heading, _ in shown if name in ("case", "part", "contender", "mode")],
+        title=measure,
+        styles=["" if row["status"] == "ok" else "red" for row in rows],
+        sections=sections,
+    )
 
 
 def unmeasured_lines(found: Sequence[Row]) -> list[str]:

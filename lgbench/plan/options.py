@@ -35,7 +35,8 @@ class RunOptions:
     backbone: tuple[str, ...] | None = field(
         default=None,
         metadata=about(
-            'backbones, e.g. mamba,mamba2 or "decoder[position=alibi]"; several are a grid', group="what"
+            'backbones or their files, e.g. mamba,my_gru.py or "decoder[position=alibi]"; several are a grid',
+            group="what",
         ),
     )
     preset: str = field(
@@ -135,7 +136,12 @@ class RunOptions:
     )
     cell_timeout: float | None = field(
         default=None,
-        metadata=about("seconds after which a training or an evaluation is ended", group="machine", above=0),
+        metadata=about(
+            "seconds after which a training or an evaluation is ended",
+            group="machine",
+            above=0,
+            most=1_000_000_000,
+        ),
     )
     log_json: Path | None = field(
         default=None, metadata=about("file that gets a line of JSON for every event", group="machine")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lgbench.backbone import Backbone
 from lgbench.intervention import HOOKS, ScanIntervention
+from lgbench.run.failures import ANY
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 """Largest difference that is rounding, of hidden states of size 1."""
@@ -97,8 +98,8 @@ def check_backbone(
     device = device or torch.device("cpu")
     try:
         trial = _widest(Trial(kind, params or {}, device, d_model, kind.widest))
-    except Exception as error:  # the code of a plugin may fail in any way
-        return [Verdict("it computes", False, explain(error))]
+    except ANY as error:  # the code of a plugin may fail in any way
+        return [Verdict("it computes", False, explain(error) + _elsewhere(error, device))]
     found = []
     for name, check in {**_ALWAYS, **(_CAUSAL if kind.layout == "causal" else {})}.items():
         found.append(_verdict(name, check, trial))
@@ -112,14 +113,22 @@ def _verdict(name: str, check: Check, trial: Trial) -> Verdict:
         with torch.no_grad():
             found = check(trial)
         return Verdict(name, True, found, trial.notes.pop() if trial.notes else "")
-    except Exception as error:  # likewise
+    except ANY as error:
         return Verdict(name, False, explain(error))
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """An exception as a verdict's words."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, Broken) else f"{type(error).__name__}: {text}"
+
+
+def _elsewhere(error: Exception, device: torch.device) -> str:
+    """What to do where a module asks for a GPU and runs on the CPU; empty if that is not the reason."""
+    words = str(error).lower()
+    if device.type == "cuda" or not any(word in words for word in ("cuda", "nvidia", "triton")):
+        return ""
+    return "; it needs CUDA and was asked to run on the CPU: take --device cuda, or leave .cuda() out"
 
 
 def _widest(wide: Trial) -> Trial:
@@ -128,7 +137,7 @@ def _widest(wide: Trial) -> Trial:
         with torch.no_grad():
             _answer(wide.model(), wide.tokens())
         return wide
-    except Exception:
+    except ANY:
         narrow = replace(wide, dtype=torch.float32)
         with torch.no_grad():
             _answer(narrow.model(), narrow.tokens())
@@ -160,7 +169,10 @@ def _shape(trial: Trial) -> str:
 def _finite(trial: Trial) -> str:
     hidden = _answer(trial.model(), trial.tokens())
     if not hidden.isfinite().all():
-        raise Broken(f"{int((~hidden.isfinite()).sum())} hidden numbers of a fresh model are NaN or infinite")
+        raise Broken(
+            f"{int((~hidden.isfinite()).sum())} hidden numbers of a fresh model are NaN or infinite; "
+            "look for divisions, logarithms and exponentials that need a limit, and for weights never set"
+        )
     return "no NaN"
 
 

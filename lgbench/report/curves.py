@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -205,8 +206,15 @@ def _as_json(params: Mapping[str, str] | None) -> str | None:
 
 def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
     """The newest row of each measurement, and in `doubled` the cells that claim to be the same one."""
-    rows = rows.astype(dict.fromkeys(INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
+    rows = rows.astype(dict.fromkeys(INTEGERS, "int64"))
+    rows = rows.sort_values(["created_at", "cell"], kind="stable", key=partial(_known_age, left_out=left_out))
     rows = rows.assign(doubled="", claim=_numbered(rows, [*BOARD, *SERIES, *POINT, "seed"]))
+    several = rows[rows.duplicated(["claim", "cell"], keep=False)]
+    differ = several.groupby(["label", "cell", "claim"])["value"].nunique().gt(1)
+    for label, cell in sorted({(label, cell) for label, cell, _ in differ[differ].index}):
+        left_out.append(
+            f"{label}, cell {cell}: folders have different values of it; the newest ones are shown"
+        )
     rows = rows.drop_duplicates(["claim", "cell"], keep="last")
     rows = _newest_code(rows, left_out)
     clashing = rows.duplicated("claim", keep=False)
@@ -219,6 +227,17 @@ def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFr
             f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
         )
     return rows.drop_duplicates("claim", keep="last").drop(columns="claim")
+
+
+def _known_age(values: pd.Series, left_out: list[str]) -> pd.Series:
+    """A column to sort by, where what a wrong clock dates to the future is the oldest."""
+    if values.name != "created_at":
+        return values
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    future = values > tomorrow
+    for text in sorted(set(values[future])):
+        left_out.append(f"rows dated {text}, in the future: a clock was wrong, so they count as the oldest")
+    return values.mask(future, "")
 
 
 def _one_rate_a_series(

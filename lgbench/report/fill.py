@@ -93,8 +93,8 @@ class Functions:
         Args:
             digits: after the point.
             missing: what stands where nothing was measured; an error if left out.
-            **chosen: two lists, in the order lines, columns; `length` is written as 2K, 4K, …. A tuple is "any
-                of these": `backbone=("mamba", "decoder")` where the method decides which.
+            **chosen: two lists, in the order lines, columns; `length` is written as 2K, 4K, …. A tuple is
+                "any of these": `backbone=("mamba", "decoder")` where the method decides which.
         """
         lists = _lists(chosen)
         if len(lists) != 2:

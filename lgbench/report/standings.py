@@ -9,13 +9,13 @@ from itertools import zip_longest
 import numpy as np
 import pandas as pd
 
+from lgbench.durations import format_duration
 from lgbench.report import price
 from lgbench.report.curves import Board
 from lgbench.report.wording import (
     NOTHING,
     format_bytes,
     format_count,
-    format_duration,
     format_length,
     format_multiple,
     format_value,

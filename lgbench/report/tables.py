@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.wording import NOTHING, count_of, format_value, unit_in_words
-from lgbench.safe_text import for_rich
+from lgbench.terminal import Listing
 
 MAX_COLUMNS = 8
 """Of a terminal table, so that it fits into 80 characters."""
 
 
-def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -> list[Table]:
+def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -> list[Listing]:
     """Terminal tables of results folders, one a task, data set, preset and metric, and of failures.
 
     With `cells`, keys of cells, only those that one of these cells belongs to.
@@ -34,17 +32,15 @@ def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -
     return tables_of(load(roots, cells))
 
 
-def tables_of(results: Results) -> list[Table]:
+def tables_of(results: Results) -> list[Listing]:
     """The same tables of what was read already."""
     tables = [_table(board) for board in results.boards if not board.curve("context").empty]
     if results.missing.empty:
         return tables
-    missing = Table(title="Not measured", title_justify="left", title_style="bold red", box=box.SIMPLE_HEAD)
-    for column in results.missing:
-        missing.add_column(column, overflow="fold")
-    for row in results.missing.itertuples(index=False):
-        missing.add_row(*map(for_rich, row))
-    return [*tables, missing]
+    headings = [*map(str, results.missing)]
+    rows = [[str(value) for value in row] for row in results.missing.itertuples(index=False)]
+    title = {"title": "Not measured", "title_style": "bold red"}
+    return [*tables, Listing(headings=headings, rows=rows, words=headings, **title)]
 
 
 def pivot(curve: pd.DataFrame, column: str, x: str = "eval_length") -> pd.DataFrame:
@@ -69,23 +65,11 @@ def readable_subset(lengths: Sequence[int], anchor: int) -> list[int]:
     return [lengths[index] for index in sorted(kept)[-MAX_COLUMNS:]]
 
 
-def _table(board: Board) -> Table:
+def _table(board: Board) -> Listing:
     curve = board.curve("context")
     values, low, high = (pivot(curve, name) for name in ("value", "low", "high"))
     lengths = readable_subset([int(length) for length in values.columns], curve["train_length"].mode()[0])
-    table = Table(
-        title=for_rich(f"{board.title}: {board.metric} ({board.direction})"),
-        caption=for_rich(_caption(board, curve), lines=True),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        min_width=72,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", overflow="fold", min_width=11)
-    for length in lengths:
-        table.add_column(board.length(length), justify="right", no_wrap=True)
+    rows: list[list[str | Text]] = []
     best = {length: best_of(values[length], board.higher_is_better) for length in lengths}
     for series in values.index:
         cells = []
@@ -94,11 +78,18 @@ def _table(board: Board) -> Table:
             text = f"{format_value(value)}\n±{format_value(half, value)}" if np.isfinite(value) else NOTHING
             is_best = series == best[length]
             cells.append(Text(text, style="bold" if is_best else ""))
-        table.add_row(for_rich(series), *cells)
+        rows.append([series, *cells])
     chance = curve.groupby("eval_length")["chance"].mean()
-    table.add_section()
-    table.add_row(Text("chance"), *[Text(format_value(chance[length])) for length in lengths], style="dim")
-    return table
+    rows.append(["chance", *(format_value(chance[length]) for length in lengths)])
+    return Listing(
+        headings=["method", *map(board.length, lengths)],
+        rows=rows,
+        words=["method"],
+        title=f"{board.title}: {board.metric} ({board.direction})",
+        caption=_caption(board, curve),
+        styles=[""] * len(values) + ["dim"],
+        sections={len(values) - 1},
+    )
 
 
 def _caption(board: Board, curve: pd.DataFrame) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lgbench.durations import format_duration
 from lgbench.report.curves import Board
-from lgbench.report.wording import NOTHING, format_count, format_duration, format_rate
+from lgbench.report.wording import NOTHING, format_count, format_rate
 from lgbench.safe_text import is_file_name
 
 

@@ -64,15 +64,6 @@ def format_multiple(multiple: float) -> str:
     return f"{multiple:.3g}×" if multiple < 1000 else f"{multiple:,.0f}×"
 
 
-def format_duration(wall_s: float) -> str:
-    """Seconds as a reader says them: 42 s, 7.5 min, 3.2 h."""
-    if not np.isfinite(wall_s):
-        return NOTHING
-    if wall_s < 120:
-        return f"{wall_s:.0f} s"
-    return f"{wall_s / 60:.1f} min" if wall_s < 7200 else f"{wall_s / 3600:.1f} h"
-
-
 def format_rate(a_second: float) -> str:
     """Counts per second with three digits: 950, 42.1 k, 2.4 M; here k is a thousand."""
     for unit, size in (("M", 1e6), ("k", 1e3)):

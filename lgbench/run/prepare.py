@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from lgbench.durations import format_duration
 from lgbench.errors import UserError
 from lgbench.models import own_weights, pretrained
 from lgbench.models.hub_files import find_folder
@@ -21,42 +20,29 @@ from lgbench.ops.scan.selective_scan import BACKENDS, resolve_backend
 from lgbench.plan.cells import (
     Axes,
     Cell,
-    Training,
-    checkpoint_folder,
     identify,
     load_method,
-    load_task,
     resolve_cells,
     task_key,
     why_left_out,
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
-from lgbench.plan.params import PluginRequest, resolve
+from lgbench.plan.params import PluginRequest
 from lgbench.plan.text import write_value
 from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
 from lgbench.recipe import suggest
-from lgbench.run import checkpoint
-from lgbench.run.branch import shared_steps, trunks
 from lgbench.run.device import choose_device, choose_threads
+from lgbench.run.estimate import Estimate, estimate
 from lgbench.run.failures import ANY
-from lgbench.run.ready import check_forced, make_ready
-from lgbench.run.train import Trainer
+from lgbench.run.ready import check_forced, make_ready, make_tasks, usable_methods
 from lgbench.safe_text import for_rich
 from lgbench.store import Store
 from lgbench.task import Task
+from lgbench.terminal import Listing
 
 MOST_LISTED = 200
 """Cells that a dry run lists; it counts all."""
-
-TRIAL_STEPS = 5
-"""Steps timed for the estimate of a dry run, at most."""
-
-TRIAL_SECONDS = 10
-"""After which no more of them is begun."""
-
-TRIAL_TOKENS = 2048
-"""Context tokens of a timed step on a CPU, where time grows with them and memory would not warn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +75,10 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     task_requests, method_requests = config.requests()
     if config.pretrained is not None and config.tokenizer is None:
         task_requests = _own_tokenizer(task_requests, config.pretrained)
-    method_requests, broken = _usable(method_requests, console)
+    method_requests, broken = usable_methods(method_requests, console)
     device = choose_device(config.device)
     _check_backend(config.scan_backend, device)
-    named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
+    named, unmade = make_tasks(task_requests, console)
     start = _pretrained(config)
     axes = config.axes()
     if config.pretrained is not None and config.backbone is None:
@@ -133,7 +119,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     for reason, num in Counter(left_out.values()).items():
         said = for_rich(f"{reason} ({_count(num, 'cell')})")
         console.print(for_rich("Left out:", "yellow"), said, soft_wrap=True)
-    return Prepared(cells, tasks, store, device, broken + unready, left_out)
+    return Prepared(cells, tasks, store, device, broken + unmade + unready, left_out)
 
 
 def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
@@ -166,7 +152,7 @@ def _says_that_it_fine_tunes(task: Task) -> str:
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
     """Refuse weights that do not fit, before any training: every model is built once."""
-    for cell in {cell.training.key: cell for cell in cells if not cell.left_out}.values():
+    for cell in {cell.training.key: cell for cell in cells if not (cell.left_out or cell.fault)}.values():
         training = cell.training
         method = load_method(training.method, training.method_params)
         build_model(
@@ -206,27 +192,6 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Conso
             if verdict.note:
                 said = for_rich(f"backbone '{name}': {verdict.note}")
                 console.print(for_rich("Note:", "yellow"), said, soft_wrap=True)
-
-
-def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
-    """Methods that load, with valid parameters; those that cannot be imported are reported and left out."""
-    usable, broken = [], []
-    for request in requests:
-        try:
-            method = registry.METHODS.load(request.name)
-        except UserError as error:
-            name = registry.METHODS.canonical(request.name)
-            if registry.METHODS.problem(name) is None:
-                raise
-            if name not in broken:
-                console.print(for_rich("Left out:", "red"), for_rich(error), soft_wrap=True)
-                broken.append(name)
-            continue
-        resolve(method, request.params, "method", request.name)
-        usable.append(request)
-    if not usable:
-        raise UserError("nothing to run: none of the methods can be used")
-    return usable, broken
 
 
 def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginRequest]:
@@ -295,82 +260,45 @@ def _backbone_words(cell: Cell) -> str:
 
 
 def dry_run(prepared: Prepared, console: Console) -> None:
-    """Print the cells, which of them are finished, which share a training, and an estimate of hours."""
+    """Print the cells, which of them are finished, which share a training, and an estimate of time."""
     store, cells = prepared.store, prepared.cells
     numbers: dict[str, int] = {}
     unfinished = store.unfinished((c.task, c.key) for c in cells)
-    table = Table(
-        "cell", "task", "method", "backbone", "L_train", "steps", "layers", "seed", "training", "state"
-    )
-    todo: dict[str, Cell] = {}
+    rows: list[tuple[str, ...]] = []
+    todo: list[Cell] = []
     for cell in cells:
         state = "fails" if cell.fault else "left out" if cell.key in prepared.left_out else "finished"
         if state == "finished" and (cell.task, cell.key) in unfinished:
-            state, todo[cell.training.key] = "to do", cell
+            state = "to do"
+            todo.append(cell)
         key, recipe = cell.training.key, cell.recipe
         number = "" if state in ("left out", "fails") else f"#{numbers.setdefault(key, len(numbers) + 1)}"
-        if table.row_count == MOST_LISTED:
-            continue
-        table.add_row(
-            cell.key[:8], cell.task, for_rich(cell.label), for_rich(_backbone_words(cell)),
-            f"{recipe.train_length:,}", f"{cell.step:,}", str(recipe.num_layers), str(cell.seed),
-            number, state,
-        )  # fmt: skip
-    console.print(table)
+        if len(rows) < MOST_LISTED:
+            rows.append((
+                cell.key[:8], cell.task, cell.label, _backbone_words(cell), f"{recipe.train_length:,}",
+                f"{cell.step:,}", str(recipe.num_layers), str(cell.seed), number, state,
+            ))  # fmt: skip
+    words = ("cell", "task", "method", "backbone", "state")
+    headings = (*words[:4], "L_train", "steps", "layers", "seed", "training", words[4])
+    console.print(Listing(headings=headings, rows=rows, words=words))
     if len(cells) > MOST_LISTED:
         console.print(f"… and {len(cells) - MOST_LISTED:,} more cells")
-    measured: dict[Training, float] = {}
+    left = Estimate()
     if todo:
-        console.print("Timing a few steps …")
-    branches = trunks(cell.training for cell in todo.values())
-    seconds = sum(
-        _estimate_s(cell, prepared, measured, shared_steps(cell.training) * (cell.training in branches))
-        for cell in todo.values()
-    )
+        console.print("Timing a few steps and answers …")
+        left = estimate(todo, prepared.tasks, store.root, prepared.device)
     num = len(cells) - len(prepared.left_out)
     finished = sum(c.key not in prepared.left_out and (c.task, c.key) not in unfinished for c in cells)
     others = f", and {len(prepared.left_out)} left out" if prepared.left_out else ""
+    fits = "; calibration comes on top" if left.calibrates else ""
     console.print(
         f"{_count(num, 'cell')}, {finished} finished{others}; {_count(len(numbers), 'training')}. "
-        f"About {seconds / 3600:.2f} hours of training left on {prepared.device} one after another "
-        f"(from at most {TRIAL_STEPS} timed steps each, evaluation not included).",
+        f"About {format_duration(left.training_s)} of training and {format_duration(left.evaluation_s)} of "
+        f"evaluation left on {prepared.device}, one after another{fits}.",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _estimate_s(cell: Cell, prepared: Prepared, measured: dict[Training, float], shared: int) -> float:
-    """Seconds that the training of a cell needs, from a few steps; `measured` keeps those of its kind.
-
-    The first `shared` steps are another training's.
-    """
-    training = cell.training
-    folder = checkpoint_folder(prepared.store.root, training)
-    if checkpoint.load(checkpoint.weights_path(folder, cell.step)) is not None:
-        return 0.0
-    kind = replace(training, seed=0, recipe=replace(training.recipe, train_steps=0, learning_rate=0.0))
-    if kind not in measured:
-        task, recipe = prepared.tasks[task_key(cell)], training.recipe
-        batch = recipe.batch_size
-        if prepared.device.type == "cpu":
-            batch = min(batch, max(1, TRIAL_TOKENS // task.context_tokens(training.high)))
-        method = load_method(training.method, training.method_params)
-        part = replace(training, recipe=replace(recipe, batch_size=batch))
-        trainer = Trainer(part, task, method, folder)
-        for _ in range(1 if prepared.device.type == "cpu" else 2):  # the first round compiles and captures
-            trainer.step = 0
-            began = time.monotonic()
-            while trainer.step < TRIAL_STEPS and time.monotonic() - began < TRIAL_SECONDS:
-                trainer.one_step()
-            _wait(prepared.device)
-            measured[kind] = (time.monotonic() - began) / trainer.step * recipe.batch_size / batch
-    return measured[kind] * (training.recipe.train_steps - shared)
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
