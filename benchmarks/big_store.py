@@ -127,7 +127,9 @@ def measure(root: Path) -> None:
         _, status, used = os.wait4(process.pid, 0)
         wall_s, cpu_s = time.perf_counter() - began, used.ru_utime + used.ru_stime
         print(
-            f"{name:<14}{wall_s:7.1f} s, {cpu_s:.1f} s CPU, {used.ru_maxrss / 2**20:.2f} GiB, exit {status >> 8}",
+            f"{name:<14}{wall_s:7.1f} s, {cpu_s:.1f} s CPU, {used.ru_maxrss / 2**20:.2f} GiB",
+            f"exit {status >> 8}",
+            sep=", ",
             flush=True,
         )
     cells = [(path.parent.name, path.stem) for path in (root / "rows").rglob("*.parquet")]
