@@ -115,7 +115,7 @@ def _filled(base: pa.Table, told: dict[str, Any], values: np.ndarray) -> pa.Tabl
 
 
 def measure(root: Path) -> None:
-    """Print seconds and memory of each command, each in a process of its own."""
+    """Print wall and processor seconds and memory of each command, each in a process of its own."""
     board, page = root.parent / f"{root.name}.md", root.parent / f"{root.name}-report"
     commands = {"leaderboard": ["leaderboard", "--out", str(board)], "report": ["report", "--out", str(page)]}
     for name in ("leaderboard", "leaderboard", "report"):
@@ -125,11 +125,18 @@ def measure(root: Path) -> None:
             stdout=subprocess.DEVNULL,
         )
         _, status, used = os.wait4(process.pid, 0)
-        print(f"{name:<14}{time.perf_counter() - began:7.1f} s{used.ru_maxrss / 2**20:8.2f} GiB, {status}")
+        wall_s, cpu_s = time.perf_counter() - began, used.ru_utime + used.ru_stime
+        print(
+            f"{name:<14}{wall_s:7.1f} s, {cpu_s:.1f} s CPU, {used.ru_maxrss / 2**20:.2f} GiB",
+            f"exit {status >> 8}",
+            sep=", ",
+            flush=True,
+        )
     cells = [(path.parent.name, path.stem) for path in (root / "rows").rglob("*.parquet")]
-    began = time.perf_counter()
+    began, before = time.perf_counter(), time.process_time()
     left = Store(root).unfinished(cells)
-    print(f"{'resume scan':<14}{time.perf_counter() - began:7.2f} s, {len(cells)} cells, {len(left)} to do")
+    wall_s, cpu_s = time.perf_counter() - began, time.process_time() - before
+    print(f"{'resume scan':<14}{wall_s:7.2f} s, {cpu_s:.2f} s CPU, {len(cells)} cells, {len(left)} to do")
 
 
 def main() -> None:

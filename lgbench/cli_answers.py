@@ -131,7 +131,8 @@ def submit(
         for line in (*verdict.problems, *verdict.notes):
             say(f"{'':<9}   {line}")
     refused = sum(bool(verdict.problems) for verdict in found.verdicts)
-    say(f"{len(found.verdicts)} verdicts: {len(found.tables)} accepted, {refused} refused")
+    count = f"{len(found.verdicts)} verdict{'s' * (len(found.verdicts) != 1)}"
+    say(f"{count}: {len(found.tables)} accepted, {refused} refused")
     if into is not None:
         say(f"Put into {into}: {submissions.merge(found, into)} cells")
     if refused:

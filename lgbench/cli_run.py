@@ -58,8 +58,6 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     from dataclasses import replace
 
     from lgbench.launcher import choose_launcher
-    from lgbench.report.curves import load
-    from lgbench.report.tables import tables_of
     from lgbench.run import prepare as runner
     from lgbench.run.events import events_of
     from lgbench.run.progress import Progress
@@ -69,6 +67,9 @@ def _run_one(settings: Any, screen: Any, dry: bool) -> bool:
     if dry:
         runner.dry_run(prepared, screen)
         return not prepared.broken
+    from lgbench.report.curves import load  # a dry run draws nothing
+    from lgbench.report.tables import tables_of
+
     with events_of(settings) as sinks:
         outcome = launcher.launch(settings, prepared, Progress(screen, sinks))
     if outcome.finished + outcome.skipped_as_done:

@@ -39,8 +39,7 @@ def _part(board: Board, standing: Standing) -> Board:
         label=ranked["series"].map(labels)
     )
     best = replace(standing, table=alike.drop_duplicates("label"))
-    rows = board.rows[board.rows["series"].isin(best.table["series"])]
-    part, _ = drawn(replace(board, rows=rows), [best], MOST_LINES)
+    part, _ = drawn(board.only(best.table["series"].tolist()), [best], MOST_LINES)
     return replace(part, rows=part.rows.assign(series=part.rows["label"]))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -82,6 +81,8 @@ def looks() -> AbstractContextManager[None]:
 @cache
 def _defaults() -> dict[str, Any]:
     defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in _NOT_LOOKS}
+    import seaborn as sns  # takes half a second, and tables do without
+
     return defaults | sns.axes_style("ticks") | _RC
 
 
@@ -250,7 +251,7 @@ def new_figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     FigureCanvasAgg(figure)
     axes = [figure.add_axes((0.1 + 0.8 * i / panels, 0.2, 0.7 / panels, 0.6)) for i in range(panels)]
     for panel in axes:
-        sns.despine(ax=panel)
+        panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 

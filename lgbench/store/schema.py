@@ -109,7 +109,7 @@ _COLUMNS: tuple[Column, ...] = (
         "tokens that each layer processed, queries included; null for methods that drop none",
     ),
     ("state_bytes", pa.int64(), "bytes of the state carried after the context; null where not measured"),
-    ("metric", pa.string(), "name of the metric"),
+    ("metric", pa.string(), "name of the metric; the headline of a cell comes first"),
     ("higher_is_better", pa.bool_(), "direction of the metric"),
     ("best", pa.float64(), "best possible value"),
     ("chance", pa.float64(), "value of the best answer that ignores the context, on these items and queries"),
