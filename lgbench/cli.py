@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -88,9 +89,11 @@ def report(
     style: Annotated[
         Path | None, typer.Option(help="Matplotlib style file over the figures' own; its width, too.")
     ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the tables here, too.")] = False,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Figures, tables and a self-contained HTML page from the store."""
+    """Figures and a self-contained HTML page from the store; says the answer in a sentence a task."""
+    from lgbench.report.answer import answers
     from lgbench.report.page import build_report
     from lgbench.report.style import styled
     from lgbench.report.tables import tables_of
@@ -99,10 +102,15 @@ def report(
     with styled(style):
         made = build_report(roots, out or roots[0] / "report", figures=figures)
     screen = console()
-    for table in tables_of(made.results):
-        screen.print(table)
+    if tables:
+        for table in tables_of(made.results):
+            screen.print(table)
     for warning in made.warnings:
         screen.print(for_rich("Note:", "yellow"), for_rich(warning), soft_wrap=True)
+    for sentence in answers(made.results.boards):
+        screen.print(for_rich(sentence), soft_wrap=True)
+    if made.figures:
+        screen.print(for_rich(f"Figure: {made.figures[0]}"), soft_wrap=True)
     screen.print(for_rich(f"Report: {made.html}"), soft_wrap=True)
     if show:
         typer.launch(made.html.resolve().as_uri())
@@ -317,6 +325,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    os.environ.pop("MPLBACKEND", None)  # of a notebook, say; matplotlib ends where that is not installed
     with watched():
         app()
 

@@ -54,6 +54,8 @@ def describe(root: Path) -> Iterator[str]:
 
 def _doing(event: Mapping[str, Any], for_s: float) -> str:
     kind = event.get("event")
+    if kind in ("watching", "worker_died"):
+        return f"watches its workers, for {_time(for_s)}"
     if kind not in ("training", "evaluation"):
         return "looks for work"
     words = f"{kind} {event['name']}, for {_time(for_s)}"

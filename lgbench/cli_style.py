@@ -42,6 +42,9 @@ class Commands(TyperGroup):
         except UserError as error:
             say(f"lgbench: {error}", err=True)
             raise SystemExit(2) from None
+        except SystemExit as error:  # no command of ours does that
+            say(f"lgbench: the code of a plugin ended the command by sys.exit({error.code!r})", err=True)
+            raise SystemExit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(f"\nlgbench: interrupted. {GOES_ON}", err=True)
             raise SystemExit(getattr(error, "status", 130)) from None

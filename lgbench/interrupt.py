@@ -61,6 +61,11 @@ def asked() -> bool:
     return _state.first is not None
 
 
+def patient() -> bool:
+    """Whether it was another signal than Ctrl-C, so that there is time to save."""
+    return _state.first not in (None, signal.SIGINT)
+
+
 def check() -> None:
     """Raise `Interrupted` if a signal came that has not ended anything yet.
 

@@ -28,8 +28,9 @@ class _Delta(ScanIntervention):
 
 @pytest.fixture
 def lgbench(tmp_path):
-    """`lgbench(*arguments)` → exit status and what it said, under the locale C without UTF-8 mode."""
+    """`lgbench(*arguments)` → exit status and what it said; locale C, no UTF-8 mode, begun in a notebook."""
     ascii_only = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ascii_only |= {"MPLBACKEND": "of a notebook"}
     environment = {**os.environ, **ascii_only, "PYTHONPATH": str(ROOT)}
 
     def run(*arguments):

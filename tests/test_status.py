@@ -19,7 +19,7 @@ def test_a_training_is_shown_with_its_place_step_and_time(tmp_path):
     now = [0.0]
     with Leases(tmp_path, beat_s=3600, clock=lambda: now[0]) as leases:
         training = {"event": "training", "name": "toy vanilla seed=0", "training": "ab", "steps": 2000}
-        leases.tell({**training, "step": 0})
+        leases.tell({**training, "name": "toy vanilla seed=1", "step": 0})
         now[0] = 90.0
         leases.tell({"event": "cell", "name": "x", "cell": "c", "status": "ok", "done": 1, "total": 4})
         leases.tell({**training, "step": 500})
@@ -30,6 +30,20 @@ def test_a_training_is_shown_with_its_place_step_and_time(tmp_path):
     assert "training toy vanilla seed=0, for 10 s, step 1,000 of 2,000, about 1 min 15 s left" in said
     assert f"process {os.getpid()}: since 20" in said
     assert "cells: 1 of 4 since 1 min 40 s, about 5 min 00 s left" in said
+
+
+def test_cells_are_counted_by_the_process_that_knows_the_plan(tmp_path):
+    ended = {"event": "cell", "name": "x", "cell": "c", "status": "ok"}
+    with Leases(tmp_path) as worker, Leases(tmp_path) as first:
+        first.tell({"event": "watching"})
+        first.tell({"event": "plan", "total": 4, "finished_before": 0})
+        worker.tell({**ended, "done": 2, "total": 0})
+        first._beat(), worker._beat()
+        assert "watches its workers, for 0 s" in status(tmp_path)
+        assert "cells: 0 of 4 since" in status(tmp_path)
+        first.tell({**ended, "done": 1, "total": 4})
+        first._beat()
+        assert "cells: 1 of 4 since" in status(tmp_path)
 
 
 def test_a_killed_process_is_named_as_one(tmp_path):

@@ -22,14 +22,14 @@ import torch
 
 import lgbench
 from lgbench.errors import UserError
-from lgbench.interrupt import finishing
+from lgbench.interrupt import finishing, patient
 from lgbench.launcher import Job, Outcome
 from lgbench.plan.config import RunConfig
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.turns import begin
 from lgbench.run.watch import Watch
-from lgbench.store.leases import new_owner
+from lgbench.store.leases import Leases, new_owner
 
 LOOK_S = 0.2
 """Seconds between two looks at the folder and the workers."""
@@ -52,6 +52,8 @@ class _Member:
     slot: int
     since: dict[str, float] = field(default_factory=dict)
     """When each lease that it holds was seen first, by this process's monotonic clock."""
+    held: list[str] = field(default_factory=list)
+    """Leases that it was seen with last; another worker takes them over as soon as it is gone."""
 
 
 class Crew:
@@ -75,6 +77,11 @@ class Crew:
             UserError: a worker cannot work; its words.
             KeyboardInterrupt: after the workers have saved their trainings.
         """
+        with Leases(self.prepared.store.root) as own, self.progress.also(own.tell):
+            own.tell({"event": "watching"})
+            return self._run()
+
+    def _run(self) -> Outcome:
         start = begin(self.prepared.cells, self.prepared.store, self.progress, self.config.forced)
         self.watch = Watch(self.prepared, start, self.progress)
         try:
@@ -84,6 +91,7 @@ class Crew:
                 time.sleep(LOOK_S)
                 self.watch.look()
                 for member in list(self.members):
+                    member.held = self.watch.held(member.owner) or member.held
                     if member.process.poll() is not None:
                         self._ended(member)
                     elif self.config.cell_timeout is not None:
@@ -135,15 +143,14 @@ class Crew:
         if code == 0:
             return
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        held = self.watch.held(member.owner)
-        deaths = {name: self.watch.deaths(name) for name in held or [BEGINNING]}
+        deaths = {name: self.watch.deaths(name) for name in member.held or [BEGINNING]}
         for name, number in deaths.items():
             if number < DEATHS:
                 continue
             if name == BEGINNING:
                 raise UserError(f"worker processes end before they begin ({how}): {said.strip()[-300:]}")
             self.watch.give_up(name, f"{DEATHS} processes died of it one after another, the last by {how}")
-        self.progress.worker_died(how, held)
+        self.progress.worker_died(how, member.held)
         time.sleep(min(0.1 * 2 ** max(deaths.values()), 5.0))
         self._start(member.slot)
 
@@ -171,7 +178,7 @@ class Crew:
         """Let the workers save and end; those that take long, or all after another Ctrl-C, are killed."""
         try:
             for member in self.members:
-                member.process.send_signal(signal.SIGINT)
+                member.process.send_signal(signal.SIGTERM if patient() else signal.SIGINT)
             for member in self.members:
                 member.process.wait(timeout=60)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

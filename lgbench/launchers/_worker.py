@@ -1,7 +1,7 @@
 """Carry out a job of another process: one line of JSON on the input, answers through the results folder.
 
 The input stays open for as long as the other process lives. When it closes, this one saves its trainings and
-ends, as after Ctrl-C.
+ends, as after SIGTERM.
 """
 
 from __future__ import annotations
@@ -77,11 +77,14 @@ def _stamps(found: dict[str, Any]) -> dict[str, tuple[int, int, int] | None]:
 
 def _end_with_the_input() -> None:
     sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # which leaves it more time to save than Ctrl-C
 
 
 def main() -> int:
     """Exit status: 0 done, 2 a mistake of the user's in one line on standard error, 130 interrupted."""
+    # what the first process ignores (Ctrl-C in the background, hang-ups) would be ignored here, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         job = Job(**json.loads(sys.stdin.readline()))
         threading.Thread(target=_end_with_the_input, daemon=True).start()

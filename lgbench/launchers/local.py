@@ -108,10 +108,10 @@ def run_plan(
         CannotWrite: the results folder cannot be written; any other error is a row of its cell.
         KeyboardInterrupt: interrupted; trainings in progress left a resumable state.
     """
-    start = start or begin(cells, store, progress, force)
-    pending = [cell for cell in cells if cell.key in start.cells]
     leases = leases or Leases(store.root)
     with interrupt.listening(), store.manifest, leases, progress.also(leases.tell):
+        start = start or begin(cells, store, progress, force)
+        pending = [cell for cell in cells if cell.key in start.cells]
         turns = Turns(store, leases, start)
         worker = _Worker(tasks, turns, progress, scan_backend, save_every_s)
         worker.items, worker.only_train = {} if items is None else items, only_train
@@ -340,7 +340,8 @@ class _Worker:
             if key not in self.items:
                 self.items[key] = Items(self._task(cell), *key[1:])
             items, say = self.items[key], self.progress.evaluation
-            rows = run_cell(cell, self._task(cell), items, self.store, self.scan_backend, say)
+            anew = self.turns.from_the_beginning(cell.training)
+            rows = run_cell(cell, self._task(cell), items, self.store, self.scan_backend, say, anew)
             self.store.write(cell.task, cell.key, rows)
         except CannotWrite:
             raise
@@ -352,7 +353,8 @@ class _Worker:
         self.progress.cell_done(cell, *ended)
 
     def _give_up(self, cell: Cell, status: str, reason: str) -> None:
-        last = give_up(cell, self._task(cell), self.store, status, reason)
+        anew = self.turns.from_the_beginning(cell.training)
+        last = give_up(cell, self._task(cell), self.store, status, reason, anew)
         self.outcome.failed.append((cell, status, last))
         self.progress.cell_done(cell, status, last)
 

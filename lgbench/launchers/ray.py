@@ -27,7 +27,7 @@ from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
 from lgbench.run.turns import begin
 from lgbench.run.watch import Watch
-from lgbench.store.leases import new_owner
+from lgbench.store.leases import Leases, new_owner
 
 REQUIRES = ("ray",)
 LOOK_S = 0.2
@@ -57,6 +57,11 @@ class Ray(Launcher):
             UserError: there is no such cluster, or a node lacks what the plan needs.
             KeyboardInterrupt: after the tasks have saved their trainings.
         """
+        with Leases(prepared.store.root) as own, progress.also(own.tell):
+            own.tell({"event": "watching"})
+            return self._run(config, prepared, progress)
+
+    def _run(self, config: RunConfig, prepared: Prepared, progress: Progress) -> Outcome:
         start = begin(prepared.cells, prepared.store, progress, config.forced)
         watch = Watch(prepared, start, progress)
         if not watch.left:

@@ -136,6 +136,8 @@ class Pair(NamedTuple):
     recipe: Recipe
     seed: int
     left_out: str
+    fault: str = ""
+    """What the code of a plugin failed with, when it was asked."""
     steps: Sequence[int] = ()
     """After which it is evaluated, besides the last."""
 
@@ -148,6 +150,8 @@ def _cells_of(task_name: str, task: Task, name: str, method: Method, pair: Pair,
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
     steps = sorted({*pair.steps, last})
     cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in steps]
+    if pair.fault:
+        return [replace(cell, fault=pair.fault) for cell in cells]
     try:
         if pair.left_out or no_task_for(method, pair.backbone.name, task) is not None:
             return cells
@@ -174,7 +178,7 @@ def cell_of(
         recipe=recipe,
         preset=preset,
         step=step,
-        calibration_format=CALIBRATION_FORMAT if _fits(method, recipe) else 0,
+        calibration_format=CALIBRATION_FORMAT if not pair.fault and _fits(method, recipe) else 0,
         backbone_label=pair.backbone.label,
         left_out=pair.left_out,
     )
@@ -235,8 +239,13 @@ def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe
         )
     task.check(recipe)
     choice = choose(backbone.name, backbone.params, recipe, method)
-    why = refusal(method, name, choice.name, recipe) or ""
-    return Pair(choice, recipe.without_sizes(), 0, why)
+    why, fault = "", ""
+    try:
+        why = refusal(method, name, choice.name, recipe) or ""
+        _fits(method, recipe)
+    except ANY as error:  # the code of a plugin may fail in any way
+        fault = describe(error)[1]
+    return Pair(choice, recipe.without_sizes(), 0, why, fault)
 
 
 def load_task(request: PluginRequest) -> Task:

@@ -136,7 +136,12 @@ class RunOptions:
     )
     cell_timeout: float | None = field(
         default=None,
-        metadata=about("seconds after which a training or an evaluation is ended", group="machine", above=0),
+        metadata=about(
+            "seconds after which a training or an evaluation is ended",
+            group="machine",
+            above=0,
+            most=1_000_000_000,
+        ),
     )
     log_json: Path | None = field(
         default=None, metadata=about("file that gets a line of JSON for every event", group="machine")

@@ -16,7 +16,7 @@ _SCRIPT = """#!/bin/bash
 #SBATCH --job-name=lgbench
 #SBATCH --array=1-{parts}
 #SBATCH --output=lgbench-%A_%a.log
-#SBATCH --signal=B:INT@120
+#SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 {resources}
 cd {folder} || exit 1

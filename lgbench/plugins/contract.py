@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lgbench.backbone import Backbone
 from lgbench.intervention import HOOKS, ScanIntervention
+from lgbench.run.failures import ANY
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}
 """Largest difference that is rounding, of hidden states of size 1."""
@@ -97,7 +98,7 @@ def check_backbone(
     device = device or torch.device("cpu")
     try:
         trial = _widest(Trial(kind, params or {}, device, d_model, kind.widest))
-    except Exception as error:  # the code of a plugin may fail in any way
+    except ANY as error:  # the code of a plugin may fail in any way
         return [Verdict("it computes", False, explain(error) + _elsewhere(error, device))]
     found = []
     for name, check in {**_ALWAYS, **(_CAUSAL if kind.layout == "causal" else {})}.items():
@@ -112,11 +113,11 @@ def _verdict(name: str, check: Check, trial: Trial) -> Verdict:
         with torch.no_grad():
             found = check(trial)
         return Verdict(name, True, found, trial.notes.pop() if trial.notes else "")
-    except Exception as error:  # likewise
+    except ANY as error:
         return Verdict(name, False, explain(error))
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """An exception as a verdict's words."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, Broken) else f"{type(error).__name__}: {text}"
@@ -136,7 +137,7 @@ def _widest(wide: Trial) -> Trial:
         with torch.no_grad():
             _answer(wide.model(), wide.tokens())
         return wide
-    except Exception:
+    except ANY:
         narrow = replace(wide, dtype=torch.float32)
         with torch.no_grad():
             _answer(narrow.model(), narrow.tokens())

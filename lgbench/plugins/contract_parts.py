@@ -17,6 +17,7 @@ from lgbench.plan.options import BASELINE
 from lgbench.plan.params import describe_params
 from lgbench.plugins.contract import Broken, Verdict, explain
 from lgbench.plugins.registry import BACKBONES, METHODS
+from lgbench.run.failures import ANY
 from lgbench.task import Recipe, Task
 
 PRESETS = ("smoke", "small", "paper")
@@ -28,7 +29,7 @@ def check_task(kind: type[Task], device: torch.device | None = None) -> list[Ver
     try:
         task = kind()
         task.prepare(device or torch.device("cpu"))
-    except Exception as error:  # the code of a plugin may fail in any way
+    except ANY as error:  # the code of a plugin may fail in any way
         return [Verdict("it prepares its data", False, explain(error))]
     checks: dict[str, Callable[[Any], str]] = {
         "parameters described": _described,
@@ -46,7 +47,7 @@ def check_method(kind: type[Method]) -> list[Verdict]:
     """Ask a method with its default parameters what its contract says."""
     try:
         method = kind()
-    except Exception as error:
+    except ANY as error:
         return [Verdict("it can be made", False, explain(error))]
     checks: dict[str, Callable[[Any], str]] = {
         "parameters described": _described,
@@ -60,7 +61,7 @@ def check_method(kind: type[Method]) -> list[Verdict]:
 def _verdict(name: str, check: Callable[[Any], str], plugin: Any) -> Verdict:
     try:
         return Verdict(name, True, check(plugin))
-    except Exception as error:
+    except ANY as error:
         return Verdict(name, False, explain(error))
 
 

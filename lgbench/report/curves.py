@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
+from lgbench.report.relative import relative
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.style import Styles, line_styles
 from lgbench.report.wording import format_length
@@ -31,7 +33,7 @@ BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "ev
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens", "state_bytes"]
+_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens"]
 _UNREAD += ["ci_low", "ci_high", "std", "item_texts", "calibration_format", "train_scan_backend"]
 """Columns of the store that neither boards nor claims need."""
 COLUMNS = [name for name in SCHEMA.names if name not in _UNREAD]
@@ -73,6 +75,23 @@ class Board:
     def points(self) -> pd.DataFrame:
         """Means over seeds and items, see `lgbench.report.series.average`."""
         return average(self.rows)
+
+    @cached_property
+    def beside(self) -> pd.DataFrame:
+        """Differences to the baseline at every length, see `lgbench.report.relative.relative`."""
+        return relative(self.rows, self.missing)
+
+    def only(self, names: Collection[str]) -> Board:
+        """The part of some series. Their points and differences are those of the whole."""
+        part = replace(
+            self,
+            rows=self.rows[self.rows["series"].isin(names)],
+            missing=self.missing[self.missing["series"].isin(names)],
+        )
+        for known in ("points", "beside"):
+            table = getattr(self, known)
+            part.__dict__[known] = table[table["series"].isin(names)].reset_index(drop=True)
+        return part
 
     @cached_property
     def series(self) -> list[str]:
@@ -187,8 +206,15 @@ def _as_json(params: Mapping[str, str] | None) -> str | None:
 
 def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
     """The newest row of each measurement, and in `doubled` the cells that claim to be the same one."""
-    rows = rows.astype(dict.fromkeys(INTEGERS, "int64")).sort_values(["created_at", "cell"], kind="stable")
+    rows = rows.astype(dict.fromkeys(INTEGERS, "int64"))
+    rows = rows.sort_values(["created_at", "cell"], kind="stable", key=partial(_known_age, left_out=left_out))
     rows = rows.assign(doubled="", claim=_numbered(rows, [*BOARD, *SERIES, *POINT, "seed"]))
+    several = rows[rows.duplicated(["claim", "cell"], keep=False)]
+    differ = several.groupby(["label", "cell", "claim"])["value"].nunique().gt(1)
+    for label, cell in sorted({(label, cell) for label, cell, _ in differ[differ].index}):
+        left_out.append(
+            f"{label}, cell {cell}: folders have different values of it; the newest ones are shown"
+        )
     rows = rows.drop_duplicates(["claim", "cell"], keep="last")
     rows = _newest_code(rows, left_out)
     clashing = rows.duplicated("claim", keep=False)
@@ -201,6 +227,17 @@ def _one_row_a_measurement(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFr
             f"{alike['cell'].iloc[-1]}, is shown, and nothing of it is ranked"
         )
     return rows.drop_duplicates("claim", keep="last").drop(columns="claim")
+
+
+def _known_age(values: pd.Series, left_out: list[str]) -> pd.Series:
+    """A column to sort by, where what a wrong clock dates to the future is the oldest."""
+    if values.name != "created_at":
+        return values
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    future = values > tomorrow
+    for text in sorted(set(values[future])):
+        left_out.append(f"rows dated {text}, in the future: a clock was wrong, so they count as the oldest")
+    return values.mask(future, "")
 
 
 def _one_rate_a_series(

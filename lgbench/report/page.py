@@ -6,7 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
         yield axis, board
     else:
         for length in lengths:
-            part = replace(board, rows=board.rows[board.rows["train_length"] == length])
+            part = board.only(curve.loc[curve["train_length"] == length, "series"].tolist())
             if not part.curve(axis).empty:
                 yield f"{axis}-{length}", part
 

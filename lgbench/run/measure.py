@@ -24,6 +24,7 @@ from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_le
 from lgbench.run.evaluate import Fitted, evaluate
 from lgbench.run.failures import is_out_of_memory, last_line, writable
 from lgbench.run.gallery import gallery
+from lgbench.run.kept import Row, kept_rows, point, points, together, without
 from lgbench.run.measurement import Measurement
 from lgbench.run.room import Lost, NoRoom
 from lgbench.run.schedule import stage_lengths
@@ -37,8 +38,6 @@ EVAL_SEED = 0
 
 AT_REST = "at rest: the method changes nothing at this length"
 """Reason of an ok row whose numbers are those of the baseline."""
-
-Row = dict[str, Any]
 
 
 class Items:
@@ -75,8 +74,11 @@ def run_cell(
     store: Store,
     scan_backend: str = "auto",
     on_progress: Callable[[str], None] = lambda what: None,
+    anew: bool = False,
 ) -> list[Row]:
     """Evaluate a trained cell; its rows, one a point of an axis. Reconstructions go beside them.
+
+    What an earlier run measured with the same weights and items stays, unless all is asked for `anew`.
 
     Raises:
         FileNotFoundError: the training did not leave the weights.
@@ -92,8 +94,12 @@ def run_cell(
     recipe, lost = _with_room(cell.recipe, no_fit)
     check_disjoint(fits, items.items, evaluated_lengths(recipe))
     fitted = {length: fit.values for length, fit in fits.items()}
-    measurements = evaluate(model, task, method, recipe, items.items, on_progress, fitted, lost)
-    if not measurements:
+    same = {"weights_digest": digest_of_weights, "items_hash": items.fingerprint}
+    kept = [] if anew else kept_rows(store, cell, **same)
+    # the losses between two neighbours of the grid need all of it
+    left = recipe if task.lm_metric is not None else without(recipe, kept)
+    measurements = evaluate(model, task, method, left, items.items, on_progress, fitted, lost)
+    if not measurements and not kept:
         raise NoRoom(lost[0].reason)
     pictures = _pictures(model, task, method, recipe, items, fitted, lost)
     if pictures is not None:
@@ -106,13 +112,17 @@ def run_cell(
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
     common["weights_digest"] = digest_of_weights
-    return [
+    measured = [
         common
         | _references(items, m.num_queries, m.metric)
         | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
         | _measured(m)
         for m in measurements
-    ] + [common | _references(items, one.num_queries, task.metric) | _unmeasured(items, one) for one in lost]
+    ]
+    no_room = [
+        common | _references(items, one.num_queries, task.metric) | _unmeasured(items, one) for one in lost
+    ]
+    return together(kept, measured + no_room)
 
 
 def _with_room(recipe: Recipe, no_fit: Mapping[int, str]) -> tuple[Recipe, list[Lost]]:
@@ -201,18 +211,27 @@ def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: st
     )
 
 
-def give_up(cell: Cell, task: Task, store: Store, status: str, reason: str) -> str:
-    """A cell without numbers becomes a row with its status; the traceback is kept beside it.
+def give_up(cell: Cell, task: Task, store: Store, status: str, reason: str, anew: bool = False) -> str:
+    """A cell that cannot be measured becomes a row with its status; the traceback is kept beside it.
+
+    What an earlier run measured stays, unless all was asked for `anew`; then every other point has a row.
 
     Returns:
-        the last line of the reason, which the row has.
+        the last line of the reason, which the rows have.
     """
     reason = writable(reason)
     last = last_line(reason)
     if last != reason.strip() and reason.strip():
         with atomic_file(failure_path(store.root, cell)) as temporary:
             temporary.write_text(reason, encoding="utf-8")
-    store.write(cell.task, cell.key, [unmeasured_row(cell, task, store, status, last)])
+    kept, row = [] if anew else kept_rows(store, cell), unmeasured_row(cell, task, store, status, last)
+    known = {point(one) for one in kept}
+    places = [one for one in points(cell.recipe) if one not in known] if kept else []
+    lost = [
+        row | {"axis": axis, "eval_length": length, "num_queries": number or cell.recipe.eval_queries}
+        for axis, length, number in places
+    ]
+    store.write(cell.task, cell.key, kept + (lost or [row]))
     return last
 
 

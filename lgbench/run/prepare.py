@@ -22,13 +22,12 @@ from lgbench.plan.cells import (
     Cell,
     identify,
     load_method,
-    load_task,
     resolve_cells,
     task_key,
     why_left_out,
 )  # fmt: skip
 from lgbench.plan.config import RunConfig
-from lgbench.plan.params import PluginRequest, resolve
+from lgbench.plan.params import PluginRequest
 from lgbench.plan.text import write_value
 from lgbench.plugins import registry
 from lgbench.plugins.contract import check_backbone
@@ -36,7 +35,7 @@ from lgbench.recipe import suggest
 from lgbench.run.device import choose_device, choose_threads
 from lgbench.run.estimate import Estimate, estimate
 from lgbench.run.failures import ANY
-from lgbench.run.ready import check_forced, make_ready
+from lgbench.run.ready import check_forced, make_ready, make_tasks, usable_methods
 from lgbench.safe_text import for_rich
 from lgbench.store import Store
 from lgbench.task import Task
@@ -76,10 +75,10 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     task_requests, method_requests = config.requests()
     if config.pretrained is not None and config.tokenizer is None:
         task_requests = _own_tokenizer(task_requests, config.pretrained)
-    method_requests, broken = _usable(method_requests, console)
+    method_requests, broken = usable_methods(method_requests, console)
     device = choose_device(config.device)
     _check_backend(config.scan_backend, device)
-    named = [(registry.TASKS.canonical(request.name), load_task(request)) for request in task_requests]
+    named, unmade = make_tasks(task_requests, console)
     start = _pretrained(config)
     axes = config.axes()
     if config.pretrained is not None and config.backbone is None:
@@ -120,7 +119,7 @@ def prepare(config: RunConfig, console: Console, *, dry: bool = False) -> Prepar
     for reason, num in Counter(left_out.values()).items():
         said = for_rich(f"{reason} ({_count(num, 'cell')})")
         console.print(for_rich("Left out:", "yellow"), said, soft_wrap=True)
-    return Prepared(cells, tasks, store, device, broken + unready, left_out)
+    return Prepared(cells, tasks, store, device, broken + unmade + unready, left_out)
 
 
 def _left_out(cells: Iterable[Cell], tasks: dict[str, Task]) -> dict[str, str]:
@@ -153,7 +152,7 @@ def _says_that_it_fine_tunes(task: Task) -> str:
 
 def _check_weights(cells: Iterable[Cell], tasks: dict[str, Task]) -> None:
     """Refuse weights that do not fit, before any training: every model is built once."""
-    for cell in {cell.training.key: cell for cell in cells if not cell.left_out}.values():
+    for cell in {cell.training.key: cell for cell in cells if not (cell.left_out or cell.fault)}.values():
         training = cell.training
         method = load_method(training.method, training.method_params)
         build_model(
@@ -193,27 +192,6 @@ def _check_contracts(cells: Iterable[Cell], device: torch.device, console: Conso
             if verdict.note:
                 said = for_rich(f"backbone '{name}': {verdict.note}")
                 console.print(for_rich("Note:", "yellow"), said, soft_wrap=True)
-
-
-def _usable(requests: list[PluginRequest], console: Console) -> tuple[list[PluginRequest], list[str]]:
-    """Methods that load, with valid parameters; those that cannot be imported are reported and left out."""
-    usable, broken = [], []
-    for request in requests:
-        try:
-            method = registry.METHODS.load(request.name)
-        except UserError as error:
-            name = registry.METHODS.canonical(request.name)
-            if registry.METHODS.problem(name) is None:
-                raise
-            if name not in broken:
-                console.print(for_rich("Left out:", "red"), for_rich(error), soft_wrap=True)
-                broken.append(name)
-            continue
-        resolve(method, request.params, "method", request.name)
-        usable.append(request)
-    if not usable:
-        raise UserError("nothing to run: none of the methods can be used")
-    return usable, broken
 
 
 def _own_tokenizer(requests: list[PluginRequest], source: str) -> list[PluginRequest]:

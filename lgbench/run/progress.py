@@ -7,6 +7,7 @@ Whoever else wants to know gets events, dictionaries of plain values:
 | plan | total, finished_before |
 | training | name, training, step, steps, and once there is a look at the loss: loss, tokens_per_s, left_s |
 | evaluation | name, cell |
+| waiting | cells: how many others do |
 | cell | name, cell, status, reason, done, total |
 | worker_died | how, held |
 """
@@ -167,6 +168,7 @@ class Progress:
         """Other processes do all that is left; said once."""
         if not self._waits:
             self._waits = True
+            self._event("waiting", cells=num_cells)
             self._say(f"Other processes do the rest, {num_cells} cells; see: lgbench status")
 
     def worker_died(self, how: str, held: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from lgbench.launcher import Outcome
 from lgbench.plan.cells import Cell, checkpoint_folder, task_key
@@ -10,7 +12,7 @@ from lgbench.run import checkpoint
 from lgbench.run.measure import give_up
 from lgbench.run.prepare import Prepared
 from lgbench.run.progress import Progress
-from lgbench.run.turns import Stamp, Start, done_before, ended_since, is_old, saved
+from lgbench.run.turns import Start, done_before, ended_since, is_old, saved
 from lgbench.store.files import collect_temporary
 from lgbench.store.leases import collect, held_by
 
@@ -29,11 +31,15 @@ class Watch:
         self.left = {cell.key: cell for cell in prepared.cells if cell.key in start.cells}
         self.outcome: Outcome = done_before(prepared.cells, start, prepared.store)
         self._prepared, self._store = prepared, prepared.store
-        self._deaths: dict[str, tuple[Stamp | None, int]] = {}
+        self._deaths: dict[str, tuple[object, int]] = {}
 
     def look(self) -> None:
-        """See what has ended since the last look."""
+        """See what has ended since the last look; only files that are there are looked at."""
+        tasks = {cell.task for cell in self.left.values()}
+        names = {task: _names(self._store.path(task, "any").parent) for task in tasks}
         for key, cell in list(self.left.items()):
+            if f"{key}.parquet" not in names[cell.task]:
+                continue
             if ended := ended_since(self.start, self._store, cell):
                 del self.left[key]
                 self.outcome.add(cell, *ended)
@@ -47,13 +53,19 @@ class Watch:
         return self.outcome
 
     def deaths(self, lease: str) -> int:
-        """Count the death of a worker that held a lease: how many died since it last saved anything."""
+        """Count the death of a worker that held a lease: how many died since it last saved anything.
+
+        A name that is no lease stands for all that is left: it begins anew when anything comes further.
+        """
         kind, _, key = lease.partition("-")
-        now = saved(self._store.root, key) if kind == "training" else None
-        if lease in self._deaths and self._deaths[lease][0] == now:
-            self._deaths[lease] = now, self._deaths[lease][1] + 1
-        else:
-            self._deaths[lease] = now, 1
+        now: object = None
+        if kind == "training":
+            now = saved(self._store.root, key)
+        elif kind != "cell":
+            trainings = {cell.training.key for cell in self.left.values()}
+            now = sorted(self.left), {key: saved(self._store.root, key) for key in trainings}
+        before, number = self._deaths.get(lease, (now, 0))
+        self._deaths[lease] = now, number + 1 if before == now else 1
         return self._deaths[lease][1]
 
     def held(self, owner: str) -> list[str]:
@@ -89,11 +101,19 @@ class Watch:
             else:
                 lost = kind == "training" and cell.training.key == key and not self._has_weights(cell)
             if lost:
-                task = self._prepared.tasks[task_key(cell)]
-                give_up(cell, task, self._store, "failed", reason)
+                task, anew = self._prepared.tasks[task_key(cell)], cell.training.key in self.start.weights
+                give_up(cell, task, self._store, "failed", reason, anew)
         self.look()
 
     def _has_weights(self, cell: Cell) -> bool:
         """Whether the training of a cell came as far as the cell needs, in this run."""
         path = checkpoint.weights_path(checkpoint_folder(self._store.root, cell.training), cell.step)
         return path.exists() and not is_old(self.start, self._store.root, cell.training)
+
+
+def _names(folder: Path) -> set[str]:
+    """Of the files in a folder, which need not exist."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

@@ -140,11 +140,13 @@ class Leases:
             event: as `lgbench.run.progress` makes them.
         """
         with self._guard:
+            if event["event"] in ("plan", "cell"):
+                if event["total"]:  # of a worker it is unknown
+                    self._cells = {"done": event.get("done", 0), "total": event["total"]}
+                return
             if (event["event"], event.get("name")) != (self._now.get("event"), self._now.get("name")):
                 self._now_since = self.clock()
             self._now = dict(event)
-            if event["event"] == "cell":
-                self._cells = {"done": event["done"], "total": event["total"]}
 
     def _create(self, name: str) -> None:
         """Make a folder that holds our name, then rename it; `leases` may be removed by others meanwhile."""

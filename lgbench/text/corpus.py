@@ -19,6 +19,7 @@ from pathlib import Path
 from lgbench.data import fetch
 from lgbench.data.paths import shown_name, user_path
 from lgbench.errors import UserError
+from lgbench.safe_text import excerpt
 from lgbench.text import prose
 
 EVAL_SHARE = 5
@@ -182,7 +183,8 @@ def _wikitext(data_dir: str | Path | None) -> Texts:
                 for split, member in members.items()
             }
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path} is not a whole archive of WikiText-2 ({error}). Remove it") from error
+        said = excerpt(str(error), longest=200)
+        raise UserError(f"{path} is not a whole archive of WikiText-2 ({said}). Remove it") from error
     return _from_splits(articles, _WIKITEXT_FOLDER, path)
 
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import os
 import re
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,9 @@ from lgbench.tasks.omniglot import glyphs
 from PIL import Image
 
 from lgbench.data import fetch, sources
-from lgbench.errors import UserError
+from lgbench.errors import CannotWrite, UserError
+from lgbench.safe_text import excerpt
+from lgbench.store.files import atomic_file, collect_temporary
 
 SIDE = 105
 """Height and width of an image in pixels."""
@@ -227,7 +228,8 @@ def _decode(path: Path) -> tuple[list[str], np.ndarray]:
                 if match and match["image"]
             }
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise UserError(f"{path} is not a whole zip file ({error}). Remove it and fetch it again") from error
+        said = excerpt(str(error), longest=200)
+        raise UserError(f"{path} is not a whole zip file ({said}). Remove it and fetch it again") from error
     return list(images), np.stack(list(images.values()))
 
 
@@ -235,45 +237,44 @@ def _check_complete(path: Path, members: dict[str, re.Match | None]) -> None:
     """Every character that the zip mentions has its 20 images, and every PNG belongs to a character."""
     for name, match in members.items():
         if name.endswith(".png") and match is None:
-            raise UserError(f"{path}: {name} is not at SET/ALPHABET/characterNN/IMAGE.png")
+            raise UserError(
+                f"{path}: {excerpt(name, longest=200)} is not at SET/ALPHABET/characterNN/IMAGE.png"
+            )
     mentioned = {match["character"] for match in members.values() if match}
     if not mentioned:
         raise UserError(f"{path} has no image at SET/ALPHABET/characterNN/IMAGE.png; it is another zip file")
     counts = Counter(match["character"] for match in members.values() if match and match["image"])
     for character in sorted(mentioned):
         if counts[character] != NUM_DRAWERS:
-            raise UserError(f"{path}: {character} has {counts[character]} images instead of {NUM_DRAWERS}")
+            found = f"{excerpt(character, longest=200)} has {counts[character]}"
+            raise UserError(f"{path}: {found} images instead of {NUM_DRAWERS}")
 
 
 def _decode_member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """uint8 `(1379,)`: the pixels packed row by row, 1 is white."""
     if (size := archive.getinfo(name).file_size) > MOST_IMAGE_BYTES:
-        raise UserError(f"{path}: {name} has {size:,} bytes; an image of Omniglot has some hundred")
+        raise UserError(
+            f"{path}: {excerpt(name, longest=200)} has {size:,} bytes; an image of Omniglot has some hundred"
+        )
     try:
         image = Image.open(io.BytesIO(archive.read(name)))
         if image.size == (SIDE, SIDE):  # nothing larger is unpacked
             image.load()
     except Exception as error:  # what is damaged, encrypted or a bomb fails in many ways
-        raise UserError(f"{path}: {name} cannot be decoded ({error})") from error
+        said = excerpt(str(error), longest=200)  # it may quote all that follows
+        raise UserError(f"{path}: {excerpt(name, longest=200)} cannot be decoded ({said})") from error
     if image.size != (SIDE, SIDE) or image.mode != "1":
         width, height = image.size
         raise UserError(
-            f"{path}: {name} is {width}x{height} in mode {image.mode}, not {SIDE}x{SIDE} black and white"
+            f"{path}: {excerpt(name, longest=200)} is {width}x{height} in mode {image.mode}, "
+            f"not {SIDE}x{SIDE} black and white"
         )
     return np.packbits(np.asarray(image))
 
 
 def _keep(decoded: Path, keys: list[str], bits: np.ndarray) -> None:
     """Write the decoded arrays whole or not at all; a cache that cannot be written is no error."""
-    temporary: str | None = None
-    try:
-        decoded.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=decoded.parent, suffix=".tmp", delete=False) as out:
-            temporary = out.name
-            np.savez(out, keys=np.array(keys), bits=bits)
-        os.replace(temporary, decoded)
-    except OSError:
-        pass
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    with suppress(CannotWrite):
+        collect_temporary(decoded.parent)
+        with atomic_file(decoded) as temporary, open(temporary, "wb") as file:
+            np.savez(file, keys=np.array(keys), bits=bits)

@@ -135,7 +135,7 @@ def test_no_flipped_bit_is_silent(plan, say):
     while not list(states.rglob("resume.safetensors")):
         assert cut.poll() is None
         time.sleep(0.05)
-    cut.send_signal(signal.SIGINT)
+    cut.send_signal(signal.SIGTERM)
     cut.communicate()
     kinds = {
         "rows": "rows/**/*.parquet",

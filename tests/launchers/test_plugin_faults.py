@@ -35,7 +35,7 @@ def rows(store):
     [
         (kind, when)
         for kind in REASONS
-        for when in ("train", "evaluation", "unsupported", "check")
+        for when in ("train", "evaluation", "unsupported", "check", "intervention", "calibration_length")
         if (kind, when) != ("wordless", "check")  # a refusal of the recipe, which leaves the cell out
     ],
 )
@@ -57,6 +57,7 @@ def test_an_exit_of_a_plugin_is_no_success_of_the_command(toy_options, tmp_path)
 
 BROKEN_TASK = '''"""A task whose data cannot be prepared."""
 
+from lgbench.errors import UserError
 from lgbench.plugins.registry import TASKS
 
 Task = TASKS.load("toy_average")
@@ -67,21 +68,105 @@ class Broken(Task):
 
     def prepare(self, device, data_dir=None):
         """Fails."""
-        raise ZeroDivisionError("no [/data] here")
+        raise {error}
 '''
 
 
-def test_a_task_that_fails_while_it_is_prepared_is_a_line_and_the_other_tasks_go_on(toy_options, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "line", "alone"),
+    [
+        (
+            "ZeroDivisionError('no [/data] here')",
+            "task 'broken' fails while its data are prepared: ZeroDivisionError: no [/data] here",
+            "nothing to run: task 'broken' fails while its data are prepared: ZeroDivisionError",
+        ),
+        ("UserError('no [/data] here')", "task 'broken': no [/data] here", "no [/data] here"),
+        (
+            "SystemExit(0)",
+            "task 'broken' fails while its data are prepared: SystemExit: 0",
+            "nothing to run: ",
+        ),
+    ],
+    ids=["exception", "user-error", "exit"],
+)
+def test_a_task_that_fails_while_it_is_prepared_is_a_line_and_the_other_tasks_go_on(
+    toy_options, tmp_path, error, line, alone
+):
     path = tmp_path / "broken.py"
-    path.write_text(BROKEN_TASK)
+    path.write_text(BROKEN_TASK.replace("{error}", error))
     asked = [*toy_options, *OPTIONS, "--plugin", str(path), "--results", str(tmp_path / "runs")]
-    line = "task 'broken' fails while its data are prepared: ZeroDivisionError: no [/data] here"
     result = CliRunner().invoke(app, [*asked, "--task", "broken"])
     assert result.exit_code == 1 and f"Left out: {line}" in result.output
     assert set(read([tmp_path / "runs"]).table["status"].to_pylist()) == {"ok"}
     asked[asked.index("toy_average")] = "broken"
-    alone = CliRunner().invoke(app, asked)
-    assert alone.exit_code == 2 and f"lgbench: nothing to run: {line}" in alone.output
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 2 and f"lgbench: {alone}" in result.output
+
+
+MADE_BADLY = '''"""A plugin that fails when it is made."""
+
+import sys
+
+from lgbench.method import Method
+from lgbench.plugins.registry import TASKS
+
+Task = TASKS.load("toy_average")
+
+
+class {name}({base}):
+    """Fails."""
+
+    def __init__(self, params=None):
+        """Fails."""
+        {how}
+'''
+
+
+@pytest.mark.parametrize("how", ["sys.exit(0)", "raise ValueError('no [/red]')"], ids=["exit", "exception"])
+@pytest.mark.parametrize(("option", "base"), [("--task", "Task"), ("--method", "Method")])
+def test_a_plugin_that_fails_when_it_is_made_leaves_the_others_going(
+    toy_options, tmp_path, option, base, how
+):
+    path = tmp_path / "made_badly.py"
+    path.write_text(MADE_BADLY.format(name="MadeBadly", base=base, how=how))
+    asked = [*toy_options, *OPTIONS, "--plugin", str(path), "--results", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, [*asked, option, "made_badly", "--method", "vanilla"])
+    said = "SystemExit: 0" if "exit" in how else "ValueError: no [/red]"
+    line = f"Left out: {option[2:]} 'made_badly' fails when it is made: {said}"
+    assert result.exit_code == 1 and line in result.output
+    assert set(read([tmp_path / "runs"]).table["status"].to_pylist()) == {"ok"}
+
+
+EXITS = '''"""A backbone that ends the process."""
+
+import sys
+
+from lgbench.backbone import Backbone
+
+
+class Exits(Backbone):
+    """Ends the process."""
+
+    def {where}:
+        """Ends the process."""
+        sys.exit(0)
+'''
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("mixer(self, d_model, layer)", "backbone 'exits' breaks its contract, it computes: SystemExit: 0"),
+        ("check_backend(cls, *_)", "the code of a plugin ended the command by sys.exit(0)"),
+    ],
+    ids=["asked-for", "anywhere"],
+)
+def test_an_exit_of_a_backbone_before_anything_runs_is_no_success(toy_options, tmp_path, where, line):
+    path = tmp_path / "exits.py"
+    path.write_text(EXITS.format(where=where))
+    asked = [*toy_options, "--plugin", str(path), "--results", str(tmp_path), "--backbone", "exits"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code in (1, 2) and f"lgbench: {line}" in result.output
 
 
 def unsealed(path, facts):

@@ -12,6 +12,7 @@ from lgbench.launchers.local import Local
 from lgbench.launchers.processes import Processes
 from lgbench.plan.config import RunConfig
 from lgbench.store.leases import held_by, workers
+from lgbench.store.process import gone
 
 SMALL = ("--eval-lengths", "1,16", "--query-grid", "1", "--train-steps", "6")
 
@@ -79,13 +80,16 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(plan):
 
 
 def test_workers_of_a_killed_driver_save_and_end_and_the_next_run_goes_on(plan):
+    """It began as shells begin what goes on in the background: Ctrl-C is ignored."""
     shared = plan("--method", "noted[variant=[0,1],pause_s=0.2]", *SMALL)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     driver = shared.start("killed", "--launcher", "processes", "--jobs", "2")
+    signal.signal(signal.SIGINT, before)
     root = shared.folder / "killed"
     wait_for(lambda: len(shared.noted()) >= 3)
     driver.kill()
     driver.communicate()
-    wait_for(lambda: not workers(root))
+    wait_for(lambda: all(map(gone, workers(root).values())))
     assert list(root.rglob("resume.safetensors")), "they saved"
     shared.run("killed", "--launcher", "processes", "--jobs", "2")
     assert sum(shared.noted().values()) == 12, "no step was made again"
@@ -103,6 +107,19 @@ def test_ctrl_c_reaches_the_workers_and_what_they_trained_is_kept(plan):
     assert driver.returncode == 130 and "interrupted" in said
     shared.run("cut")
     assert sum(shared.noted().values()) == 12, "no step was made again"
+
+
+@pytest.mark.faults
+def test_workers_of_a_first_process_that_sigterm_ends_have_time_to_save(plan):
+    """A step takes longer than what is left after Ctrl-C."""
+    shared = plan("--method", "noted[variant=[0,1],pause_s=3]", *SMALL[:4], "--train-steps", "3")
+    driver = shared.start("cut", "--launcher", "processes", "--jobs", "2")
+    wait_for(lambda: len(shared.noted()) >= 2)
+    driver.send_signal(signal.SIGTERM)
+    said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 143 and "interrupted" in said
+    shared.run("cut", "--launcher", "processes", "--jobs", "2")
+    assert sum(shared.noted().values()) == 6, "no step was made again"
 
 
 @pytest.mark.parametrize("where", ["train", "evaluation"])

@@ -47,6 +47,7 @@ def test_the_tasks_of_a_slurm_array_carry_out_the_plan_together(plan):
     shared.run("whole")
     script = shared.run("parts", "--emit", "slurm", "--jobs", "2")
     assert "#SBATCH --array=1-2" in script and "gpu" not in script
+    assert "#SBATCH --signal=B:TERM@120" in script, "which leaves more time to save than Ctrl-C does"
     counts = []
     for task in ("1", "2"):
         environment = shared.environment | {"SLURM_ARRAY_TASK_ID": task}

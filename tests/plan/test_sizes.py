@@ -13,7 +13,8 @@ BASE = {"task": "marked_recall"}
     ("name", "value"),
     [
         ("first_seed", 2**31), ("seeds", 10**6), ("d_state", "100000000"), ("d_state", "16,100000000"),
-        ("d_state", "0"), ("save_every", float("inf")), ("side_by_side", 10**6),
+        ("d_state", "0"), ("save_every", float("inf")), ("cell_timeout", float("inf")),
+        ("side_by_side", 10**6),
     ],
 )  # fmt: skip
 def test_options_of_a_run_beyond_reason_are_refused(name, value):

@@ -129,6 +129,23 @@ def test_different_cells_that_look_the_same_use_the_newest_and_warn(root, store)
     assert any("newest" in warning for warning in results.warnings)
 
 
+def test_a_cell_from_the_future_is_pointed_out_and_is_not_the_newest(root, store):
+    store(root, lambda length: 0.2, created_at="2096-01-01T00:00:00Z")
+    store(root, lambda length: 0.1)
+    results = load([root])
+    assert results.boards[0].points["value"].max() < 0.15
+    assert any("2096-01-01T00:00:00Z, in the future" in sentence for sentence in results.left_out)
+
+
+def test_a_cell_that_folders_have_different_values_of_is_pointed_out(root, tmp_path, store, make_row):
+    for folder, value in ((root, 0.2), (tmp_path / "other", 0.1)):
+        row = make_row(cell="one")
+        row |= {"value": value, "item_values": [value] * len(row["item_values"])}
+        Store(folder).write("omniglot", row["cell"], [row])
+    results = load([root, tmp_path / "other"])
+    assert [sentence for sentence in results.left_out if "folders have different values of it" in sentence]
+
+
 def test_runs_on_different_items_are_pointed_out(root, store):
     store(root)
     store(root, label="prepended", items_hash="others")

@@ -80,13 +80,73 @@ def test_rows_of_a_lost_length_say_where_they_are_and_why(toy_cells, run_toy, cr
     assert [(c.key, status) for c, status, _ in outcome.failed] == [(cell.key, "out_of_memory")]
 
 
-def test_a_later_run_with_more_room_measures_the_lost_lengths(toy_cells, run_toy, cramped):
-    cells = toy_cells("vanilla", **GRID)
+def measured(store):
+    """(axis, length, queries) → all columns of every row that has numbers."""
+    rows = read([store.root]).table.to_pylist()
+    return {(r["axis"], r["eval_length"], r["num_queries"]): r for r in rows if r["status"] == "ok"}
+
+
+@pytest.mark.parametrize("method", ["vanilla", "toy_shrink", "transformer"])
+def test_a_later_run_with_more_room_measures_the_lost_lengths_alone(method, toy_cells, run_toy, cramped):
+    cells = toy_cells(method, **GRID)
+    _, whole = run_toy(cells, root="whole")
     cramped(40)
-    run_toy(cells)
+    _, store = run_toy(cells)
+    before = measured(store)
     cramped(10**6)
     outcome, store = run_toy(cells)
     assert outcome.finished == 1 and {status for status, _ in points(store).values()} == {"ok"}
+    after = measured(store)
+    assert len(before) == 5 and {point: after[point] for point in before} == before, "times included"
+    assert points(store).keys() == points(whole).keys()
+    for point, (_, value) in points(whole).items():
+        assert after[point]["value"] == pytest.approx(value, rel=1e-5)
+
+
+def test_a_later_run_with_less_room_or_a_failure_keeps_what_was_measured(toy_cells, run_toy, cramped):
+    cells = toy_cells("vanilla", **GRID)
+    cramped(40)
+    _, store = run_toy(cells)
+    before = measured(store)
+    cramped(0)
+    outcome, store = run_toy(cells)
+    assert [status for _, status, _ in outcome.failed] == ["out_of_memory"]
+    assert measured(store) == before and len(points(store)) == 7
+
+
+def test_a_later_run_that_fails_keeps_what_was_measured(toy_cells, run_toy, cramped, monkeypatch):
+    cells = toy_cells("vanilla", **GRID)
+    cramped(40)
+    _, store = run_toy(cells)
+    before = measured(store)
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lgbench.run.measure.evaluate", fail)
+        run_toy(cells)
+    assert measured(store) == before
+    lost = {at: status for at, (status, _) in points(store).items() if at not in before}
+    assert lost == {("context", 96, 8): "failed", ("context", 128, 8): "failed"}
+    cramped(10**6)
+    outcome, _ = run_toy(cells)
+    assert outcome.finished == 1
+
+
+def test_measuring_again_by_force_or_with_other_weights_keeps_nothing(
+    toy_cells, run_toy, cramped, monkeypatch
+):
+    cells = toy_cells("vanilla", **GRID)
+    cramped(40)
+    _, store = run_toy(cells)
+    before = measured(store)
+    run_toy(cells, force=True)
+    assert all(measured(store)[at]["eval_wall_s"] != row["eval_wall_s"] for at, row in before.items())
+    before = measured(store)
+    monkeypatch.setattr("lgbench.run.checkpoint.tensors_digest", lambda tensors: "others")
+    run_toy(cells)
+    assert all(measured(store)[at]["eval_wall_s"] != row["eval_wall_s"] for at, row in before.items())
 
 
 def test_less_is_read_at_a_time_before_a_length_is_given_up(toy_cells, run_toy, cramped):

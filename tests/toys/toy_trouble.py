@@ -17,8 +17,8 @@ class ToyTrouble(Method):
         kind: Literal[
             "nan", "crash", "exit", "silence", "wordless", "surrogate", "memory", "unsupported", "refusal"
         ] = Field("crash", description="what happens")
-        when: Literal["train", "evaluation", "unsupported", "check"] = Field(
-            "train", description="where it happens"
+        when: Literal["train", "evaluation", "unsupported", "check", "intervention", "calibration_length"] = (
+            Field("train", description="where it happens")
         )
         after: int = Field(0, ge=0, description="sequences that are spared")
 
@@ -33,8 +33,16 @@ class ToyTrouble(Method):
         if self.params.when == "check":
             _go_wrong(self.params.kind)
 
+    def calibration_length(self, length, train_length):
+        """Fits nothing."""
+        if self.params.when == "calibration_length":
+            _go_wrong(self.params.kind)
+        return None
+
     def intervention(self, train_length, d_model):
         """Trouble from the sequence after `after` on."""
+        if self.params.when == "intervention":
+            _go_wrong(self.params.kind)
         return _Trouble(self.params)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from lgbench.data import fetch
 from lgbench.errors import UserError
+from lgbench.store.process import mark
 
 pytestmark = pytest.mark.usefixtures("no_outside")
 
@@ -280,6 +281,22 @@ def test_a_member_whose_bytes_rotted_is_named(tmp_path, publish):
         omniglot.load(data_dir=folder)
 
 
+def test_what_is_said_of_a_damaged_member_does_not_quote_all_that_follows(tmp_path, publish):
+    folder = damaged(tmp_path, publish, {})
+    path = folder / SMALL1
+    member = b"images_background_small1/Greek/character01/0001_07.png"
+    content = bytearray(path.read_bytes())
+    at = content.index(member) - 4  # the length of the name in the member's own header
+    content[at : at + 2] = (0x3000).to_bytes(2, "little")
+    path.write_bytes(content)
+    publish(path)
+    with pytest.raises(
+        UserError, match=r"0001_07\.png cannot be decoded \(File name in directory"
+    ) as refused:
+        omniglot.load(data_dir=folder)
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -297,9 +314,13 @@ def test_another_file_under_the_name_is_an_error(tmp_path, publish, make, messag
 
 
 def test_decoded_arrays_are_kept_and_give_the_same_data(small, monkeypatch):
+    machine = mark().partition("-")[0]
+    left = fetch.cache_dir() / "decoded" / f".images.npz.{machine}-{2**22 + 1}-1.abc"  # by a killed process
+    left.parent.mkdir(parents=True)
+    left.touch()
     first = omniglot.load(data_dir=small)
     assert len(list(fetch.cache_dir().rglob("*.npz"))) == 2
-    assert not list(fetch.cache_dir().rglob("*.tmp"))
+    assert not list(fetch.cache_dir().rglob(".*"))
     monkeypatch.setattr(omniglot, "_decode", lambda path: pytest.fail("decoded a second time"))
     second = omniglot.load(data_dir=small)
     assert np.array_equal(first.images, second.images)
