@@ -149,7 +149,7 @@ def _runs_on(method: Method | str, name: str) -> tuple[str, ...]:
 
 def _reason(method: Method | str, task: Task | str) -> str | None:
     if isinstance(method, str) or isinstance(task, str):
-        return method if isinstance(method, str) else task
+        return method if isinstance(method, str) else str(task)
     if reason := no_task_for(method, method.backbone, task):
         return reason
     layout = BACKBONES.load(method.backbone).layout

@@ -255,7 +255,7 @@ def load_task(request: PluginRequest) -> Task:
         UserError: unknown task or parameter.
     """
     task_class = TASKS.load(request.name)
-    task = task_class(resolve(task_class, request.params, "task", request.name))
+    task: Task = task_class(resolve(task_class, request.params, "task", request.name))
     task.identity = TASKS.identity_of(request.name, task)
     return task
 
@@ -279,7 +279,7 @@ def identify(name: str, task: Task) -> str:
 def load_method(name: str, params: str) -> Method:
     """The method of a cell or training, from the JSON of its parameters."""
     method_class = METHODS.load(name)
-    method = method_class(method_class.Params.model_validate_json(params))
+    method: Method = method_class(method_class.Params.model_validate_json(params))
     method.identity = METHODS.identity_of(name, method)
     return method
 
@@ -303,7 +303,7 @@ def _training(
     if own:
         name, method = own[0] if len(own) == 1 else combine(own)
     else:
-        name = parts[0][1].trains_like
+        name = parts[0][1].trains_like or ""
         method = METHODS.load(name)()
     params = method.params
     low, high = method.train_lengths(recipe.train_length)

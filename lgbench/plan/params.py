@@ -144,7 +144,8 @@ def resolve(plugin: type[Any], params: Mapping[str, Any], kind: str, name: str) 
             wanted = _type_words(fields[key].annotation)
             raise UserError(f"{kind} '{name}' got {key}={write_value(value)}; {key} must be {wanted}")
     try:
-        return plugin.Params.model_validate(dict(params))
+        validated: BaseModel = plugin.Params.model_validate(dict(params))
+        return validated
     except ValidationError as error:
         known = {info.name: info for info in describe_params(plugin)}
         problems = dict.fromkeys(_explain(problem, params, known) for problem in error.errors())

@@ -5,6 +5,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import linecache
 import re
 import sys
 import textwrap
@@ -164,7 +165,7 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
     try:
         if file is not None and Path(file).is_file():
             return source_identity(Path(file), Home(root=Path(file).resolve().parent))
-        return tree_identity(textwrap.dedent(inspect.getsource(given)))
+        return tree_identity(_text_of_class(given))
     except (OSError, TypeError, SyntaxError):
         if declared is None:
             raise UserError(
@@ -172,6 +173,21 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
                 "Give the class a number: version = 1, and raise it with every change of what it computes"
             ) from None
         return f"v{declared}"
+
+
+def _text_of_class(given: type[Any]) -> str:
+    """The source of a class without a file: a notebook keeps the text of its cells by the names of the code.
+
+    Raises:
+        OSError: nothing keeps it.
+    """
+    codes = [member.__code__ for member in vars(given).values() if inspect.isfunction(member)]
+    for code in codes:
+        text = "".join(linecache.getlines(code.co_filename))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and node.name == given.__name__:
+                return textwrap.dedent(ast.get_source_segment(text, node, padded=True) or "")
+    return textwrap.dedent(inspect.getsource(given))
 
 
 def kinds_defined(path: Path) -> set[str]:

@@ -117,7 +117,7 @@ def _eval_rate(trainer: Trainer, cell: Cell, task: Task, recipe: Recipe, device:
         few = min(few, max(1, 4 * TRIAL_TOKENS // task.context_tokens(recipe.train_length)))
     trial = replace(recipe, eval_items=few, eval_lengths=(recipe.train_length,), query_grid=())
     method = load_method(trainer.training.method, trainer.training.method_params)
-    items = Items(task, few, recipe.train_length).items
+    items = Items(task, recipe.eval_items, recipe.train_length).items  # the first few are read
     rate = 0.0
     for _ in range(1 if device.type == "cpu" else 2):
         began = time.monotonic()

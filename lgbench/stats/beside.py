@@ -51,7 +51,7 @@ def effective(panel: Panel, index: int) -> dict[str, Any]:
     """
     grid, curves = panel.grids[index], panel.clipped[index][panel.scored(index)]
     shares = np.array([scores.HOLDS_ABOVE, *scores.THRESHOLDS])
-    nothing = dict.fromkeys(("effective", "effective_low", "effective_high"), np.nan)
+    nothing: dict[str, Any] = dict.fromkeys(("effective", "effective_low", "effective_high"), np.nan)
     nothing |= {"effective_open": False, "profile": {}}
     if not grid.any():
         return nothing

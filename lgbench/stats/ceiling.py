@@ -6,6 +6,7 @@ The ceiling at L is the baseline on the same backbone, trained at L on equally m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def recovered(panels: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["series", "train_length", "length", "ceiling", "fraction"])
 
 
-def _at(panel: Panel, settings: pd.DataFrame, at: int, above: Panel) -> list[dict]:
+def _at(panel: Panel, settings: pd.DataFrame, at: int, above: Panel) -> list[dict[str, Any]]:
     """Fractions of all series of a panel at one of its lengths, from the ceilings in the panel above."""
     there, length, rows = _settings(above), panel.lengths[at], []
     control = settings.index[settings["method"] == ROLES["control"]]
@@ -76,7 +77,8 @@ def _items(panel: Panel, index: int, length: float) -> Floats:
     if not at.size or not panel.grids[index][at[0]]:
         return np.zeros((0, 0))
     weights[index, at[0]] = 1
-    return panel.item_means(weights)[index][panel.scored(index)]
+    items: Floats = panel.item_means(weights)[index][panel.scored(index)]
+    return items
 
 
 def _settings(panel: Panel) -> pd.DataFrame:

@@ -7,6 +7,7 @@ for shares, and one bootstrap for the items of a single model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +37,8 @@ class Estimate:
 
     def half_width(self) -> Floats:
         """Half of the 95 % interval, by Student's t."""
-        return special.stdtrit(self.freedom, 0.5 + LEVEL / 2) * np.sqrt(self.variance)
+        found: Floats = special.stdtrit(self.freedom, 0.5 + LEVEL / 2) * np.sqrt(self.variance)
+        return found
 
     def p_value(self) -> Floats:
         """Two-sided, of "the mean is 0"; 1 where the variance is unknown or where mean and variance are 0."""
@@ -106,7 +108,8 @@ def by_cluster(values: ArrayLike, clusters: ArrayLike | None) -> Floats:
     sums[np.arange(len(member)), member] = 1
     share = len(found) * counts / counts.sum()
     mean = values.mean(axis=(-2, -1), keepdims=True)
-    return mean + share * (values @ sums / counts - mean)
+    weighted: Floats = mean + share * (values @ sums / counts - mean)
+    return weighted
 
 
 def wilson_interval(share: ArrayLike, num: ArrayLike) -> tuple[Floats, Floats]:
@@ -132,7 +135,8 @@ def effective_trials(share: ArrayLike, variance: ArrayLike, num_clusters: int) -
     worth = np.divide(
         share * (1 - share), variance, out=np.full(share.shape, float(num_clusters)), where=variance > 0
     )
-    return np.minimum(num_clusters, np.maximum(1.0, worth))
+    trials: Floats = np.minimum(num_clusters, np.maximum(1.0, worth))
+    return trials
 
 
 def mean_interval(
@@ -165,7 +169,7 @@ def mean_interval(
     return low, high
 
 
-def bootstrap_interval(values: NDArray) -> tuple[float, float]:
+def bootstrap_interval(values: NDArray[Any]) -> tuple[float, float]:
     """95 % percentile interval of the mean over the items of one model, by resampling them; deterministic."""
     draws = np.random.default_rng(0).integers(len(values), size=(NUM_RESAMPLES, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])

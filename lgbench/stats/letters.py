@@ -26,8 +26,8 @@ def letters(differ: NDArray[np.bool_]) -> list[str]:
         for group in split:
             groups += [group - {int(one)}, group - {int(other)}]
         groups = [g for g in dict.fromkeys(groups) if not any(g < h for h in groups)]
-    groups = sorted(sorted(group) for group in groups if group)
-    return ["".join(_name(k) for k, group in enumerate(groups) if at in group) for at in range(len(differ))]
+    ordered = sorted(sorted(group) for group in groups if group)
+    return ["".join(_name(k) for k, group in enumerate(ordered) if at in group) for at in range(len(differ))]
 
 
 def _name(index: int) -> str:

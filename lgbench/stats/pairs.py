@@ -30,9 +30,9 @@ def all_pairs(tables: Sequence[Floats]) -> Estimate:
     shape = (len(tables), len(tables))
     mean, variance, freedom = np.zeros(shape), np.full(shape, np.nan), np.ones(shape)
     common = np.minimum.outer(seeds, seeds)
-    for num in np.unique(seeds):
+    for num in np.unique(seeds).tolist():
         members = np.flatnonzero(seeds >= num)
-        found = _pairs(np.stack([tables[index][:num] for index in members]))
+        found = _pairs(np.stack([tables[index][:num] for index in members.tolist()]))
         block = np.ix_(members, members)
         now = common[block] == num
         for whole, part in ((mean, found.mean), (variance, found.variance), (freedom, found.freedom)):
@@ -47,8 +47,10 @@ def _pairs(values: Floats) -> Estimate:
     seeds = values.mean(axis=2) - mean[:, None]
     clusters = values.mean(axis=1) - mean[:, None]
     rest = values - mean[:, None, None] - seeds[:, :, None] - clusters[:, None, :]
-    squares = [_squared_distances(part.reshape(num_series, -1)) for part in (seeds, clusters, rest)]
-    return from_squares(mean[:, None] - mean, *squares, num_seeds, num_clusters)
+    of_seeds, of_clusters, of_rest = (
+        _squared_distances(part.reshape(num_series, -1)) for part in (seeds, clusters, rest)
+    )
+    return from_squares(mean[:, None] - mean, of_seeds, of_clusters, of_rest, num_seeds, num_clusters)
 
 
 def _squared_distances(effects: Floats) -> Floats:

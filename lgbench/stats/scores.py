@@ -34,10 +34,11 @@ def normalise(value: ArrayLike, chance: ArrayLike, best: ArrayLike, combine: str
         best: possible value.
         combine: "mean", or "exp_mean", for which all three are positive.
     """
-    value, chance, best = (np.asarray(a, dtype=float) for a in (value, chance, best))
+    found, worst, ideal = (np.asarray(a, dtype=np.float64) for a in (value, chance, best))
     if combine == "exp_mean":
-        value, chance, best = np.log(value), np.log(chance), np.log(best)
-    return (value - chance) / (best - chance)
+        found, worst, ideal = np.log(found), np.log(worst), np.log(ideal)
+    z: Floats = (found - worst) / (ideal - worst)
+    return z
 
 
 def octave_weights(lengths: ArrayLike, low: float, high: float) -> Floats | None:
@@ -64,7 +65,8 @@ def octave_weights(lengths: ArrayLike, low: float, high: float) -> Floats | None
     hats = np.stack([np.interp(knots, octaves, unit) for unit in np.eye(len(octaves))])
     if len(knots) == 1 or end - start < _ROUNDING:
         return hats[:, 0]
-    return np.trapezoid(hats, knots, axis=1) / (end - start)
+    weights: Floats = np.trapezoid(hats, knots, axis=1) / (end - start)
+    return weights
 
 
 def _widest_gap(octaves: Floats, start: float, end: float) -> float:
@@ -82,7 +84,8 @@ def in_range_best(lengths: ArrayLike, scores: ArrayLike, train_length: float) ->
     values = np.where(within, np.asarray(scores, dtype=float), np.nan)
     if not within.any():
         return np.full(values.shape[:-1], np.nan)
-    return np.where(np.isnan(values), -np.inf, values).max(axis=-1)
+    best: Floats = np.where(np.isnan(values), -np.inf, values).max(axis=-1)
+    return best
 
 
 def effective_length(
@@ -116,7 +119,7 @@ def effective_length(
     drop = np.where(is_open | (scores[before] <= scores[after]), 1.0, scores[before] - scores[after])
     part = np.where(is_open, 1.0, (scores[before] - level) / drop)
     crossing = octaves[before] + part * (octaves[after] - octaves[before])
-    return 2**crossing / train_length, is_open
+    return 2**crossing / train_length, np.asarray(is_open)
 
 
 def retention_and_gain(

@@ -2,17 +2,19 @@
 
 import ast
 import importlib.metadata
+import linecache
 import sys
 import textwrap
 
 import pytest
 
+from lgbench.backbone import Backbone
 from lgbench.errors import UserError
 from lgbench.plan.cells import Axes, load_task, resolve_cells
 from lgbench.plan.params import PluginRequest
 from lgbench.plugins import identity
 from lgbench.plugins.identity import Home, canonical, source_identity
-from lgbench.plugins.registry import METHODS, TASKS, Registry
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS, Registry
 from lgbench.plugins.source import PluginSource
 
 PLUGIN = """
@@ -204,3 +206,22 @@ def test_an_edited_method_gives_other_cells(tmp_path, monkeypatch, toy_task):
     write(path, PLUGIN.replace("return ScanIntervention()", "return None or ScanIntervention()"))
     (after,) = cells()
     assert before.key != after.key and before.training.key != after.training.key
+
+
+def test_an_edited_class_of_a_notebook_is_another_plugin():
+    """IPython keeps the text of its cells where tracebacks look for it, and `__main__` has no file."""
+
+    def cell(number, body):
+        text = f"x = 1\n\nclass Mine(Backbone):\n    def mixer(self, d_model, layer):\n        {body}\n"
+        name = f"cell {number}"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        names = {"__name__": "no_such_module", "Backbone": Backbone}
+        exec(compile(text, name, "exec"), names)
+        BACKBONES.add_class(names["Mine"])
+        return BACKBONES.identity("mine")
+
+    known = BACKBONES.names()
+    try:
+        assert cell(1, "return 1") == cell(2, "return  1  # the same") != cell(3, "return 2")
+    finally:
+        BACKBONES._found = {name: BACKBONES._found[name] for name in known}

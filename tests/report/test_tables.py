@@ -3,16 +3,8 @@
 import pytest
 from rich.console import Console
 
-from lgbench.durations import format_duration
 from lgbench.report import summary_table
 from lgbench.report.tables import readable_subset
-from lgbench.report.wording import (
-    count_of,
-    format_length,
-    format_multiple,
-    format_rate,
-    format_value,
-)
 from lgbench.store import read
 
 
@@ -91,36 +83,6 @@ def test_subset_of_lengths_is_even_and_keeps_the_longest(anchor):
     assert chosen[-1] == 32768
     assert anchor not in lengths or anchor in chosen or anchor < chosen[0]
     assert readable_subset(lengths[:8], anchor) == lengths[:8]
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (format_length(512), "512"),
-        (format_length(1536), "1.5K"),
-        (format_length(1000), "1,000"),
-        (format_length(2**20), "1M"),
-        (format_value(0.13149), "0.131"),
-        (format_value(0.0020512), "0.00205"),
-        (format_value(0.0001, like=0.0020512), "0.00010"),
-        (format_length(64_000), "64,000"),
-        (format_length(11, "documents"), "11"),
-        (format_length(2048, "documents"), "2,048"),
-        (format_value(0.0), "0.000"),
-        (format_value(float("nan")), "–"),
-        (format_multiple(0.5), "0.5×"),
-        (format_multiple(32), "32×"),
-        (format_duration(42.4), "42 s"),
-        (format_duration(450), "7.5 min"),
-        (format_duration(11520), "3.2 h"),
-        (format_rate(42_123), "42.1 k"),
-        (count_of([1], "seed"), "1 seed"),
-        (count_of([3, 2, 3], "seed"), "2–3 seeds"),
-        (count_of([256], "query", "queries"), "256 queries"),
-    ],
-)
-def test_numbers_read_as_people_write_them(shown, expected):
-    assert shown == expected
 
 
 def test_tables_of_some_cells_are_those_of_their_boards_with_all_that_they_are_compared_with(

@@ -115,7 +115,7 @@ def test_the_paper_preset_says_that_the_paper_fine_tunes_unless_it_does(tmp_path
     assert told in " ".join(scratch.output.split()), scratch.output
     tuned = [*words, "--preset", "paper", "--dry-run", "--batch-size", "1", "--pretrained", str(checkpoint)]
     outcome = CliRunner().invoke(app, [*tuned, "--tokenizer", "bytes"])
-    assert outcome.exit_code == 0 and told not in " ".join(outcome.output.split())
+    assert outcome.exit_code == 0 and told not in " ".join(outcome.output.split()), outcome.output
     small = CliRunner().invoke(app, [*words, "--preset", "smoke", "--dry-run"])
     assert told not in " ".join(small.output.split())
 
