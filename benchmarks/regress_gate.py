@@ -59,7 +59,8 @@ def main() -> None:
         print(f"{number}: exit {status} after {took:.0f} s, load {load:.1f}; {verdicts.sentence(checks)}")
         for check in checks:
             if check.kind == "speed" or check.verdict == regress.REGRESSION:
-                print(f"   {check.what}: {check.before:.4f} → {check.now:.4f}, {check.verdict}", flush=True)
+                times = f"{check.before:.4f} → {check.now:.4f}" if check.before and check.now else ""
+                print(f"   {check.what}: {times}, {check.verdict} {check.note}", flush=True)
     for other in others:
         other.terminate()
     print(f"{alarms} of {asked.repeats} repetitions raised an alarm")
@@ -73,7 +74,7 @@ def speed_checks(baseline, device: str, console: Console, folder: Path) -> list[
     now = regress.Measured(processor=gate.processor(kind))
     is_same = before.made.get("processor") == now.processor
     limits = {what: regress.speed_limit(speed, is_same) for what, speed in before.speed.items()}
-    now.speed = gate._timed(prepared, limits)
+    now.speed, now.is_busy = gate.timed(prepared, limits)
     return [check for check in regress.judge(before, now, baseline.golden) if check.kind == "speed"]
 
 

@@ -89,9 +89,11 @@ def report(
     style: Annotated[
         Path | None, typer.Option(help="Matplotlib style file over the figures' own; its width, too.")
     ] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the tables here, too.")] = False,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Figures, tables and a self-contained HTML page from the store."""
+    """Figures and a self-contained HTML page from the store; says the answer in a sentence a task."""
+    from lgbench.report.answer import answers
     from lgbench.report.page import build_report
     from lgbench.report.style import styled
     from lgbench.report.tables import tables_of
@@ -100,10 +102,15 @@ def report(
     with styled(style):
         made = build_report(roots, out or roots[0] / "report", figures=figures)
     screen = console()
-    for table in tables_of(made.results):
-        screen.print(table)
+    if tables:
+        for table in tables_of(made.results):
+            screen.print(table)
     for warning in made.warnings:
         screen.print(for_rich("Note:", "yellow"), for_rich(warning), soft_wrap=True)
+    for sentence in answers(made.results.boards):
+        screen.print(for_rich(sentence), soft_wrap=True)
+    if made.figures:
+        screen.print(for_rich(f"Figure: {made.figures[0]}"), soft_wrap=True)
     screen.print(for_rich(f"Report: {made.html}"), soft_wrap=True)
     if show:
         typer.launch(made.html.resolve().as_uri())
@@ -112,17 +119,19 @@ def report(
 @app.command()
 def leaderboard(
     results: Results = None,
-    out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("leaderboard.md"),
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write (default: RESULTS/leaderboard.md).")
+    ] = None,
 ) -> None:
-    """Rank methods by how far they carry; writes a Markdown table from the store (default: results/)."""
+    """Rank methods by how far they carry; writes a Markdown table from the store (default: runs/)."""
     from lgbench.report.curves import load
     from lgbench.report.leaderboard import write_leaderboard
 
-    roots = results or [Path("results")]
+    roots = results or [Path("runs")]
     found = load(roots)
     for sentence in found.left_out:
         say(f"Left out: {sentence}")
-    say(f"Leaderboard: {write_leaderboard(roots, out, found)}")
+    say(f"Leaderboard: {write_leaderboard(roots, out or roots[0] / 'leaderboard.md', found)}")
 
 
 @app.command(
@@ -198,8 +207,13 @@ def check(
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Option(help='A language task: passkey or "passkey[variant=repeated]".')],
-    length: Annotated[int, typer.Option(min=1, help="Length of the context.")] = 512,
+    task: Annotated[str, typer.Option(help='A task: passkey or "passkey[variant=repeated]".')],
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Length of the context, in the task's unit (default: as in smoke training)."
+        ),
+    ] = None,
     item: Annotated[int, typer.Option(min=0, help="Evaluation item, counted from 0.")] = 0,
     param: Annotated[list[str] | None, typer.Option("-p", "--param", help="TASK.PARAMETER=VALUE.")] = None,
     data: Annotated[str | None, typer.Option(help="Where the text comes from, as in run.")] = None,
@@ -207,11 +221,12 @@ def show(
         str | None, typer.Option(help="auto, bytes, bpe, or a tokenizers file or folder.")
     ] = None,
     data_dir: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file for the picture of a task of images.")] = None,
 ) -> None:
-    """One evaluation item of a language task as text, what the answer is found in highlighted."""
+    """One evaluation item: text with what the answer is found in, an image, or symbols by their numbers."""
     from lgbench.show import show as show_item
 
-    given = dict(param=param or (), data=data, tokenizer=tokenizer, data_dir=data_dir)
+    given = dict(param=param or (), data=data, tokenizer=tokenizer, data_dir=data_dir, out=out)
     show_item(task, length, item, **given, console=console())
 
 
@@ -263,10 +278,15 @@ def bench(
 def data_list(data_dir: DataDir = None) -> None:
     """Data sets, whether they are here, and their licence."""
     from lgbench.data import fetch
+    from lgbench.terminal import Listing
 
-    for row in fetch.status(data_dir):
-        where = plain(row.path) if row.path else "not here"
-        say(f"{row.data_set:<16} {row.file:<34} {row.size_bytes / 2**20:7.1f} MiB  {row.licence:<14} {where}")
+    rows = [
+        (row.data_set, plain(row.file), f"{row.size_bytes / 2**20:.1f}" if row.size_bytes else "",
+         row.licence, plain(row.path) if row.path else "not here")
+        for row in fetch.status(data_dir)
+    ]  # fmt: skip
+    headings = ("data set", "file", "MiB", "licence", "where")
+    console().print(Listing(headings=headings, rows=rows, words=("data set", "file", "licence", "where")))
 
 
 @data_app.command("fetch")
@@ -276,7 +296,13 @@ def data_fetch(
     """Download a data set into the cache, checksums verified."""
     from lgbench.data import fetch, sources
 
-    for file in sources.data_set(name).files:
+    entry = sources.data_set(name)
+    if not entry.files:
+        raise UserError(
+            f"{name} is nowhere published as a file to download. Put {' and '.join(entry.local)} into "
+            f"FOLDER/{entry.folder}/ and name FOLDER with --data-dir or LGBENCH_DATA"
+        )
+    for file in entry.files:
         say(fetch.fetch(file.name, data_dir))
 
 

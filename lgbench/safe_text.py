@@ -44,6 +44,8 @@ def plain(text: object, *, lines: bool = False) -> str:
         lines: keep ends of lines and tabs; else each becomes a blank, so that the text is one line.
     """
     shown = str(text)
+    if shown.isascii() and shown.isprintable():  # nearly all of it: nothing to show
+        return shown
     if not lines:
         return _HIDDEN.sub(_number, _LAYOUT.sub(" ", shown))
     return "\n".join(

@@ -174,9 +174,12 @@ class Task:
     """What stands for its code in keys, see `Registry.identity_of`; set where a plan makes the task."""
     metric: ClassVar[Metric]
     more_metrics: ClassVar[tuple[Metric, ...]] = ()
-    """Metrics beside the headline; an evaluation set's `grade` gives them, or the core (see `lm_metric`)."""
+    """Metrics beside the headline, never ranked by; an evaluation set's `grade` gives them, or the core (see
+    `lm_metric` and `log_metric`)."""
     lm_metric: ClassVar[Metric | None] = None
     """Next-token metric of all context tokens, up to each length and by position; one of `more_metrics`."""
+    log_metric: ClassVar[Metric | None] = None
+    """Log-probability of the right answers, bits: minus the `loss` of the queries; one of `more_metrics`."""
     generates: ClassVar[bool] = False
     """Answers are tokens, generated greedily in evaluation; queries are causal."""
     length_unit: ClassVar[str] = "tokens"

@@ -18,7 +18,14 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.models.symbols import (
+    LOG_PROBABILITY,
+    SymbolInterface,
+    chance_of,
+    check_lengths,
+    class_losses,
+    is_right,
+)
 from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
@@ -65,6 +72,8 @@ class MarkedRecall(Task):
             return repeats
 
     metric = Metric(name="accuracy", best=1.0, higher_is_better=True, interval="wilson")
+    log_metric = LOG_PROBABILITY
+    more_metrics = (log_metric,)
     min_length = 2
     data_fingerprint = "generated"
 
@@ -109,5 +118,5 @@ class MarkedRecall(Task):
         return is_right(predictions, targets)
 
     def references(self, eval_set: EvalSet, num_queries: int, metric: Metric) -> Mapping[str, float]:
-        """Expected accuracy of a constant answer."""
-        return {"chance": 1 / self.params.num_symbols}
+        """What equal odds for all answers score."""
+        return {"chance": chance_of(metric, self.params.num_symbols)}

@@ -22,7 +22,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lgbench.models.symbols import SymbolInterface, check_lengths, class_losses, is_right
+from lgbench.models.symbols import (
+    LOG_PROBABILITY,
+    SymbolInterface,
+    chance_of,
+    check_lengths,
+    class_losses,
+    is_right,
+)
 from lgbench.recipe import suggest
 from lgbench.task import Batch, EvalSet, Layout, Metric, Recipe, SampledItems, Task
 
@@ -75,6 +82,8 @@ class Mqar(Task):
             return self
 
     metric = Metric(name="accuracy", best=1.0, higher_is_better=True)
+    log_metric = LOG_PROBABILITY
+    more_metrics = (log_metric,)
     data_fingerprint = "generated"
 
     def __init__(self, params: Params | None = None) -> None:
@@ -129,5 +138,5 @@ class Mqar(Task):
         return is_right(predictions, targets)
 
     def references(self, eval_set: EvalSet, num_queries: int, metric: Metric) -> Mapping[str, float]:
-        """Expected accuracy of a constant answer."""
-        return {"chance": 2 / self.params.vocabulary}
+        """What equal odds for all answers score."""
+        return {"chance": chance_of(metric, self.params.vocabulary // 2)}

@@ -1,6 +1,10 @@
 """`lgbench show` prints an evaluation item as it is, with what the answer is found in highlighted."""
 
+import re
+
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -51,6 +55,31 @@ def test_document_tasks_are_shown_too():
     assert result.output.count("<|Document ") == 3 and "|>" in result.output and "place " in result.output
 
 
+def test_the_length_is_one_that_the_task_has_where_none_is_given():
+    for task in ("document_retrieval", "multidoc_qa"):
+        result = CliRunner().invoke(app, ["show", "--task", task, "--data", "procedural"])
+        assert result.exit_code == 0 and "<|Document " in result.output, result.output
+
+
+def test_an_image_is_drawn_in_the_terminal_and_saved_as_a_picture(tmp_path):
+    call = ["show", "--task", "omniglot", "--data", "procedural", "--out", str(tmp_path / "item.png")]
+    result = CliRunner().invoke(app, call, env={"COLUMNS": "60"})
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if "█" in line]
+    assert 5 < len(lines) < 40 and max(map(len, lines)) <= 60
+    ink = 1 - np.asarray(Image.open(tmp_path / "item.png"), dtype=float) / 255
+    assert ink.shape[0] == ink.shape[1] and 0.01 < ink.mean() < 0.5
+    refused = CliRunner().invoke(app, ["show", "--task", "marked_recall", "--out", "x.png"])
+    assert refused.exit_code == 2 and "--out saves a picture" in str(refused.output)
+
+
+def test_symbols_are_shown_by_their_numbers():
+    result = CliRunner().invoke(app, ["show", "--task", "marked_recall", "--length", "16"])
+    context = re.search(r"context, tokens: 16 tokens.*\n([\d ]+)\n", result.output)[1].split()
+    target = re.search(r"targets, .*\n([-\d ]+)\n", result.output)[1].split()[-1]
+    assert len(context) == 16 and context[context.index("8") + 1] == target  # what follows the mark
+
+
 def test_parameters_of_the_task_are_given_as_in_a_run():
     assert shown("passkey", 300, param=["passkey.variant=repeated"]).count("The grass is green.") > 1
     call = ["show", "--task", "passkey", "--length", "300", "-p", "passkey.variant=repeated"]
@@ -58,8 +87,6 @@ def test_parameters_of_the_task_are_given_as_in_a_run():
 
 
 def test_what_cannot_be_shown_is_refused_in_a_line(book):
-    with pytest.raises(UserError, match="omniglot is not made of text, so there is none to show"):
-        shown("omniglot", 64)
     with pytest.raises(UserError, match="--item 100: there are items 0 to 99"):
         shown("passkey", 300, 100, data=book)
     with pytest.raises(UserError, match="20 tokens is too short for passkey"):

@@ -31,6 +31,8 @@ ALLOWED = 1.15
 """Factor on a ratio of times from which on it is a regression."""
 OTHER_PROCESSOR = 1.1
 """Further factor where the baseline was made on another processor: ratios of times differ a little there."""
+BUSY = 1.05
+"""Further factor on a busy machine: work suffers a little more from a shared cache than the reference."""
 DIGITS = 6
 
 REGRESSION, IMPROVED, NEW, MISSING, UNJUDGED, FAILED, FINE = (
@@ -74,6 +76,7 @@ class Measured:
         failed: cells without numbers, and why.
         device: its type, cpu or cuda; empty if no cell has rows.
         processor: name of the processor or GPU.
+        is_busy: whether others wanted the processor while work was timed.
     """
 
     quality: dict[str, list[float]] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class Measured:
     failed: dict[str, str] = field(default_factory=dict)
     device: str = ""
     processor: str = ""
+    is_busy: bool = False
 
 
 def read_quality(folder: Path, cells: Mapping[str, str]) -> Measured:
@@ -159,9 +163,10 @@ def tolerance(seeds: Sequence[float]) -> float:
     return round(max(FLOOR, float(limit)), DIGITS)
 
 
-def speed_limit(speed: Speed, is_same_processor: bool) -> float:
+def speed_limit(speed: Speed, is_same_processor: bool, is_busy: bool = False) -> float:
     """The ratio from which on a piece of work counts as slower."""
-    return speed.ratio * speed.allowed * (1 if is_same_processor else OTHER_PROCESSOR)
+    further = OTHER_PROCESSOR if not is_same_processor else BUSY if is_busy else 1.0
+    return speed.ratio * speed.allowed * further
 
 
 def judge(before: Device, now: Measured, golden: Golden | None) -> list[Check]:
@@ -173,7 +178,7 @@ def judge(before: Device, now: Measured, golden: Golden | None) -> list[Check]:
     checks += [_loss(what, before.losses.get(what), now.losses, rtol) for what in
                dict.fromkeys([*before.losses, *(now.losses or {})])]  # fmt: skip
     is_same = before.made.get("processor") == now.processor
-    checks += [_speed(what, before.speed.get(what), now.speed, is_same) for what in
+    checks += [_speed(what, before.speed.get(what), now, is_same) for what in
                dict.fromkeys([*before.speed, *(now.speed or {})])]  # fmt: skip
     return checks
 
@@ -214,18 +219,19 @@ def _loss(
     return Check(**known, verdict=REGRESSION, note=f"at step {step + 1}, {apart[step]:.2%} from the baseline")
 
 
-def _speed(what: str, before: Speed | None, speeds: Mapping[str, float] | None, is_same: bool) -> Check:
+def _speed(what: str, before: Speed | None, measured: Measured, is_same: bool) -> Check:
     known: dict[str, Any] = {"kind": "speed", "what": what}
-    if speeds is None:
+    if measured.speed is None:
         ratio = before.ratio if before else np.nan
         return Check(**known, before=ratio, verdict=UNJUDGED, note="rows are read, nothing is timed")
-    now = speeds.get(what)
+    now = measured.speed.get(what)
     if before is None or now is None:
         return _one_sided(known, before and before.ratio, now)
-    limit = speed_limit(before, is_same)
+    limit = speed_limit(before, is_same, measured.is_busy)
     verdict = REGRESSION if not now <= limit else IMPROVED if now < before.ratio**2 / limit else FINE
-    note = f"{now / before.ratio:.2f} times as long" if verdict == REGRESSION else ""
-    note = note if is_same else f"{note}; baseline of another processor".strip("; ")
+    slower = [f"{now / before.ratio:.2f} times as long"] if verdict == REGRESSION else []
+    unlike = ["baseline of another processor"] * (not is_same) + ["the machine is busy"] * measured.is_busy
+    note = "; ".join([*slower, *unlike])
     return Check(**known, before=before.ratio, now=now, limit=limit, verdict=verdict, note=note)
 
 

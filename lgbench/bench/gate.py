@@ -64,7 +64,7 @@ def carry_out(
     is_same = before.made.get("processor") == measured.processor
     console.print("Timing pieces of work in turns with the reference …")
     limits = {what: speed_limit(speed, is_same) for what, speed in before.speed.items() if not renew}
-    measured.speed = _timed([one for _, one in prepared], limits)
+    measured.speed, measured.is_busy = timed([one for _, one in prepared], limits)
     measured.losses = {}
     if baseline.golden is not None:
         console.print(f"First losses of {len(baseline.golden.plan)} runs …")
@@ -140,7 +140,7 @@ def _first_losses(prepared: Prepared, num_steps: int) -> dict[str, list[float]]:
     return found
 
 
-def _timed(several: Iterable[Prepared], limits: Mapping[str, float]) -> dict[str, float]:
+def timed(several: Iterable[Prepared], limits: Mapping[str, float]) -> pace.Pace:
     """Times of a training step of each training and of an evaluation of each method, first seeds alone."""
     with tempfile.TemporaryDirectory() as folder:
         works: dict[str, Call] = {}
@@ -156,7 +156,7 @@ def _timed(several: Iterable[Prepared], limits: Mapping[str, float]) -> dict[str
         with pace.one_thread(device):
             beside, clock = pace.reference(device), pace.both_clocks(device)
 
-            def measure(names: Iterable[str]) -> dict[str, float]:
+            def measure(names: Iterable[str]) -> pace.Pace:
                 return pace.ratios({name: works[name] for name in names}, beside, clock)
 
             return pace.confirmed(measure, works, limits)

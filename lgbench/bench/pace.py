@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -25,8 +26,17 @@ _BATCH, _LENGTH, _WIDTH, _STATE, _STEPS = 32, 16, 64, 8, 3
 
 BothClocks = Callable[[Call], tuple[float, float]]
 """Runs a call once; milliseconds of wall time and on the processor."""
-Measure = Callable[[Iterable[str]], dict[str, float]]
-"""Ratio of each of these pieces of work."""
+
+
+class Pace(NamedTuple):
+    """What was timed: the ratio of each piece of work, and whether the machine was busy meanwhile."""
+
+    ratios: dict[str, float]
+    is_busy: bool
+
+
+Measure = Callable[[Iterable[str]], Pace]
+"""Times these pieces of work."""
 
 
 def reference(device: torch.device) -> Call:
@@ -76,9 +86,7 @@ def both_clocks(device: torch.device) -> BothClocks:
     return clock
 
 
-def ratios(
-    works: Mapping[str, Call], beside: Call, clock: BothClocks, rounds: int = ROUNDS
-) -> dict[str, float]:
+def ratios(works: Mapping[str, Call], beside: Call, clock: BothClocks, rounds: int = ROUNDS) -> Pace:
     """Time of all rounds ÷ time of the reference just before and just after each, for every piece of work.
 
     Times are wall times, of which the median of the rounds' ratios counts. On a busy machine, where the
@@ -105,33 +113,42 @@ def ratios(
             waits.append(after[0] / after[1])
             before = after
     if median(waits) <= BUSY:
-        return {
+        middle = {
             name: median(2 * took[0] / (before[0] + after[0]) for took, before, after in several)
             for name, several in found.items()
         }
+        return Pace(middle, is_busy=False)
     whole = sum(before[1] + after[1] for several in found.values() for _, before, after in several)
     share = whole / (2 * rounds * len(works))
-    return {name: sum(took[1] for took, _, _ in several) / rounds / share for name, several in found.items()}
+    sums = {name: sum(took[1] for took, _, _ in several) for name, several in found.items()}
+    return Pace({name: took / rounds / share for name, took in sums.items()}, is_busy=True)
 
 
-def confirmed(measure: Measure, names: Iterable[str], limits: Mapping[str, float]) -> dict[str, float]:
+def confirmed(measure: Measure, names: Iterable[str], limits: Mapping[str, float]) -> Pace:
     """Ratios of all names; what is above its limit is measured again, and the fastest of `TRIES` counts.
 
     A disturbance seldom lasts for all tries; slower code does. What has no limit yet gets the median of
-    `TRIES`.
+    `TRIES`. The machine counts as busy if it was in any try.
     """
-    names = list(names)
-    found = measure(names)
+    names, was_busy = list(names), False
+
+    def again(asked: list[str]) -> dict[str, float]:
+        nonlocal was_busy
+        pace = measure(asked)
+        was_busy |= pace.is_busy
+        return pace.ratios
+
+    found = again(names)
     if new := [name for name in names if name not in limits]:
-        tries = [found, *(measure(new) for _ in range(TRIES - 1))]
+        tries = [found, *(again(new) for _ in range(TRIES - 1))]
         found |= {name: median(one[name] for one in tries) for name in new}
     for _ in range(TRIES - 1):
         suspects = [name for name, ratio in found.items() if ratio > limits.get(name, float("inf"))]
         if not suspects:
             break
-        for name, ratio in measure(suspects).items():
+        for name, ratio in again(suspects).items():
             found[name] = min(found[name], ratio)
-    return found
+    return Pace(found, was_busy)
 
 
 @contextmanager

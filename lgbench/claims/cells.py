@@ -167,7 +167,9 @@ class Cells:
         return self._known[model]
 
     def _find(self, model: Model) -> list[Row]:
-        group = self._groups.get((model.task, model.method, model.backbone, model.preset), [])
+        group = self._groups.get((model.task, model.method, model.backbone, model.preset))
+        if group is None:
+            return []
         rows = self.rows.iloc[group]
         keep = (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
         keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from lgbench.claims.cells import Cells, NotRun, Sample, Unusable
 from lgbench.claims.claim import Claim, Part
@@ -170,8 +170,8 @@ def _half_width(table: Floats, alpha: float, is_coarse: bool) -> float:
     """
     found = estimate(table)
     if found.variance > 0:
-        return float(stats.t.ppf(1 - alpha / 2, found.freedom) * np.sqrt(found.variance))
-    square = float(stats.norm.ppf(1 - alpha / 2)) ** 2
+        return float(special.stdtrit(found.freedom, 1 - alpha / 2) * np.sqrt(found.variance))
+    square = float(special.ndtri(1 - alpha / 2)) ** 2
     return square / (table.shape[1] + square) if is_coarse else 0.0
 
 

@@ -112,7 +112,7 @@ def fetch(name: str, data_dir: str | Path | None = None) -> Path:
 
 
 def status(data_dir: str | Path | None = None) -> list[FileStatus]:
-    """Every known file and where it is. Reads no contents.
+    """Every known file and where it is, and files that users have put there. Reads no contents.
 
     Raises:
         UserError: a folder that was named does not exist.
@@ -131,7 +131,32 @@ def status(data_dir: str | Path | None = None) -> list[FileStatus]:
                     licence=entry.licence,
                 )
             )
+        rows += [row for pattern in entry.local if (row := _local(entry, pattern, data_dir))]
+        if entry.local and not entry.files and entry.name not in {row.data_set for row in rows}:
+            names = " ".join(entry.local)
+            rows.append(
+                FileStatus(
+                    data_set=entry.name, file=names, path=None, origin="", size_bytes=0, licence=entry.licence
+                )
+            )
     return rows
+
+
+def _local(entry: DataSet, pattern: str, data_dir: str | Path | None) -> FileStatus | None:
+    """The first folder with files of this pattern, all of them in one line."""
+    for folder, origin in folders(data_dir):
+        found = sorted((folder / entry.folder).glob(pattern))
+        if found:
+            name = found[0].name if len(found) == 1 else f"{pattern} ({len(found)} files)"
+            return FileStatus(
+                data_set=entry.name,
+                file=name,
+                path=found[0] if len(found) == 1 else found[0].parent,
+                origin=origin,
+                size_bytes=sum(path.stat().st_size for path in found),
+                licence=entry.licence,
+            )
+    return None
 
 
 def verify(data_dir: str | Path | None = None) -> list[FileCheck]:

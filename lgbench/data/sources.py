@@ -31,6 +31,10 @@ class DataSet:
     """Sub-folder of a data folder, of the cache and of a mirror; data sets of one origin may share it."""
 
     files: tuple[DataFile, ...]
+    """What can be downloaded."""
+
+    local: tuple[str, ...] = ()
+    """Patterns of files in the folder that are read in place of those, where a user has put them there."""
 
     licence: str
 
@@ -124,6 +128,7 @@ DATA_SETS = (
             "ACL 2018, arXiv:1806.03822"
         ),
         purpose="document retrieval and question answering: 20,239 paragraphs of Wikipedia with questions",
+        local=("train-v2.0.json.gz", "dev-v2.0.json.gz"),
     ),
     DataSet(
         name="wikitext",
@@ -142,6 +147,16 @@ DATA_SETS = (
             "arXiv:1609.07843"
         ),
         purpose="text around a passkey, perplexity: 720 articles of Wikipedia",
+        local=("wiki.*.raw", "wiki.*.tokens", "train.txt", "validation.txt", "test.txt"),
+    ),
+    DataSet(
+        name="gutenberg",
+        folder="gutenberg",
+        files=(),
+        licence="the books' own",
+        citation="laid out as by Rae et al. (2020), Compressive Transformers, ICLR 2020, arXiv:1911.05507",
+        purpose="text around a passkey, perplexity: books, one a file, put into train/ and test/ by the user",
+        local=("train/*.txt", "test/*.txt"),
     ),
 )
 

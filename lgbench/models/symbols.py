@@ -10,13 +10,15 @@ tied here; sinusoid: Vaswani et al., arXiv:1706.03762, §3.5.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lgbench.errors import UserError
 from lgbench.models.positions import sinusoid
-from lgbench.task import Layout, Recipe, Tensors
+from lgbench.task import Layout, Metric, Recipe, Tensors
 
 
 class SymbolInterface(nn.Module):
@@ -49,6 +51,15 @@ class SymbolInterface(nn.Module):
     def read(self, hidden: Tensor) -> Tensor:
         """Logits `(batch, num_queries, num_answers)`."""
         return self.head(hidden)
+
+
+LOG_PROBABILITY = Metric(name="log2-probability", best=0.0, higher_is_better=True, unit="bits")
+"""Of the right answer. Its normalised score is the share of the answer's bits that were kept."""
+
+
+def chance_of(metric: Metric, num_classes: int) -> float:
+    """What equal odds for all classes score: in accuracy, or in bits."""
+    return -math.log2(num_classes) if metric == LOG_PROBABILITY else 1 / num_classes
 
 
 def class_losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from lgbench.errors import UserError
 from lgbench.plan.options import BASELINE, OWN_AXES, RunOptions, axes, options, overrides
 from lgbench.plan.params import PluginRequest, expand, merge, parse_plugins
-from lgbench.plan.text import read_ranges
+from lgbench.plan.text import read_ranges, split_files
 from lgbench.plan.yaml_file import read_yaml
 from lgbench.plugins.registry import TASKS
 from lgbench.recipe import About, Recipe
@@ -183,12 +183,23 @@ def _validated(given: Mapping[Any, Any], options: Mapping[str, Any]) -> RunConfi
         values[field] = value
     values |= {name: value for name, value in options.items() if value is not None and value != []}
     try:
-        return RunConfig.model_validate(values)
+        return _named(RunConfig.model_validate(values))
     except ValidationError as error:
         first = {
             problem["loc"][0]: problem for problem in reversed(error.errors())
         }  # one a field says enough
         raise UserError("; ".join(_explain(problem) for problem in reversed(first.values()))) from None
+
+
+def _named(config: RunConfig) -> RunConfig:
+    """The same with names in place of files among tasks, methods and backbones; the files are plugins."""
+    changed, files = {}, list(config.plugin)
+    for option in _PLUGINS:
+        split = [split_files(text) for text in getattr(config, option) or ()]
+        found = [path for _, paths in split for path in paths]
+        if found:
+            changed[option], files = tuple(text for text, _ in split), files + found
+    return config.model_copy(update={**changed, "plugin": tuple(dict.fromkeys(files))}) if changed else config
 
 
 def _plugin_texts(value: Any) -> list[str]:

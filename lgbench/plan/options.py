@@ -35,7 +35,8 @@ class RunOptions:
     backbone: tuple[str, ...] | None = field(
         default=None,
         metadata=about(
-            'backbones, e.g. mamba,mamba2 or "decoder[position=alibi]"; several are a grid', group="what"
+            'backbones or their files, e.g. mamba,my_gru.py or "decoder[position=alibi]"; several are a grid',
+            group="what",
         ),
     )
     preset: str = field(

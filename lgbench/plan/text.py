@@ -3,6 +3,7 @@
     truncated[low=512],prepended[tell=[0.5,2]]     several plugins with parameters
     family:Name[size=512]                          a member of a family, by the name that it has there
     first[size=512]+second[rate=2]                 a combination of plugins; parameters become `first.size`, …
+    my_folder/my_gru.py[size=512]                  the plugin of a file, by its path
     truncated.low=256,512                          one parameter, without brackets, for `-p`
 
 A plugin may be a member of a family, `family:name`. What follows the colon is taken as it is, in quotes where
@@ -14,6 +15,7 @@ them a backslash makes the next character ordinary. Hyphens in names count as un
 
 import json
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lgbench.errors import UserError
@@ -21,6 +23,7 @@ from lgbench.safe_text import excerpt
 
 _EXAMPLE = "first[size=512,flag=true],second[rate=[0.5,2]]"
 _EXAMPLE_P = "plugin.parameter=512"
+_FILE = re.compile(r"(?<![^,+\s])[^\s,+=:\[\]]+\.py(?=\s*(?:[\[,+]|$))")
 _RESERVED = ",[]="
 MOST_CHARACTERS = 20_000
 """Of one text."""
@@ -35,6 +38,23 @@ def read_plugins(text: str) -> list[tuple[str, dict[str, Any]]]:
         UserError: the text does not have that form; the message gives the position, counted from 1.
     """
     return _Reader(text, _EXAMPLE).plugins()
+
+
+def split_files(text: str) -> tuple[str, list[Path]]:
+    """Return the text with names in place of paths of Python files, and these paths.
+
+    Paths within brackets are values of parameters and stay.
+    """
+    files: list[Path] = []
+
+    def named(found: re.Match[str]) -> str:
+        before = text[: found.start()]
+        if before.count("[") > before.count("]"):
+            return found.group()
+        files.append(Path(found.group()).expanduser())
+        return files[-1].stem
+
+    return _FILE.sub(named, text), files
 
 
 def read_assignment(text: str) -> tuple[str, str, Any]:

@@ -99,7 +99,7 @@ def check_backbone(
     try:
         trial = _widest(Trial(kind, params or {}, device, d_model, kind.widest))
     except ANY as error:  # the code of a plugin may fail in any way
-        return [Verdict("it computes", False, explain(error))]
+        return [Verdict("it computes", False, explain(error) + _elsewhere(error, device))]
     found = []
     for name, check in {**_ALWAYS, **(_CAUSAL if kind.layout == "causal" else {})}.items():
         found.append(_verdict(name, check, trial))
@@ -121,6 +121,14 @@ def explain(error: BaseException) -> str:
     """An exception as a verdict's words."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, Broken) else f"{type(error).__name__}: {text}"
+
+
+def _elsewhere(error: Exception, device: torch.device) -> str:
+    """What to do where a module asks for a GPU and runs on the CPU; empty if that is not the reason."""
+    words = str(error).lower()
+    if device.type == "cuda" or not any(word in words for word in ("cuda", "nvidia", "triton")):
+        return ""
+    return "; it needs CUDA and was asked to run on the CPU: take --device cuda, or leave .cuda() out"
 
 
 def _widest(wide: Trial) -> Trial:
@@ -161,7 +169,10 @@ def _shape(trial: Trial) -> str:
 def _finite(trial: Trial) -> str:
     hidden = _answer(trial.model(), trial.tokens())
     if not hidden.isfinite().all():
-        raise Broken(f"{int((~hidden.isfinite()).sum())} hidden numbers of a fresh model are NaN or infinite")
+        raise Broken(
+            f"{int((~hidden.isfinite()).sum())} hidden numbers of a fresh model are NaN or infinite; "
+            "look for divisions, logarithms and exponentials that need a limit, and for weights never set"
+        )
     return "no NaN"
 
 

@@ -128,7 +128,8 @@ class Registry:
                 if len(found) == 1:
                     return found[0]
                 got = ", ".join(value.__name__ for value in found) or "none"
-                problem = f"must define one public {self.kind} class, found {got} ({source.place})"
+                hide = "; begin the names of the others with _" if found else ""
+                problem = f"must define one public {self.kind} class, found {got} ({source.place}){hide}"
             except (Exception, SystemExit) as error:  # the code of a plugin may fail in any way
                 problem, cause = source.why_not(error), error
             self._failed[name] = problem
@@ -220,7 +221,10 @@ class Registry:
         _check_name(name, source.place)
         first = self._found.setdefault(_spell(name), source)
         if first.place != source.place:
-            raise UserError(f"two {self.kind}s are named '{_spell(name)}': {first.place} and {source.place}")
+            raise UserError(
+                f"two {self.kind}s are named '{_spell(name)}': {first.place} and {source.place}. "
+                "Rename one: a plugin has the name of its file"
+            )
 
     def _combination(self, names: Sequence[str]) -> type[Any]:
         if self.kind != "method":
@@ -264,7 +268,7 @@ def add_file(path: Path, registries: Sequence[Registry] = ALL) -> None:
     if not homes:
         raise UserError(
             f"plugin file '{path}' defines no public subclass of lgbench's Task, Method, Backbone, Probe or "
-            "Launcher"
+            "Launcher; it needs one, such as: class Mine(Backbone)"
         )
     for registry in homes:
         registry.add_file(path)

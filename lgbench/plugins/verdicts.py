@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lgbench.errors import UserError
 from lgbench.plan.params import expand, parse_plugins, resolve
+from lgbench.plan.text import split_files
 from lgbench.plugins import registry
 from lgbench.plugins.contract import Verdict, check_backbone
 from lgbench.plugins.contract_parts import check_method, check_task
@@ -20,7 +21,7 @@ def check_plugins(
 
     Args:
         files: as given with `--plugin`.
-        backbones: names with parameters; where there are some, backbones of the files are not asked for.
+        backbones: names or files, with parameters; where there are some, those of `files` are not asked for.
         device: auto, cpu or cuda.
 
     Raises:
@@ -29,9 +30,10 @@ def check_plugins(
     if not files and not backbones:
         raise UserError("nothing to check: give --plugin FILE, or --backbone NAME")
     where = choose_device(device)
-    for path in files:
+    split = [split_files(text) for text in backbones]
+    for path in [*files, *(path for _, paths in split for path in paths)]:
         registry.add_file(path)
-    asked = [one for text in backbones for request in parse_plugins(text) for one in expand(request)]
+    asked = [one for text, _ in split for request in parse_plugins(text) for one in expand(request)]
     if not asked:
         asked = [one for name in _in_files(registry.BACKBONES, files) for one in parse_plugins(name)]
     for request in asked:

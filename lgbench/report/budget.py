@@ -139,16 +139,17 @@ def cost_figure(board: Board, context: pd.DataFrame) -> Figure | None:
 
 def _bars(panel: Axes, seeds: pd.Series, styles: Styles) -> None:
     """One bar a series from values by (series, seed), with the mean beside it."""
-    for index, (name, style) in enumerate(styles.items()):
-        if name not in seeds.index:
-            continue
-        values = seeds[name]
-        panel.barh(index, values.mean(), height=0.62, color=style["color"], alpha=0.75)
-        if len(values) > 1:
-            panel.plot(values, [index] * len(values), "o", color="black", markersize=2.5, alpha=0.7)
+    by_name = seeds.groupby(level="series")
+    facts = by_name.agg(["mean", "max", "size"]).assign(at=lambda found: found.index.map([*styles].index))
+    colours = [styles[name]["color"] for name in facts.index]
+    panel.barh(facts["at"], facts["mean"], height=0.62, color=colours, alpha=0.75)
+    dots = seeds[by_name.transform("size") > 1]
+    at = facts["at"].loc[dots.index.get_level_values("series")]
+    panel.plot(dots.to_numpy(), at, "o", color="black", markersize=2.5, alpha=0.7)
+    for row in facts.itertuples():
         panel.annotate(
-            format_rate(values.mean()),
-            (values.max(), index),
+            format_rate(row.mean),
+            (row.max, row.at),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lgbench.errors import UserError
+from lgbench.report.relative import relative
 from lgbench.report.series import POINT, SERIES, are_binary, average, name_series
 from lgbench.report.style import Styles, line_styles
 from lgbench.report.wording import format_length
@@ -32,7 +33,7 @@ BOARD = ["task", "task_params", "data_source", "data_fingerprint", "preset", "ev
 """Columns that tell boards apart."""
 MAX_REASONS = 3
 """Different reasons that are told for one outcome of one method."""
-_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens", "state_bytes"]
+_UNREAD = ["weights_digest", "apply_in_decode", "context_tokens", "kept_tokens"]
 _UNREAD += ["ci_low", "ci_high", "std", "item_texts", "calibration_format", "train_scan_backend"]
 """Columns of the store that neither boards nor claims need."""
 COLUMNS = [name for name in SCHEMA.names if name not in _UNREAD]
@@ -74,6 +75,23 @@ class Board:
     def points(self) -> pd.DataFrame:
         """Means over seeds and items, see `lgbench.report.series.average`."""
         return average(self.rows)
+
+    @cached_property
+    def beside(self) -> pd.DataFrame:
+        """Differences to the baseline at every length, see `lgbench.report.relative.relative`."""
+        return relative(self.rows, self.missing)
+
+    def only(self, names: Collection[str]) -> Board:
+        """The part of some series. Their points and differences are those of the whole."""
+        part = replace(
+            self,
+            rows=self.rows[self.rows["series"].isin(names)],
+            missing=self.missing[self.missing["series"].isin(names)],
+        )
+        for known in ("points", "beside"):
+            table = getattr(self, known)
+            part.__dict__[known] = table[table["series"].isin(names)].reset_index(drop=True)
+        return part
 
     @cached_property
     def series(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from lgbench.report.curves import Board
-from lgbench.report.relative import relative
 from lgbench.report.series import SERIES, TRAIN_LENGTHS, TRAIN_NUMBERS, name_series
 from lgbench.report.style import GREY, ROLE_LOOKS, SHADE, Styles, compose, length_axis, looks, new_figure
 from lgbench.report.vertical import (
@@ -62,7 +61,7 @@ def curve_figure(board: Board, axis: str) -> Figure:
     curve = board.curve(axis)
     x = X_COLUMN[axis]
     limits = vertical_range(curve, board.higher_is_better, board.combine)
-    beside = relative(board) if axis == "context" else pd.DataFrame()
+    beside = board.beside if axis == "context" else pd.DataFrame()
     with looks():
         figure, panels = new_figure(1 if beside.empty else 2)
         axes = panels[0]
@@ -127,20 +126,22 @@ def _draw_relative(axes: Axes, beside: pd.DataFrame, board: Board) -> None:
 
 def draw_lines(axes: Axes, points: pd.DataFrame, x: str, styles: Styles) -> list[Line2D]:
     """Mean of each series along column `x`, with whiskers. Returns the entries of the legend."""
-    handles = []
+    handles, whiskers = [], []
+    lines = dict(iter(points.groupby("series", sort=False)))
     for name, style in styles.items():
-        line = points[points["series"] == name].sort_values(x)
-        if line.empty:
+        if name not in lines:
             continue
-        _whiskers(axes, line[x].to_numpy(float) * _aside(name, styles), line, style)
+        line = lines[name].sort_values(x)
+        whiskers.append(_whiskers(line[x].to_numpy(float) * _aside(name, styles), line, style))
         axes.plot(line[x], line["value"], zorder=_level(style), **style)
         handles.append(Line2D([], [], label=name, **style))
+    _draw_whiskers(axes, whiskers)
     return handles
 
 
 def draw_stairs(axes: Axes, points: pd.DataFrame, x: str, styles: Styles) -> list[Line2D]:
     """Like `draw_lines`, of values that belong to all of the way from one length to the next."""
-    handles = []
+    handles, whiskers = [], []
     left = axes.get_xlim()[0]
     for name, style in styles.items():
         line = points[points["series"] == name].sort_values(x)
@@ -150,22 +151,36 @@ def draw_stairs(axes: Axes, points: pd.DataFrame, x: str, styles: Styles) -> lis
         value = [line["value"].iloc[0], *line["value"]]
         axes.plot(ends, value, drawstyle="steps-pre", zorder=_level(style), **style | {"marker": ""})
         middles = np.array([(a * b) ** 0.5 for a, b in itertools.pairwise(ends)])
-        _whiskers(axes, middles, line, style)
+        whiskers.append(_whiskers(middles, line, style))
         axes.plot(middles, line["value"], zorder=_level(style), **style | {"linestyle": ""})
         handles.append(Line2D([], [], label=name, **style))
+    _draw_whiskers(axes, whiskers)
     return handles
 
 
-def _whiskers(axes: Axes, xs: NDArray[np.float64], line: pd.DataFrame, style: Mapping[str, Any]) -> None:
-    """95 % intervals at `NUM_WHISKERS` points of a line, spread evenly over what is beyond its training."""
+def _whiskers(xs: NDArray[np.float64], line: pd.DataFrame, style: Mapping[str, Any]) -> pd.DataFrame:
+    """95 % intervals at `NUM_WHISKERS` points of a line, spread evenly over what is beyond its training.
+
+    Returns:
+        columns `x`, `low`, `high`, `colour` and `level`.
+    """
     first = 0
     if "train_high" in line and line["step"].nunique() == 1:
         first = min(int((line["eval_length"] < line["train_high"]).sum()), len(line) - NUM_WHISKERS)
     at = np.unique(np.linspace(max(first, 0), len(line) - 1, NUM_WHISKERS).round().astype(int))
-    some = line.iloc[at]
-    below, above = (some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)
-    axes.errorbar(xs[at], some["value"], yerr=[below, above], fmt="none", ecolor=style["color"],
-                  elinewidth=0.9, capsize=2, capthick=0.9, alpha=0.8, zorder=_level(style) - 0.5)  # fmt: skip
+    value, low, high = (line[name].to_numpy(float)[at] for name in ("value", "low", "high"))
+    ends = {"low": np.minimum(low, value), "high": np.maximum(high, value)}
+    known = {"x": xs[at], **ends, "colour": style["color"], "level": _level(style) - 0.5}
+    return pd.DataFrame(known).dropna(subset=["low", "high"])
+
+
+def _draw_whiskers(axes: Axes, whiskers: Sequence[pd.DataFrame]) -> None:
+    """All intervals of a panel at once, those of the baseline above the others."""
+    for level, some in pd.concat(whiskers).groupby("level") if whiskers else ():
+        look = {"color": some["colour"], "alpha": 0.8, "zorder": level}
+        axes.vlines(some["x"], some["low"], some["high"], linewidth=0.9, **look)
+        for end in ("low", "high"):
+            axes.scatter(some["x"], some[end], s=16, marker="_", linewidth=0.9, **look)
 
 
 def _aside(name: str, styles: Styles) -> float:

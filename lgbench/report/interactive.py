@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from lgbench.report.curves import Board
-from lgbench.report.relative import relative
 from lgbench.report.style import Styles
 from lgbench.report.vertical import X_COLUMN, vertical_range
 from lgbench.report.wording import format_value
@@ -76,7 +75,7 @@ def curve_charts(board: Board, axis: str) -> list[dict[str, Any]]:
     charts = [
         _chart(curve, x, board.styles, metric, unit, ends, (limits.bottom, limits.top), limits.is_log, True)
     ]
-    beside = relative(board) if axis == "context" else pd.DataFrame()
+    beside = board.beside if axis == "context" else pd.DataFrame()
     if not beside.empty:
         drawn = beside[["value", "low", "high"]].clip(-1, 1)
         domain = min(-0.05, drawn.min().min()), max(0.05, drawn.max().max())

@@ -77,6 +77,10 @@ DEFINITIONS = {
         "Scalars fitted to calibration data for one length; tokens and seconds of the fits of all "
         "evaluated lengths, mean over seeds. Not among the trained parameters."
     ),
+    "State": (
+        "Bytes carried from token to token for one item, after the shortest and after the longest context "
+        "where it grows; – where it was not measured."
+    ),
 }
 """How to read a ranking: term → meaning."""
 

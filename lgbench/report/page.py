@@ -6,7 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lgbench.claims import all_claims
 from lgbench.claims.cells import Cells
 from lgbench.claims.render import decided_lines
 from lgbench.report import interactive
+from lgbench.report.answer import answers
 from lgbench.report.budget import cost_figures, has_steps, steps_figure
 from lgbench.report.curves import Board, Results, load
 from lgbench.report.figures import curve_figure
@@ -97,6 +98,7 @@ def build_report(roots: Sequence[Path], out: Path, *, figures: bool = False) -> 
         summary=_summary(results),
         notices=notices,
         warnings=[warning for warning in results.warnings if warning not in notices],
+        answers=answers(results.boards),
         matrix=matrix(found),
         baseline=ROLES["baseline"],
         headline=first,
@@ -182,7 +184,7 @@ def _legible(board: Board, axis: str) -> Iterable[tuple[str, Board]]:
         yield axis, board
     else:
         for length in lengths:
-            part = replace(board, rows=board.rows[board.rows["train_length"] == length])
+            part = board.only(curve.loc[curve["train_length"] == length, "series"].tolist())
             if not part.curve(axis).empty:
                 yield f"{axis}-{length}", part
 

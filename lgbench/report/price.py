@@ -62,6 +62,20 @@ def calibration(final: pd.DataFrame) -> pd.DataFrame:
     return paid.groupby(level="series").mean().join(fits.groupby("series")["num_fitted"].max())
 
 
+def state(final: pd.DataFrame) -> pd.DataFrame:
+    """Bytes that are carried from token to token for one item, of each series that said so.
+
+    Args:
+        final: measured context rows with `series`.
+
+    Returns:
+        `state_low` and `state_high`, at the shortest and at the longest context; equal of a recurrent state.
+    """
+    known = final.dropna(subset="state_bytes")
+    sizes = known.astype({"state_bytes": float}).groupby("series")["state_bytes"]
+    return pd.DataFrame({"state_low": sizes.min(), "state_high": sizes.max()})
+
+
 def _means(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     timed = rows.astype({"shared_prefix": float})
     return timed.groupby(key)[["warm_tokens_per_s", "shared_prefix"]].mean()

@@ -28,9 +28,9 @@ POINT = ["axis", "step", "eval_length", "num_queries"]
 _WORDS = {"backbone": "{}", "train_length": "", "train_low": "from {}", "train_high": "up to {}"}
 _WORDS |= {name: said.words for name, said in _OF_RECIPE.items()}
 _WORDS |= {"d_state": "state {}"}
+"""How a setting reads in a legend."""
 _AT_ONCE = 2_000_000
 """Values of items that are looked at together, so that memory does not grow with the store."""
-"""How a setting reads in a legend."""
 TRAIN_LENGTHS = ("train_length", "train_low", "train_high")
 TRAIN_NUMBERS = tuple(n for n, said in _OF_RECIPE.items() if said.group == "training" and n != "train_length")
 """What a training may have to change with its length."""
@@ -134,9 +134,12 @@ def summarise(
         single seed over items alone), each `(num_points,)`. Seeds with different numbers of items are cut to
         the fewest for the interval.
     """
-    means = np.array([[values.mean(dtype=float) for values in items] for items in groups])
-    fewest = min(len(values) for values in groups[0])
+    sizes = {len(values) for values in groups[0]}
+    fewest = min(sizes)
     table = np.array([[values[:fewest] for values in items] for items in groups], dtype=float)
+    means = table.mean(axis=2)
+    if len(sizes) > 1:
+        means = np.array([[values.mean(dtype=float) for values in items] for items in groups])
     if clusters is not None and len(clusters) != fewest:
         clusters = None
     if combine != "exp_mean":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -14,6 +14,7 @@ from lgbench.report import price
 from lgbench.report.curves import Board
 from lgbench.report.wording import (
     NOTHING,
+    format_bytes,
     format_count,
     format_length,
     format_multiple,
@@ -73,12 +74,7 @@ def drawn(board: Board, ranked: Sequence[Standing], most: int) -> tuple[Board, s
         name for names in zip_longest(*(table["series"] for table in tables)) for name in names if name
     ]
     chosen = set(list(dict.fromkeys([*list(roles)[: most // 2], *in_turn, *board.series]))[:most])
-    part = replace(
-        board,
-        rows=board.rows[board.rows["series"].isin(chosen)],
-        missing=board.missing[board.missing["series"].isin(chosen)],
-    )
-    return part, f"; {len(board.series) - most} more are in the tables"
+    return board.only(chosen), f"; {len(board.series) - most} more are in the tables"
 
 
 def _standing(board: Board, panel: Panel, recovered: pd.DataFrame) -> Standing:
@@ -140,14 +136,14 @@ def _facts(final: pd.DataFrame, context: pd.DataFrame) -> dict[str, dict]:
     facts = pd.DataFrame({"train_wall_s": walls})
     facts["needs_length"] = final.groupby("series")["needs_length"].any()
     facts["speed"] = price.relative_speed(final, context)
-    return facts.join(price.calibration(final)).to_dict("index")
+    return facts.join(price.calibration(final)).join(price.state(final)).to_dict("index")
 
 
 def _cost(facts: dict | None) -> dict[str, str]:
     """What a method costs, in words; None where nothing of it can be compared."""
     speed = f"speed vs {ranking.ROLES['baseline']}"
     if facts is None:
-        return dict.fromkeys(("fitted", "knows length", "training", speed), NOTHING)
+        return dict.fromkeys(("fitted", "knows length", "state", "training", speed), NOTHING)
     fitted = NOTHING
     if np.isfinite(facts["num_fitted"]):
         fitted = f"{format_count(facts['num_fitted'])} on {format_count(facts['calibration_tokens'])} tokens"
@@ -155,9 +151,17 @@ def _cost(facts: dict | None) -> dict[str, str]:
     return {
         "fitted": fitted,
         "knows length": "yes" if facts["needs_length"] else "no",
+        "state": _state(facts["state_low"], facts["state_high"]),
         "training": format_duration(facts["train_wall_s"]),
         speed: format_multiple(facts["speed"]) if np.isfinite(facts["speed"]) else NOTHING,
     }
+
+
+def _state(low: float, high: float) -> str:
+    """Bytes of a state: 4 KiB, or 4 KiB to 1 MiB where it grows with the context."""
+    if not np.isfinite(high):
+        return NOTHING
+    return " to ".join(dict.fromkeys(map(format_bytes, (low, high))))
 
 
 def _with_half(value: float, half: float, form: str = ".3f") -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from lgbench.report.curves import Board
 from lgbench.report.heatmap import depth_cells
-from lgbench.report.relative import relative
 from lgbench.report.tables import pivot
 from lgbench.report.vertical import X_COLUMN
 from lgbench.report.wording import NOTHING, count_of, format_length, format_value
@@ -75,7 +74,7 @@ def _headings(board: Board, axis: str, lengths: list[float]) -> list[str]:
 
 def _better(board: Board) -> set[tuple[str, float]]:
     """Series and lengths that are better than the baseline after correction over all of them."""
-    beside = relative(board)
+    beside = board.beside
     known: pd.DataFrame = beside[beside["p"].notna()]
     found = known[(holm(known["p"]) < ALPHA) & (known["value"] > 0)] if len(known) else known
     return {(name, float(length)) for name, length in zip(found["series"], found["eval_length"], strict=True)}

@@ -72,6 +72,15 @@ def format_rate(a_second: float) -> str:
     return f"{a_second:.0f}" if np.isfinite(a_second) else NOTHING
 
 
+def format_bytes(size: float) -> str:
+    """Bytes with at most three digits: 512 B, 4 KiB, 1.5 MiB, 2 GiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} GiB"
+
+
 def format_count(count: float) -> str:
     """A count in full: 20,412."""
     return f"{count:,.0f}" if np.isfinite(count) else NOTHING

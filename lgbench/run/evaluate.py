@@ -12,6 +12,7 @@ all the same, fewer items are read at a time; what fits even then not is given u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -193,8 +194,7 @@ class _Evaluation:
             predictions = self.reader.averaged(
                 partial(_context, items, chosen, length), queries, targets, views
             )
-            judged = self._judged(self.task.score(predictions, targets))
-            scores.append({self.task.metric.name: judged.mean(dim=1)})
+            scores.append(_means(self._scores(predictions, targets)))
             clock.lap(chosen.stop / count)
         taken = self._taken(clock, count * sum(len(view) + num_queries for view in views))
         return self._points(length, scores, shared_prefix=False, kept_tokens=(), **taken)
@@ -211,18 +211,19 @@ class _Evaluation:
         count = items.num_items_at(length)
         clock = Clock(task.device)
         if self.streamed:
-            parts = []
+            parts: dict[str, list[Tensor]] = {}
             for chosen in self.room.batches(count):
                 state, _ = self._read(chosen, None, first, tokens_in, length)
                 queries, targets = items.queries(chosen, length, grid[-1])
                 predictions = self.model.answer_from(state, queries, grid[-1], told)
-                parts.append(self._judged(task.score(predictions, targets)))
+                for name, judged in self._scores(predictions, targets).items():
+                    parts.setdefault(name, []).append(judged)
                 clock.lap(chosen.stop / count)
-            by_query = torch.cat(parts)
+            by_query = {name: torch.cat(several) for name, several in parts.items()}
             taken = self._taken(clock, count * (tokens_in + grid[-1]))
         for num_queries in grid:
             if self.streamed:
-                scores = [{task.metric.name: by_query[:, :num_queries].mean(dim=1)}]
+                scores = [_means({name: values[:, :num_queries] for name, values in by_query.items()})]
             else:
                 clock = Clock(task.device)
                 scores, kept = list(self._whole_scores(length, num_queries, clock)), self._kept()
@@ -241,7 +242,7 @@ class _Evaluation:
             answers = self.model.generate_from(state, prompt, num_targets, told)
             return self._judged_grades(self.items.grade(chosen, length, answers))
         predictions = self.model.answer_from(state, queries, num_targets, told)
-        return {self.task.metric.name: self._judged(self.task.score(predictions, targets)).mean(dim=1)}
+        return _means(self._scores(predictions, targets))
 
     def _whole_scores(self, length: int, num_queries: int, clock: Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
@@ -260,8 +261,16 @@ class _Evaluation:
             else:
                 read = Batch(context, queries, targets)
                 predictions = model.answer(read, mode="score", length=told)
-                yield {self.task.metric.name: self._judged(self.task.score(predictions, targets)).mean(dim=1)}
+                yield _means(self._scores(predictions, targets))
             clock.lap(chosen.stop / count)
+
+    def _scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Scores `(batch, num_scores)` by metric of the latest answer."""
+        task = self.task
+        found = {task.metric.name: self._judged(task.score(predictions, targets))}
+        if task.log_metric is not None:
+            found[task.log_metric.name] = self._judged(-task.loss(predictions, targets) / math.log(2))
+        return found
 
     def _judged(self, scores: Tensor) -> Tensor:
         """Scores `(batch, num_scores)`, ∞ where the model computed something that is not finite.
@@ -376,6 +385,11 @@ class _Evaluation:
 
 def _context(items: EvalSet, chosen: slice, extent: int, start: int, stop: int) -> Tensors:
     return items.context(chosen, start, stop, extent)
+
+
+def _means(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores `(batch,)` of items, from those of their queries."""
+    return {name: values.mean(dim=1) for name, values in scores.items()}
 
 
 def _prompt(queries: Tensors, num_targets: int) -> Tensors:

@@ -175,8 +175,12 @@ def trained_model(
     if loaded is None:
         raise FileNotFoundError(f"no readable weights at {path}")
     weights, facts = loaded
+    recipe = replace(cell.recipe, pretrained="", weights="")  # all its weights are at hand
+    if cell.recipe.pretrained:  # which decided the vocabulary, and whether the head is the embedding
+        task.vocabulary = len(weights["interface.embedding.weight"])
+        recipe = replace(recipe, untied="interface.head.weight" in weights)
     model = build_model(
-        task, load_method(cell.method, cell.method_params), cell.recipe, seed=cell.seed,
+        task, load_method(cell.method, cell.method_params), recipe, seed=cell.seed,
         scan_backend=scan_backend, backbone=cell.training.backbone,
         params=json.loads(cell.training.backbone_params),
     )  # fmt: skip

@@ -28,9 +28,8 @@ def best_rates(
         alike: columns in which rows of one series agree, `learning_rate` not among them.
     """
     stays, sentences = pd.Series(True, index=rows.index), []
-    for _, series in rows.groupby(list(alike), sort=False):
-        if series["learning_rate"].nunique() < 2:
-            continue
+    num_rates = rows.groupby(list(alike), sort=False)["learning_rate"].transform("nunique")
+    for _, series in rows[num_rates > 1].groupby(list(alike), sort=False):
         first = series.iloc[0]
         lost = missing[(missing[list(alike)] == first[list(alike)]).all(axis=1)]
         scores = sorted(_scores(series, lost), key=lambda one: (-one[1], one[2], one[0]))

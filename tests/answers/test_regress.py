@@ -46,6 +46,12 @@ def test_another_processor_is_given_a_tenth_more():
     assert verdict(speed={"step": 2.6}, processor="y")[0] == 1
 
 
+def test_a_busy_machine_is_given_a_twentieth_more():
+    assert verdict(speed={"step": 2.4})[0] == 1
+    assert verdict(speed={"step": 2.4}, is_busy=True)[0] == 0
+    assert verdict(speed={"step": 2.5}, is_busy=True)[0] == 1
+
+
 def test_other_first_losses_are_a_regression_at_the_first_step_that_differs():
     checks = judge(BEFORE, measured(losses={"t": [2.0, 1.51, 1.2]}), GOLDEN)
     (loss,) = [check for check in checks if check.kind == "loss"]

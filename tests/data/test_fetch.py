@@ -218,6 +218,27 @@ def test_status_tells_where_each_file_is(original, tmp_path):
     assert absent.path is None and absent.origin == ""
 
 
+def test_status_lists_files_that_are_read_in_place_of_published_ones(tmp_path):
+    nothing = {row.file: row for row in fetch.status(tmp_path)}["train/*.txt test/*.txt"]
+    assert nothing.data_set == "gutenberg" and nothing.path is None
+    for name in ("gutenberg/train/a.txt", "gutenberg/train/b.txt", "gutenberg/test/c.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("once upon")
+    (tmp_path / "squad").mkdir()
+    (tmp_path / "squad" / "dev-v2.0.json.gz").write_bytes(b"12")
+    rows = {row.file: row for row in fetch.status(tmp_path)}
+    books = rows["train/*.txt (2 files)"]
+    assert (books.data_set, books.path, books.size_bytes) == (
+        "gutenberg",
+        tmp_path / "gutenberg" / "train",
+        18,
+    )
+    assert rows["c.txt"].path == tmp_path / "gutenberg" / "test" / "c.txt"
+    assert rows["dev-v2.0.json.gz"].path == tmp_path / "squad" / "dev-v2.0.json.gz"
+    assert "train/*.txt test/*.txt" not in rows
+
+
 def test_verify_checks_what_is_there_and_skips_what_is_not(original, tmp_path):
     assert fetch.verify() == []
     path = place(tmp_path / "given")

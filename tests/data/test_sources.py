@@ -17,7 +17,7 @@ def test_file_names_are_unique_so_that_a_name_is_enough_to_find_a_file():
 
 @pytest.mark.parametrize("entry", sources.DATA_SETS, ids=lambda entry: entry.name)
 def test_every_file_has_an_address_a_checksum_and_a_size(entry: sources.DataSet):
-    assert entry.files and entry.licence and entry.citation and entry.purpose
+    assert (entry.files or entry.local) and entry.licence and entry.citation and entry.purpose
     for file in entry.files:
         assert file.url.startswith("https://") and file.url.endswith(f"/{file.name}")
         assert re.fullmatch(r"sha256:[0-9a-f]{64}", file.checksum)

@@ -1,6 +1,7 @@
 """Decimation keeps what it says, for each sample alone, and is vanilla where nothing is dropped."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,6 +181,28 @@ def test_auto_takes_the_layers_that_look_back_farthest(bench, toy_task):
         for layer in range(6):
             distance[layer] += mean_distance(*watch.seen[layer]).mean() / length
     assert set(found.tolist()) == set(distance.topk(2).indices.tolist())
+
+
+def test_distances_count_relative_to_the_length_that_they_were_seen_at(bench, monkeypatch):
+    """12 of 16 tokens is farther than 20 of 64."""
+
+    class Seen(ScanIntervention):
+        def by_layer(self):
+            return {0: 12.0 * (lengths[-1] == 16), 1: 20.0 * (lengths[-1] == 64)}
+
+    class Data:
+        train_length = 16
+
+        def draw(self, part, num_items, length):
+            lengths.append(length)
+
+        def loss(self, model, batch, trial):
+            pass
+
+    lengths, deci = [], bench("decimamba", num_layers=2)
+    monkeypatch.setattr(sys.modules[type(deci.method).__module__], "MeanDistance", Seen)
+    assert deci.method.calibrate(deci.model, Data(), 16)["keep_layers"].tolist() == [0]
+    assert lengths == [16, 32, 64]
 
 
 class _Everything(ScanIntervention):

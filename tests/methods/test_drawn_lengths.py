@@ -24,6 +24,23 @@ def test_a_calibration_draws_contexts_of_the_lengths_that_it_announced(bench, te
     assert set(data.digests) == set(made.method.drawn_lengths(at, 16)) == lengths
 
 
+@pytest.mark.parametrize("protocol", ["clean", "as_released"])
+@pytest.mark.parametrize("text", [text for text in FITTED if "fit_length" not in text])
+def test_nothing_is_fitted_at_a_length_below_that_of_training(bench, text, protocol):
+    """Shorter contexts share the fit of the training length; what is asked for by number is taken."""
+    kind = type(bench(text, num_layers=2).method)
+    options = [{}, {"fit_at": 0.25}] if "fit_at" in kind.Params.model_fields else [{}]
+    if protocol != "clean" and "protocol" not in kind.Params.model_fields:
+        return
+    for given in options:
+        if protocol != "clean":
+            given = given | {"protocol": protocol}
+        method = kind(kind.Params(**given))
+        for length in (1, 8, 15, 16, 17, 30, 64):
+            found = method.calibration_length(length, 16)
+            assert found is None or found >= 16, (given, length)
+
+
 def test_every_method_that_is_fitted_is_tested_here():
     fitted = {
         name

@@ -189,3 +189,15 @@ def test_a_plan_is_one_run_or_a_list_and_options_win_over_all(write):
 def test_a_list_of_something_else_than_runs_is_refused(write, text):
     with pytest.raises(UserError, match="a list of runs"):
         load_plan(write(text), {})
+
+
+def test_a_file_stands_for_its_plugin_wherever_plugins_are_named(tmp_path):
+    options = {
+        "task": ["passkey[data=my/text.py]"],
+        "method": ["mine/half.py[rate=[1,2]]+vanilla"],
+        "backbone": ["a/gru.py,mamba,./gla.py[num_heads=4]"],
+    }
+    config = load_config(None, options)
+    assert config.task == ("passkey[data=my/text.py]",) and config.method == ("half[rate=[1,2]]+vanilla",)
+    assert config.backbone == ("gru,mamba,gla[num_heads=4]",)
+    assert config.plugin == (Path("mine/half.py"), Path("a/gru.py"), Path("gla.py"))

@@ -125,6 +125,11 @@ class Mixed(Backbone):
         return nn.LSTM(d_model, d_model)
 
 
+class Elsewhere(_Linear):
+    def mixer(self, d_model, layer):
+        return _Do(lambda x: x.cuda())
+
+
 class LongSighted(Backbone):
     def mixer(self, d_model, layer):
         return _LongSight(d_model)
@@ -158,6 +163,7 @@ def test_nothing_is_compared_where_numbers_are_none():
         (Mixed, "items apart", "batch_first"),
         (LongSighted, "causal", "of 300 tokens under two futures"),
         (Poisoned, "finite", "NaN"),
+        (Elsewhere, "it computes", "it needs CUDA and was asked to run on the CPU: take --device cuda"),
         (Anticausal, "causal", "a token may see earlier ones only"),
         (Shallow, "depth respected", "use num_layers"),
         (InPlace, "state not changed in place", "copy, then change"),
@@ -201,10 +207,29 @@ def test_check_shows_every_plugin_of_a_file_and_ends_with_status_1_where_one_is_
 def test_a_broken_backbone_is_refused_in_one_line_before_training(toy_options, tmp_path):
     path = tmp_path / "ahead.py"
     path.write_text(BROKEN)
-    asked = [*toy_options, "--plugin", str(path), "--backbone", "ahead", "--results", str(tmp_path / "runs")]
+    asked = [*toy_options, "--backbone", str(path), "--results", str(tmp_path / "runs")]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 2 and "breaks its contract, causal" in done.output
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_file_that_cannot_be_a_backbone_is_one_line_that_says_what_to_do(toy_options, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    cases = {
+        tmp_path / "empty.py": ("x = 1\n", "it needs one, such as: class Mine(Backbone)"),
+        tmp_path / "pair.py": (BROKEN + BROKEN.replace("Ahead", "Behind"), "found Ahead, Behind"),
+        folder / "mamba.py": (BROKEN, "Rename one: a plugin has the name of its file"),
+        tmp_path / "gone.py": (None, "expected the path of a Python file"),
+    }
+    for path, (text, words) in cases.items():
+        if text is not None:
+            path.write_text(text)
+        asked = [*toy_options, "--backbone", str(path), "--results", str(tmp_path / "runs")]
+        done = CliRunner().invoke(app, asked)
+        said = " ".join(done.output.split())
+        assert done.exit_code == 2 and words in said and "Traceback" not in said, said
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_task_whose_draws_have_equal_items_is_named():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lgbench.answers import regress
 from lgbench.bench import pace
 
 REFERENCE_MS = 10.0
@@ -13,7 +14,8 @@ WORK_MS = {"step": 13.0, "evaluation": 28.0}
 class Machine:
     """A clock with others at work: speed drifts for all alike, single calls are disturbed, the CPU is shared.
 
-    A ratio then varies by about 4 %, as it did on two processors that ten to twenty processes wanted.
+    A ratio then varies by about 4 %, and on a busy machine the work takes 3 to 15 % longer than the reference
+    would let expect, as it did on two processors that seven to ten processes wanted.
 
     Args:
         seed: of all that is random.
@@ -26,11 +28,12 @@ class Machine:
         self.rng, self.slower, self.busy, self.sleeps, self.drift = (
             np.random.default_rng(seed), slower, busy, sleeps, 0.0,
         )  # fmt: skip
+        self.suffers = 1.0 if busy == 1 else self.rng.uniform(1.03, 1.15)
 
     def clock(self, call):
         name = call()
         self.drift = 0.98 * self.drift + self.rng.normal(0, 0.02)
-        took = REFERENCE_MS if name is None else WORK_MS[name] * self.slower
+        took = REFERENCE_MS if name is None else WORK_MS[name] * self.slower * self.suffers
         took *= np.exp(self.drift + self.rng.normal(0, 0.1)) * (1 + (self.rng.random() < 0.03))
         wall = took * (1 if self.busy == 1 else self.rng.uniform(1, 2 * self.busy))
         return wall * (1 if name is None else self.sleeps), took
@@ -50,8 +53,9 @@ LIMITS = {name: 1.15 * took / REFERENCE_MS for name, took in WORK_MS.items()}
 def alarms(count, **machine):
     found = 0
     for seed in range(count):
-        ratios = Machine(seed, **machine).ratios(LIMITS)
-        found += any(ratios[name] > LIMITS[name] for name in WORK_MS)
+        now = Machine(seed, **machine).ratios(LIMITS)
+        allowed = regress.BUSY if now.is_busy else 1.0
+        found += any(now.ratios[name] > allowed * LIMITS[name] for name in WORK_MS)
     return found
 
 
@@ -71,8 +75,8 @@ def test_work_that_sleeps_is_seen_where_the_machine_is_not_busy():
 
 
 def test_a_new_baseline_is_the_median_of_three_measurements():
-    found = [{"a": 9.0}, {"a": 2.0}, {"a": 3.0}]
-    assert pace.confirmed(lambda names: found.pop(), ["a"], {}) == {"a": 3.0}
+    found = [pace.Pace({"a": ratio}, is_busy=ratio == 9) for ratio in (9.0, 2.0, 3.0)]
+    assert pace.confirmed(lambda names: found.pop(), ["a"], {}) == ({"a": 3.0}, True)
 
 
 def test_what_is_within_its_limit_is_measured_once():
@@ -80,9 +84,9 @@ def test_what_is_within_its_limit_is_measured_once():
 
     def measure(names):
         asked.append(list(names))
-        return dict.fromkeys(names, 2.0)
+        return pace.Pace(dict.fromkeys(names, 2.0), is_busy=False)
 
-    assert pace.confirmed(measure, ["a", "b"], {"a": 1.0, "b": 3.0}) == {"a": 2.0, "b": 2.0}
+    assert pace.confirmed(measure, ["a", "b"], {"a": 1.0, "b": 3.0}) == ({"a": 2.0, "b": 2.0}, False)
     assert asked == [["a", "b"], ["a"], ["a"]]
 
 

@@ -8,7 +8,6 @@ from lgbench.errors import UserError
 from lgbench.report.budget import cost_figures, has_steps, steps_figure
 from lgbench.report.curves import load
 from lgbench.report.figures import curve_figure
-from lgbench.report.relative import relative
 from lgbench.report.style import COLOURS, MARKERS, line_styles, looks, save, styled
 from lgbench.report.vertical import spread, vertical_range
 
@@ -63,7 +62,7 @@ def test_a_second_panel_shows_differences_to_the_baseline_on_the_same_seeds(root
     for seed in range(3):
         store(root, lambda length: 0.1205, seed=seed)
         store(root, lambda length: 0.0964, seed=seed, label="better", method="better")
-    beside = relative(board_of(root))
+    beside = board_of(root).beside
     assert set(beside["series"]) == {"better"} and set(beside["baseline"]) == {"vanilla"}
     assert beside["value"].to_numpy() == pytest.approx(0.1, rel=0.1)  # (0.1205 − 0.0964) / 0.241
     assert (beside["low"] > 0).all() and (beside["num_seeds"] == 3).all()

@@ -194,6 +194,15 @@ def test_fits_of_all_lengths_are_summed_and_shared_ones_counted_once(root, store
     assert shown == {"fitted": "24 on 8,000 tokens in 60 s", "vanilla": "–"}
 
 
+def test_the_state_is_shown_in_bytes_and_as_a_range_where_it_grows(root, store):
+    store(root, lengths=[512, 1024], state_bytes=4096)
+    store(root, lengths=[512], label="grows", method="grows", state_bytes=2**20)
+    store(root, lengths=[1024], label="grows", method="grows", state_bytes=2**21)
+    store(root, lengths=[512, 1024], label="old", method="old")
+    shown = {line["method"]: line["state"] for line in lines_of(root)}
+    assert shown == {"vanilla": "4 KiB", "grows": "1 MiB to 2 MiB", "old": "–"}
+
+
 def test_lengths_in_documents_are_in_full(root, store):
     store(root, holds_until(4096), lengths=GRID, length_unit="documents")
     text = read_board(root)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+import lgbench
 from lgbench.cli import app
+from lgbench.models import pretrained
 from lgbench.models.model import build_model
 from lgbench.models.pretrained import keep, load_pretrained
 from lgbench.plan.cells import load_task
@@ -51,6 +53,21 @@ def test_no_training_steps_measure_the_published_model_as_it_is(tmp_path, checkp
     tensors, _ = load(weights)
     for name, weight in load_pretrained(checkpoint).state_dict.items():
         assert torch.equal(tensors[name], weight), name
+
+
+def test_its_cell_is_loaded_in_a_process_that_has_never_seen_the_checkpoint(
+    tmp_path, checkpoint, monkeypatch
+):
+    outcome = run(tmp_path, checkpoint, "--tokenizer", "bytes", "--train-steps", "0")
+    assert outcome.exit_code == 0, outcome.output
+    (row,) = read([tmp_path / "runs"]).table.to_pylist()
+    wanted = load_pretrained(checkpoint).state_dict
+    monkeypatch.setattr(pretrained, "_kept", {})
+    model = lgbench.load(row["cell"], tmp_path / "runs", data="procedural", tokenizer="bytes")
+    assert {name: len(v) for name, v in wanted.items()} == {
+        name: len(v) for name, v in model.state_dict().items()
+    }
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in wanted.items())
 
 
 def test_fine_tuning_starts_from_the_checkpoint(tmp_path, checkpoint):

@@ -169,6 +169,19 @@ def test_evaluation_items_have_one_needle_where_the_facts_say_near_its_depth(par
     assert len({tuple(row.tolist()) for row in contexts}) == 20
 
 
+@pytest.mark.parametrize("params", [{}, {"variant": "repeated"}, {"protocol": "as_released"}])
+def test_needles_are_spread_over_both_sides_of_their_depths(params):
+    task = load(**params)
+    items = task.eval_set(100, 0)
+    room = items.num_tokens(4099) - len(task.question)
+    share = [(begin - len(task.question)) / (room - (end - begin)) for begin, end in items.spans(4099)]
+    for depth in (0.25, 0.5, 0.75):
+        off = [a - b for a, b in zip(share, items.facts(4099)["depth"], strict=True) if b == depth]
+        assert min(off) < -0.05 and max(off) > 0.05 and abs(sum(off) / len(off)) < 0.05
+    ends = [a for a, b in zip(share, items.facts(4099)["depth"], strict=True) if b in (0, 1)]
+    assert sum(0.02 < a < 0.98 for a in ends) > len(ends) / 2
+
+
 def test_any_piece_of_a_context_is_that_piece_of_the_whole():
     for params in ({}, {"variant": "repeated"}, {"protocol": "as_released"}):
         items = load(**params).eval_set(5, 3)

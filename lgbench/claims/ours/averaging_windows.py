@@ -11,8 +11,8 @@ AVERAGED = {n: long_trained(n, "averaged_windows") for n in LENGTHS}
 CLAIM = Claim(
     id="averaging_windows",
     source="our own",
-    statement="Averaging the answers after eight windows of L_train tokens is better than reading 32,768 tokens "
-    "under slow_clock, and better than the last window alone.",
+    statement="Averaging the answers after eight windows of L_train tokens is better than reading 32,768 "
+    "tokens under slow_clock, and better than the last window alone.",
     parts=tuple(
         below(value(AVERAGED[n], 32768) - value(long_trained(n, other), 32768))
         for n in LENGTHS

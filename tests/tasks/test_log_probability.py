@@ -1,0 +1,61 @@
+"""Tasks whose answers are classes keep the log-probability of the right one beside the headline metric."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lgbench.models.model import build_model
+from lgbench.models.symbols import LOG_PROBABILITY
+from lgbench.plan.cells import load_task
+from lgbench.plan.params import PluginRequest
+from lgbench.plugins.registry import METHODS
+from lgbench.run.evaluate import evaluate
+from lgbench.store.rows_file import read_rows, unfinished
+from lgbench.task import Batch
+
+ROWS = Path(__file__).parents[2] / "results" / "rows"
+EVERYONE = slice(0, 8)
+
+
+def load(name):
+    task = load_task(PluginRequest(name, {}))
+    task.prepare(torch.device("cpu"))
+    return task
+
+
+@pytest.mark.parametrize("method", ["vanilla", "slow_clock"])
+@pytest.mark.parametrize("name", ["marked_recall", "induction_heads", "mqar"])
+def test_it_is_that_of_the_logits_in_bits_and_stands_behind_the_headline(name, method):
+    task, method = load(name), METHODS.load(method)()
+    recipe = task.recipe("smoke", "causal")
+    lengths = recipe.eval_lengths[2:4]
+    recipe = replace(recipe, eval_lengths=lengths, eval_items=8, eval_batch=4, num_layers=1)
+    model, items = build_model(task, method, recipe, seed=0), task.eval_set(8, 0)
+    found = evaluate(model, task, method, recipe, items)
+    assert [m.metric.name for m in found] == ["accuracy", "log2-probability"] * 2
+    queries, targets = items.queries(EVERYONE, lengths[1], recipe.eval_queries)
+    batch = Batch(items.context(EVERYONE, 0, lengths[1], lengths[1]), queries, targets)
+    with torch.no_grad():
+        logits = model.eval().answer(batch, mode="score", length=lengths[1])
+    bits = torch.log_softmax(logits, dim=2).gather(2, targets[..., None])[..., 0].mean(dim=1) / np.log(2)
+    assert found[-1].values == pytest.approx(bits.numpy(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name, classes", [("marked_recall", 8), ("induction_heads", 15)])
+def test_equal_odds_score_chance_and_certainty_scores_best(name, classes):
+    task = load(name)
+    chance = task.references(task.eval_set(4, 0), 1, LOG_PROBABILITY)["chance"]
+    targets = torch.tensor([[1]])
+    equal, sure = torch.zeros(1, 1, classes), torch.zeros(1, 1, classes)
+    sure[..., 1] = 1000
+    assert -task.loss(equal, targets).item() / np.log(2) == pytest.approx(chance)
+    assert -task.loss(sure, targets).item() == LOG_PROBABILITY.best
+
+
+def test_a_published_cell_without_it_stays_finished():
+    path = min((ROWS / "marked_recall").glob("*.parquet"))
+    table = read_rows(path)
+    assert set(table["metric"].to_pylist()) == {"accuracy"} and unfinished(table) is None
