@@ -2,7 +2,7 @@
 
     while trainings run      the current steps end, their states are saved, then `Interrupted`
     anywhere else            `Interrupted` where Python is at that moment
-    Ctrl-C once more         at once, whatever it is that goes on
+    Ctrl-C once more         at once, whatever it is that goes on, unless it comes within `ONCE_S`
 
 A command is `watched`: a thread sees signals even while the main thread waits for a GPU or in a C function,
 and ends the process when it has not ended by itself after `GRACE_S`. Nothing is lost but the time since the
@@ -28,6 +28,9 @@ GRACE_S = 1.5
 SAVE_S = 25.0
 """The same after SIGTERM and SIGHUP while trainings run: job schedulers wait for 30 s before they kill."""
 
+ONCE_S = 0.5
+"""Seconds in which a second Ctrl-C is the same one: `timeout` signals a process and then its whole group."""
+
 GOES_ON = "Trainings are saved; the same command, without --force, goes on from there."
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -47,6 +50,8 @@ class _State:
     listening: bool = False
     first: int | None = None
     """The signal that came first."""
+    came_at: float = 0.0
+    """When it came, by `time.monotonic`."""
     careful: int = 0
     """Blocks of `saves_first` that are open."""
     finishing: int = 0
@@ -137,16 +142,16 @@ def watched() -> Iterator[None]:
 def _on_signal(signum: int, frame: object) -> None:
     again = _state.first is not None
     if not again:
-        _state.first = signum
+        _state.first, _state.came_at = signum, time.monotonic()
     if not again and _state.careful == 0:
         raise Interrupted(signum)
-    if again and signum == signal.SIGINT:
+    if again and signum == signal.SIGINT and time.monotonic() > _state.came_at + ONCE_S:
         raise Interrupted(signum)
 
 
 def _watch(receiver: socket.socket) -> None:
     """End the process when its time is over; runs in a thread of its own."""
-    first, end = 0, float("inf")
+    first, began, end = 0, 0.0, float("inf")
     while True:
         ready, _, _ = select.select([receiver], [], [], None if not first else 0.05)
         if ready:
@@ -156,10 +161,11 @@ def _watch(receiver: socket.socket) -> None:
             for signum in came:
                 if signum not in _SIGNALS:
                     continue
-                if first and signum == signal.SIGINT:
+                if first and signum == signal.SIGINT and time.monotonic() > began + ONCE_S:
                     _end(signum, "ended at once, as asked. ")
                 if not first:
-                    first, end = signum, time.monotonic() + _grace(signum)
+                    first, began = signum, time.monotonic()
+                    end = began + _grace(signum)
         elif time.monotonic() > end and not _state.finishing:
             _end(first, "what came after the last saved state is lost. ")
 

@@ -1,6 +1,7 @@
 """A signal ends a run within two seconds in every phase, says so, and what was trained is saved first."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,9 +111,29 @@ def test_a_second_ctrl_c_stops_what_saves_first():
     with interrupt.listening(), interrupt.saves_first():
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupt.asked()
+        time.sleep(interrupt.ONCE_S)
         with pytest.raises(interrupt.Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+
+
+def test_a_ctrl_c_that_comes_twice_at_a_time_is_one():
+    with interrupt.listening(), interrupt.saves_first():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert interrupt.asked()
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs the command timeout")
+def test_timeout_which_signals_a_process_and_its_group_leaves_time_to_save(tmp_path):
+    command = ["timeout", "-s", "INT", "20", sys.executable, "-m", "lgbench", "run", "--task", "toy_average"]
+    command += ["--preset", "smoke", "--device", "cpu", "--results", str(tmp_path / "runs"), *LONG]
+    plugins = [word for path in (HERE.parent / "toys").glob("toy_*.py") for word in ("--plugin", str(path))]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *plugins], env=environment, capture_output=True, text=True)
+    assert done.returncode == 124 and "interrupted. Trainings are saved" in done.stderr + done.stdout
+    assert "ended at once" not in done.stderr
 
 
 def test_a_second_sigterm_leaves_the_saving_alone():
