@@ -84,7 +84,7 @@ def test_a_run_prints_the_tables_of_its_own_boards_alone(toy, lgbench):
     assert tables(other) == 1 and "vanilla" not in other.stdout
     again = toy("--method", "vanilla")
     assert tables(again) == 1 and "prepended" not in again.stdout
-    assert tables(lgbench("report")) == 2
+    assert tables(lgbench("report", "--tables")) == 2
 
 
 def test_hyphens_in_names_count_as_underscores(toy):
