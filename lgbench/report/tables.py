@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,23 @@ def summary_table(roots: Sequence[Path], cells: Collection[str] | None = None) -
 
 def tables_of(results: Results) -> list[Listing]:
     """The same tables of what was read already."""
-    tables = [_table(board) for board in results.boards if not board.curve("context").empty]
+    tables = [_table(board) for board in _comparable(results.boards) if not board.curve("context").empty]
     if results.missing.empty:
         return tables
     headings = [*map(str, results.missing)]
     rows = [[str(value) for value in row] for row in results.missing.itertuples(index=False)]
     title = {"title": "Not measured", "title_style": "bold red"}
     return [*tables, Listing(headings=headings, rows=rows, words=headings, **title)]
+
+
+def _comparable(boards: Iterable[Board]) -> Iterator[Board]:
+    """The headline metric of each task, and others on its scale; a log-probability beside accuracy is not."""
+    best = None
+    for board in boards:
+        own = board.rows["best"].iloc[0]
+        best = own if board.rank == 0 else best
+        if own == best:
+            yield board
 
 
 def pivot(curve: pd.DataFrame, column: str, x: str = "eval_length") -> pd.DataFrame:

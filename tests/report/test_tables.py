@@ -101,3 +101,12 @@ def test_tables_of_some_cells_are_those_of_their_boards_with_all_that_they_are_c
     text = printed(tables, width=160)
     assert "vanilla" in text and "prepended" in text
     assert "of the same board" in text and "of another board" not in text
+
+
+def test_a_metric_on_another_scale_than_the_headline_has_no_table(root, store):
+    common = {"task": "recall", "higher_is_better": True, "chance": 0.1}
+    store(root, lambda n: 0.5, metric="accuracy", best=1.0, **common)
+    store(root, lambda n: -1.5, metric="log2-probability", best=0.0, **common | {"chance": -3.0})
+    store(root, lambda n: 0.6, metric="keyword", best=1.0, **common)
+    text = printed(summary_table([root]), 160)
+    assert "accuracy" in text and "keyword" in text and "log2-probability" not in text
