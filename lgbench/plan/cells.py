@@ -244,6 +244,8 @@ def _pair(task: Task, method: Method, name: str, backbone: PluginRequest, recipe
         why = refusal(method, name, choice.name, recipe) or ""
         _fits(method, recipe)
     except ANY as error:  # the code of a plugin may fail in any way
+        if isinstance(error, UserError) and str(error):  # what was asked for cannot be, and it says why
+            raise
         fault = describe(error)[1]
     return Pair(choice, recipe.without_sizes(), 0, why, fault)
 

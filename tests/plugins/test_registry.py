@@ -196,6 +196,7 @@ def test_two_plugins_of_one_name_are_an_error_that_names_both(
     built_in = tmp_path.resolve() / "toyzoo" / "methods" / "gentle.py"
     assert (
         str(caught.value) == f"two methods are named 'gentle': {built_in} and {tmp_path.resolve()}/gentle.py"
+        ". Rename one: a plugin has the name of its file"
     )
 
     install("toytwin", "[lgbench.methods]\ngentle = toytwin:Gentle\n", __init__=GENTLE)
