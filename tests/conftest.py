@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import http.server
 import os
@@ -24,6 +25,11 @@ os.environ.pop("COLUMNS", None)  # the runner's window is not that of the comman
 TOYS = Path(__file__).parent / "toys"
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave what is imported by now out of collections of garbage, which cost a fifth of a second each."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
