@@ -7,6 +7,8 @@ After `untie` the head has a matrix of its own.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,6 +67,11 @@ def answer_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss of each target `(batch, num_targets)`, scaled so that its mean is that over targets that exist."""
     losses, there = token_losses(logits, targets), targets >= 0
     return losses * (there.numel() / there.sum().clamp(min=1))
+
+
+def answer_bits(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log2-probability `(batch,)` of whole answers `(batch, num_targets)`; IGNORE is certain."""
+    return -token_losses(logits, targets).sum(dim=1) / math.log(2)
 
 
 def all_right(logits: Tensor, targets: Tensor) -> Tensor:

@@ -26,9 +26,10 @@ from torch import Tensor
 from lgbench.backbone import state_bytes
 from lgbench.intervention import changing_hooks, overridden_hooks
 from lgbench.method import Method
+from lgbench.models.language import answer_bits
 from lgbench.models.model import Model
 from lgbench.run.clock import Clock
-from lgbench.run.measurement import Measurement
+from lgbench.run.measurement import Measurement, item_means
 from lgbench.run.reading import PIECE, ContextReader, Window
 from lgbench.run.room import Lost, NoRoom, Room
 from lgbench.task import Batch, EvalSet, Recipe, Task, Tensors
@@ -191,10 +192,9 @@ class _Evaluation:
         clock, count = Clock(self.task.device), items.num_items_at(length)
         for chosen in self.room.batches(count):
             queries, targets = items.queries(chosen, length, num_queries)
-            predictions = self.reader.averaged(
-                partial(_context, items, chosen, length), queries, targets, views
-            )
-            scores.append(_means(self._scores(predictions, targets)))
+            read = partial(_context, items, chosen, length)
+            predictions = self.reader.averaged(read, queries, targets, views)
+            scores.append(item_means(self._scores(predictions, targets)))
             clock.lap(chosen.stop / count)
         taken = self._taken(clock, count * sum(len(view) + num_queries for view in views))
         return self._points(length, scores, shared_prefix=False, kept_tokens=(), **taken)
@@ -223,7 +223,7 @@ class _Evaluation:
             taken = self._taken(clock, count * (tokens_in + grid[-1]))
         for num_queries in grid:
             if self.streamed:
-                scores = [_means({name: values[:, :num_queries] for name, values in by_query.items()})]
+                scores = [item_means({name: values[:, :num_queries] for name, values in by_query.items()})]
             else:
                 clock = Clock(task.device)
                 scores, kept = list(self._whole_scores(length, num_queries, clock)), self._kept()
@@ -240,9 +240,12 @@ class _Evaluation:
         if self.task.generates:
             prompt = _prompt(queries, num_targets)
             answers = self.model.generate_from(state, prompt, num_targets, told)
-            return self._judged_grades(self.items.grade(chosen, length, answers))
+            grades = self._judged_grades(self.items.grade(chosen, length, answers))
+            return grades | self._given(
+                partial(self.model.answer_from, state, queries, num_targets, told), targets
+            )
         predictions = self.model.answer_from(state, queries, num_targets, told)
-        return _means(self._scores(predictions, targets))
+        return item_means(self._scores(predictions, targets))
 
     def _whole_scores(self, length: int, num_queries: int, clock: Clock) -> Iterator[dict[str, Tensor]]:
         """The same for context and queries in one piece; longer sequences go in smaller batches."""
@@ -253,15 +256,15 @@ class _Evaluation:
         for chosen in self.room.batches(count, size):
             queries, targets = items.queries(chosen, length, num_queries)
             context = items.context(chosen, first, tokens, length)
+            read = partial(model.answer, Batch(context, queries, targets), mode="score", length=told)
             if self.task.generates:
                 num_targets = targets.shape[1]
                 prompt = _prompt(queries, num_targets)
                 answers = model.generate(context, prompt, num_targets, told)
-                yield self._judged_grades(items.grade(chosen, length, answers))
+                grades = self._judged_grades(items.grade(chosen, length, answers))
+                yield grades | self._given(read, targets)
             else:
-                read = Batch(context, queries, targets)
-                predictions = model.answer(read, mode="score", length=told)
-                yield _means(self._scores(predictions, targets))
+                yield item_means(self._scores(read(), targets))
             clock.lap(chosen.stop / count)
 
     def _scores(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -271,6 +274,11 @@ class _Evaluation:
         if task.log_metric is not None:
             found[task.log_metric.name] = self._judged(-task.loss(predictions, targets) / math.log(2))
         return found
+
+    def _given(self, answer: Callable[[], Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """Log-probability of right answers of several tokens, given to the model, where the task keeps it."""
+        metric = self.task.log_metric
+        return {} if metric is None else self._judged_grades({metric.name: answer_bits(answer(), targets)})
 
     def _judged(self, scores: Tensor) -> Tensor:
         """Scores `(batch, num_scores)`, ∞ where the model computed something that is not finite.
@@ -385,11 +393,6 @@ class _Evaluation:
 
 def _context(items: EvalSet, chosen: slice, extent: int, start: int, stop: int) -> Tensors:
     return items.context(chosen, start, stop, extent)
-
-
-def _means(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Scores `(batch,)` of items, from those of their queries."""
-    return {name: values.mean(dim=1) for name, values in scores.items()}
 
 
 def _prompt(queries: Tensors, num_targets: int) -> Tensors:

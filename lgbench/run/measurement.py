@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from lgbench.task import Metric
 
@@ -40,3 +41,8 @@ class Measurement:
     """Whether a method that may change the scan changed nothing here."""
     state_bytes: int | None = None
     """What is carried along one sequence after the context, before the queries; None where nothing is."""
+
+
+def item_means(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return scores `(batch,)` of items, from those of their queries `(batch, num_queries)`, by metric."""
+    return {name: values.mean(dim=1) for name, values in scores.items()}

@@ -23,6 +23,7 @@ tokens on, takes sentences as short as those of its text and a BPE, for near eac
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from lgbench.data.fingerprint import digest
 from lgbench.errors import UserError
 from lgbench.models.language import FINE_TUNED, PAPER_MODEL, TokenInterface, all_right, answer_losses
+from lgbench.models.symbols import LOG_PROBABILITY
 from lgbench.recipe import suggest
 from lgbench.run.measure import EVAL_SEED
 from lgbench.task import Batch, Layout, Metric, Recipe, Task
@@ -130,6 +132,8 @@ class Passkey(Task):
             return self
 
     metric = Metric(name="accuracy", best=1.0, higher_is_better=True, interval="wilson")
+    log_metric = LOG_PROBABILITY
+    more_metrics = (log_metric,)
     generates = True
     eval_only = frozenset({"depths"})
     data_params = frozenset({"data", "tokenizer"})
@@ -239,9 +243,12 @@ class Passkey(Task):
         return all_right(predictions, targets)
 
     def references(self, eval_set: PasskeyItems, num_queries: int, metric: Metric) -> Mapping[str, float]:
-        """Expected accuracy of the best code that does not depend on the context."""
+        """Expected score of the best code, or in bits of the best odds of codes, without the context."""
         codes = self.codes["eval"]
-        return {"chance": max(Counter(codes).values()) / len(codes)}
+        shares = [count / len(codes) for count in Counter(codes).values()]
+        if metric == self.log_metric:
+            return {"chance": sum(share * math.log2(share) for share in shares)}
+        return {"chance": max(shares)}
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids."""
