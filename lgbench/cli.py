@@ -14,6 +14,7 @@ from lgbench import __version__, cli_fill, cli_run
 from lgbench.cli_answers import add_answers
 from lgbench.cli_checkpoint import export_checkpoint
 from lgbench.cli_claims import claims
+from lgbench.cli_examples import add_examples
 from lgbench.cli_fidelity import fidelity
 from lgbench.cli_probe import probe
 from lgbench.cli_results import results_app
@@ -318,6 +319,9 @@ def data_verify(data_dir: DataDir = None) -> None:
         say("no data files are here. Get some with: lgbench data fetch omniglot")
     if any(check.problem for check in checks):
         raise typer.Exit(1)
+
+
+add_examples(app)
 
 
 def main() -> None:

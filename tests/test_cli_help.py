@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import lgbench
@@ -51,10 +52,21 @@ def test_options_of_a_run_stand_in_groups_each_once():
         assert [name for name, part in parts.items() if f"  {option}" in part] == [title], option
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["list"]], ids=" ".join)
+def commands(group=None, path=()):
+    """The words of every command."""
+    group = group or get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield [*path, name]
+
+
+@pytest.mark.parametrize("command", [[], *commands()], ids=" ".join)
 def test_help_shows_examples_and_is_short_for_h(command):
     shown = call(*command, "--help").output
-    assert re.search(r"Examples:\n +lgbench \w+", shown)
+    lines = re.search(r"Examples:\n((?: +lgbench .*\n?)+)", shown)[1].splitlines()
+    assert lines and all(line.split()[1 : 1 + len(command)] == command for line in lines)
     assert call(*command, "-h").output == shown
 
 
