@@ -165,7 +165,7 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
     try:
         if file is not None and Path(file).is_file():
             return source_identity(Path(file), Home(root=Path(file).resolve().parent))
-        return tree_identity(_text_of_class(given))
+        return tree_identity(_text_with_what_it_names(given))
     except (OSError, TypeError, SyntaxError):
         if declared is None:
             raise UserError(
@@ -175,17 +175,44 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
         return f"v{declared}"
 
 
-def _text_of_class(given: type[Any]) -> str:
-    """The source of a class without a file: a notebook keeps the text of its cells by the names of the code.
+def _text_with_what_it_names(given: type[Any]) -> str:
+    """The source of a class of a notebook, of the classes and functions of the notebook that it names, of those
+    that they name, and the plain values.
+
+    Raises:
+        OSError: nothing keeps the source of one of them.
+    """
+    members = [member for member in vars(given).values() if inspect.isfunction(member)]
+    space = members[0].__globals__ if members else vars(sys.modules.get(given.__module__, object))
+    texts: dict[str, str] = {}
+    pending: list[Any] = [given]
+    while pending:
+        one = pending.pop()
+        if one.__name__ in texts:
+            continue
+        texts[one.__name__] = text = _text_of(one)
+        for name in sorted({node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}):
+            value = space.get(name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                if value.__module__ == given.__module__:
+                    pending.append(value)
+            elif isinstance(value, bool | int | float | str):
+                texts[name] = f"{name} = {value!r}"
+    return "\n".join(texts[name] for name in sorted(texts))
+
+
+def _text_of(given: Any) -> str:
+    """The source of a class or function without a file: a notebook keeps the text of its cells by the names of
+    the code.
 
     Raises:
         OSError: nothing keeps it.
     """
-    codes = [member.__code__ for member in vars(given).values() if inspect.isfunction(member)]
-    for code in codes:
+    members = [given] if inspect.isfunction(given) else vars(given).values()
+    for code in [member.__code__ for member in members if inspect.isfunction(member)]:
         text = "".join(linecache.getlines(code.co_filename))
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef) and node.name == given.__name__:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == given.__name__:
                 return textwrap.dedent(ast.get_source_segment(text, node, padded=True) or "")
     return textwrap.dedent(inspect.getsource(given))
 

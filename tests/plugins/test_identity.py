@@ -225,3 +225,39 @@ def test_an_edited_class_of_a_notebook_is_another_plugin():
         assert cell(1, "return 1") == cell(2, "return  1  # the same") != cell(3, "return 2")
     finally:
         BACKBONES._found = {name: BACKBONES._found[name] for name in known}
+
+
+def test_what_a_class_of_a_notebook_names_is_part_of_it():
+    """A helper class, a function that it calls and a plain value stand in other cells and may be edited there."""
+    space = {"__name__": "no_such_module", "Backbone": Backbone}
+
+    def cell(number, text):
+        name = f"cell of names {number}"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        exec(compile(text, name, "exec"), space)
+
+    def identity():
+        BACKBONES.add_class(space["Mine"])
+        return BACKBONES.identity("mine")
+
+    known = BACKBONES.names()
+    try:
+        cell(1, "RATE = 0.5\n")
+        cell(2, "def scaled(x):\n    return RATE * x\n")
+        cell(3, "class Layer:\n    def run(self, x):\n        return scaled(x)\n")
+        cell(4, "class Mine(Backbone):\n    def mixer(self, d_model, layer):\n        return Layer()\n")
+        found = [identity()]
+        cell(5, "def unrelated(x):\n    return x\n")
+        assert identity() == found[0]
+        for number, text in enumerate(
+            (
+                "RATE = 0.25\n",
+                "def scaled(x):\n    return RATE * x + 1\n",
+                "class Layer:\n    def run(self, x):\n        return 2 * scaled(x)\n",
+            )
+        ):
+            cell(6 + number, text)
+            found.append(identity())
+        assert len(set(found)) == 4
+    finally:
+        BACKBONES._found = {name: BACKBONES._found[name] for name in known}
