@@ -45,9 +45,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 def add_examples(app: typer.Typer) -> None:
     """Give each command of the app, and of its groups, the examples that it has here."""
-    groups = {"": app} | {f"{group.name} ": group.typer_instance for group in app.registered_groups}
+    groups: dict[str, typer.Typer] = {"": app}
+    for info in app.registered_groups:
+        if info.typer_instance is not None:
+            groups[f"{info.name} "] = info.typer_instance
     for prefix, group in groups.items():
         for command in group.registered_commands:
-            name = f"{prefix}{command.name or command.callback.__name__}"
+            name = prefix + (command.name or getattr(command.callback, "__name__", ""))
             if name in EXAMPLES:
                 command.epilog = examples(*EXAMPLES[name])

@@ -176,8 +176,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 
 
 def _text_with_what_it_names(given: type[Any]) -> str:
-    """The source of a class of a notebook, of the classes and functions of the notebook that it names, of those
-    that they name, and the plain values.
+    """The source of a class of a notebook, and of the classes, functions and plain values of the notebook that
+    it names, and that they name.
 
     Raises:
         OSError: nothing keeps the source of one of them.
@@ -202,8 +202,8 @@ def _text_with_what_it_names(given: type[Any]) -> str:
 
 
 def _text_of(given: Any) -> str:
-    """The source of a class or function without a file: a notebook keeps the text of its cells by the names of
-    the code.
+    """The source of a class or function without a file: a notebook keeps the text of its cells by the names
+    of the code.
 
     Raises:
         OSError: nothing keeps it.

@@ -228,7 +228,7 @@ def test_an_edited_class_of_a_notebook_is_another_plugin():
 
 
 def test_what_a_class_of_a_notebook_names_is_part_of_it():
-    """A helper class, a function that it calls and a plain value stand in other cells and may be edited there."""
+    """A helper class, a function that it calls and a plain value may be edited in their cells."""
     space = {"__name__": "no_such_module", "Backbone": Backbone}
 
     def cell(number, text):
