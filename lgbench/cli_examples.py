@@ -51,6 +51,6 @@ def add_examples(app: typer.Typer) -> None:
             groups[f"{info.name} "] = info.typer_instance
     for prefix, group in groups.items():
         for command in group.registered_commands:
-            name = prefix + (command.name or getattr(command.callback, "__name__", ""))
+            name = f"{prefix}{command.name or getattr(command.callback, '__name__', '')}"
             if name in EXAMPLES:
                 command.epilog = examples(*EXAMPLES[name])

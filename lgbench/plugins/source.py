@@ -176,8 +176,8 @@ def _identity_of_class(given: type[Any], declared: int | None) -> str:
 
 
 def _text_with_what_it_names(given: type[Any]) -> str:
-    """The source of a class of a notebook, and of the classes, functions and plain values of the notebook that
-    it names, and that they name.
+    """The source of a class of a notebook, and of what it names there, and they name: classes, functions and
+    plain values.
 
     Raises:
         OSError: nothing keeps the source of one of them.
