@@ -43,7 +43,7 @@ def from_bytes(kept: NDArray[np.uint8]) -> Pictures:
 
 
 def halved(pictures: Pictures) -> Pictures:
-    """Pictures of half the height and width, means of two by two pixels; an odd last row or column is lost."""
+    """Pictures of half the size, means of two by two pixels; an odd last row or column is lost."""
     height, width = pictures.shape[-2] // 2, pictures.shape[-1] // 2
     even = pictures[..., : 2 * height, : 2 * width]
     return even.reshape(*pictures.shape[:-2], height, 2, width, 2).mean(axis=(-3, -1))

@@ -15,7 +15,14 @@ from pydantic import Field
 
 from lgbench.probe import Probe, Reading, Readings
 from lgbench.probes._painting import (
-    Painted, as_bytes, contrast, correlation, from_bytes, halved, most_ink, no_pictures,
+    Painted,
+    as_bytes,
+    contrast,
+    correlation,
+    from_bytes,
+    halved,
+    most_ink,
+    no_pictures,
 )  # fmt: skip
 
 

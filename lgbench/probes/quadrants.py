@@ -93,7 +93,10 @@ class Quadrants(Probe):
             ratios = (a[4 * each] / a[each], b[4 * each] / a[4 * each],
                       found[sharp, "B"][4 * each] / found[sharp, "A"][4 * each])  # fmt: skip
             rows += [Reading(n, float(v), length) for n, v in zip(self.statistics, ratios, strict=True)]
-            arrays |= {f"times {length}": np.array(times), "truth": paint.as_bytes(recorder.kept["truth",][0])}
+            arrays |= {
+                f"times {length}": np.array(times),
+                "truth": paint.as_bytes(recorder.kept["truth",][0]),
+            }
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):
