@@ -18,6 +18,7 @@ from lgbench.safe_text import for_rich
 if TYPE_CHECKING:
     from lgbench.claims.readings import Look
     from lgbench.claims.render import Verdict
+    from lgbench.plan.cells import Cell
 
 
 class Format(StrEnum):
@@ -127,17 +128,19 @@ def _look(looks: Sequence[tuple[Look, int]], roots: Sequence[Path], options: dic
     from lgbench.run.probing import look as carry_out
 
     cells = Cells.read(roots)
+    keys = {(look, seed): cells.cell(look.model, seed) for look, seed in looks}
+    found: dict[str, tuple[Path, Cell]] = {}
+    for root in roots:
+        for cell in cells_of(root, list(keys.values())):
+            if cell.key not in found or (root / "checkpoints" / cell.training.key).is_dir():
+                found[cell.key] = root, cell
     device = str(choose_device(options["device"] or "auto"))
-    for look, seed in looks:
-        key = cells.cell(look.model, seed)
-        for root in roots:
-            for cell in cells_of(root, [key]):
-                probe, name = named_probe(look.probe)
-                asked = Asked(
-                    lengths=look.lengths, num_items=look.items, device=device, data_dir=options["data_dir"]
-                )
-                path, _ = carry_out(probe, name, cell, root, asked, out=roots[0], on_progress=say)
-                say(f"Readings: {path}")
+    for (look, _), key in keys.items():
+        root, cell = found[key]
+        probe, name = named_probe(look.probe)
+        asked = Asked(lengths=look.lengths, num_items=look.items, device=device, data_dir=options["data_dir"])
+        path, _ = carry_out(probe, name, cell, root, asked, out=roots[0], on_progress=say)
+        say(f"Readings: {path}")
 
 
 def _show(verdicts: Sequence[Verdict], roots: Sequence[Path], form: Format, *, whole: bool) -> None:

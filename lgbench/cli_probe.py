@@ -151,11 +151,13 @@ def cells_of(results: Path, keys: Sequence[str]) -> list[Cell]:
 
 
 def _row_of_each_cell(results: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+
     from lgbench.store import read
 
     table = read([results]).table
-    places = list({key: k for k, key in enumerate(table["cell"].to_pylist())}.values())
-    return table.take(places).to_pylist(maps_as_pydicts="strict")
+    places = {key: k for k, key in enumerate(table["cell"].to_pylist())}.values()
+    return table.take(pa.array(places, pa.int64())).to_pylist(maps_as_pydicts="strict")
 
 
 def named_probe(text: str) -> tuple[Any, str]:
