@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lgbench.cli_style import say
+from lgbench.errors import UserError
 from lgbench.safe_text import for_rich
 
 if TYPE_CHECKING:
+    from lgbench.claims.readings import Look
     from lgbench.claims.render import Verdict
+    from lgbench.plan.cells import Cell
 
 
 class Format(StrEnum):
@@ -67,24 +70,46 @@ def claims(
 
 
 def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options: Any) -> None:
-    """Train and measure what a claim reads and the store does not have, as `lgbench run` would."""
-    import yaml
-
-    from lgbench import cli_run
+    """Train, measure and probe what a claim reads and the store does not have."""
     from lgbench.claims import find_claim
     from lgbench.claims.cells import Cells
     from lgbench.claims.model import plan_of
-    from lgbench.claims.verdicts import missing_seeds
+    from lgbench.claims.verdicts import lost, missing_seeds, unread
 
     claim = find_claim(name)
-    there = [root for root in roots if root.is_dir()]
-    plan = plan_of(missing_seeds(claim, Cells.read(there), seeds))
-    if not plan:
+    cells = Cells.read([root for root in roots if root.is_dir()])
+    if without := lost(claim, cells):
+        models = "; ".join(dict.fromkeys(f"{model}, seed {seed}" for model, seed in without))
+        raise UserError(
+            f"--run {claim.id}: its probes need weights that are not in {roots[0]} ({models}). "
+            f"Train them in a folder of your own: lgbench claims --run {claim.id} --results runs"
+        )
+    plan = plan_of(missing_seeds(claim, cells, seeds))
+    looks = unread(claim, cells, seeds)
+    if not plan and not looks:
         say(f"Nothing of {claim.id} has to be run.")
         return
+    if plan:
+        _run_plan(claim.id, plan, roots, options)
+    if options["dry"]:
+        for look, seed in looks:
+            lengths = ", ".join(f"{length:,}" for length in look.lengths)
+            say(f"probe {look.probe}: {look.model}, seed {seed}, lengths {lengths}, {look.items} items")
+    elif looks:
+        _look(looks, roots, options)
+
+
+def _run_plan(
+    claim: str, plan: Sequence[dict[str, Any]], roots: Sequence[Path], options: dict[str, Any]
+) -> None:
+    """Carry a plan out as `lgbench run` would, into the first results folder."""
+    import yaml
+
+    from lgbench import cli_run
+
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / f"{claim.id}.yaml"
-        config.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+        config = Path(folder) / f"{claim}.yaml"
+        config.write_text(yaml.safe_dump(list(plan), sort_keys=False), encoding="utf-8")
         cli_run.run(
             config=config,
             results=roots[0],
@@ -92,6 +117,30 @@ def _run_missing(name: str, roots: Sequence[Path], seeds: int | None, **options:
             data_dir=options["data_dir"],
             dry_run=options["dry"],
         )
+
+
+def _look(looks: Sequence[tuple[Look, int]], roots: Sequence[Path], options: dict[str, Any]) -> None:
+    """Let probes look into trained cells; their readings go into the first results folder."""
+    from lgbench.claims.cells import Cells
+    from lgbench.cli_probe import cells_of, named_probe
+    from lgbench.run.device import choose_device
+    from lgbench.run.probing import Look as Asked
+    from lgbench.run.probing import look as carry_out
+
+    cells = Cells.read(roots)
+    keys = {(look, seed): cells.cell(look.model, seed) for look, seed in looks}
+    found: dict[str, tuple[Path, Cell]] = {}
+    for root in roots:
+        for cell in cells_of(root, list(keys.values())):
+            if cell.key not in found or (root / "checkpoints" / cell.training.key).is_dir():
+                found[cell.key] = root, cell
+    device = str(choose_device(options["device"] or "auto"))
+    for (look, _), key in keys.items():
+        root, cell = found[key]
+        probe, name = named_probe(look.probe)
+        asked = Asked(lengths=look.lengths, num_items=look.items, device=device, data_dir=options["data_dir"])
+        path, _ = carry_out(probe, name, cell, root, asked, out=roots[0], on_progress=say)
+        say(f"Readings: {path}")
 
 
 def _show(verdicts: Sequence[Verdict], roots: Sequence[Path], form: Format, *, whole: bool) -> None:

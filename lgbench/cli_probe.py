@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +50,7 @@ def probe(
 
     for path in plugin or []:
         registry.add_file(path)
-    looker, plain = _probe(name)
+    looker, plain = named_probe(name)
     wanted = {"task": task, "method": method, "backbone": backbone, "cell": cell}
     numbers = {"train_length": _ints("--train-length", train_length), "seed": _ints("--seed", seed)}
     cells = find_cells(results, **wanted, **numbers)
@@ -88,11 +89,8 @@ def find_cells(
         UserError: there is none; what there is, or how to train one.
     """
     from lgbench.plan.rekey import cell_of_row
-    from lgbench.store import read
 
-    table = read([results]).table
-    places = list({key: k for k, key in enumerate(table["cell"].to_pylist())}.values())
-    known = table.take(places).to_pylist(maps_as_pydicts="strict")
+    known = _row_of_each_cell(results)
     if cell:
         chosen = [row for row in known if any(row["cell"].startswith(key) for key in cell)]
         for key in cell:
@@ -145,7 +143,24 @@ def find_cells(
     return [cell_of_row(row) for row in picked]
 
 
-def _probe(text: str) -> tuple[Any, str]:
+def cells_of(results: Path, keys: Sequence[str]) -> list[Cell]:
+    """Those cells of a results folder that have these whole keys."""
+    from lgbench.plan.rekey import cell_of_row
+
+    return [cell_of_row(row) for row in _row_of_each_cell(results) if row["cell"] in keys]
+
+
+def _row_of_each_cell(results: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+
+    from lgbench.store import read
+
+    table = read([results]).table
+    places = {key: k for k, key in enumerate(table["cell"].to_pylist())}.values()
+    return table.take(pa.array(places, pa.int64())).to_pylist(maps_as_pydicts="strict")
+
+
+def named_probe(text: str) -> tuple[Any, str]:
     """The probe of a text such as `seen_patches[group=64]`, and its name."""
     from lgbench.plan.params import expand, parse_plugins, resolve
     from lgbench.plugins.registry import PROBES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from lgbench.claims.model import SETTING, Model
+from lgbench.claims.readings import Look, Reading, Stored, number
 from lgbench.stats.rows import REQUIRED, find_faults
 from lgbench.stats.scores import Floats
 from lgbench.store import frame, from_texts, read
+from lgbench.store.readings import Readings, all_readings
 
 _SAME = ("recipe", "task_params", "backbone_params", "data_fingerprint")
 """Two cells of one model and seed may differ in the code that made them, in these columns they may not."""
@@ -29,7 +31,7 @@ COLUMNS += [
     "item_clusters",
     "items_hash",
 ]
-COLUMNS += ["created_at", *_SAME]
+COLUMNS += ["created_at", "training", *_SAME]
 COLUMNS += [name for name in REQUIRED if name not in COLUMNS]
 """What claims read of a row once its model is known."""
 
@@ -83,25 +85,36 @@ class Cells:
     Args:
         rows: as `lgbench.store.frame` gives them.
         left_out: what could not be read, a sentence each.
+        readings: of probes.
+        weights: trainings whose weights are at hand.
     """
 
-    def __init__(self, rows: pd.DataFrame, left_out: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        left_out: Sequence[str] = (),
+        readings: Iterable[Readings] = (),
+        weights: Collection[str] = (),
+    ) -> None:
         self.rows = rows
         self.left_out = tuple(left_out)
+        self._readings = Stored(readings)
+        self._weights = frozenset(weights)
         self._groups = rows.groupby(["task", "label", "backbone", "preset"]).indices
         self._known: dict[Model, list[Row]] = {}
         self._at: dict[tuple[Point, int], list[Row]] = {}
 
     @classmethod
     def read(cls, roots: Sequence[Path]) -> Cells:
-        """All readable rows of results folders.
+        """All readable rows and readings of results folders.
 
         Raises:
             UserError: a folder does not exist.
         """
         reading = read(roots)
         unread = [f"Could not read {path}: {why}" for path, why in reading.unreadable.items()]
-        return cls(frame(reading), unread)
+        weights = {path.parent.name for root in roots for path in root.glob("checkpoints/*/step-*")}
+        return cls(frame(reading), unread, all_readings(roots).values(), weights)
 
     def seeds(self, model: Model) -> list[int]:
         """Seeds of a model that have any row, increasing."""
@@ -136,6 +149,47 @@ class Cells:
         except NotRun:
             return False
         return True
+
+    def scalars(self, reading: Reading, seeds: Sequence[int]) -> Sample:
+        """What a probe read in these seeds, in their order.
+
+        Raises:
+            NotRun: the probe has not looked into a seed.
+            Unusable: it gave no number in one.
+        """
+        look, values = reading.look, []
+        for seed in seeds:
+            found = self._readings.find(look, self._trainings(look.model, seed))
+            if found is None:
+                raise NotRun(f"probe {look.name} has not looked into {look.model}, seed {seed}")
+            try:
+                values.append([number(found, reading)])
+            except (LookupError, ArithmeticError) as error:
+                raise Unusable(f"probe {look.name}, {look.model}, seed {seed}: {error.args[0]}") from error
+        return Sample(values=np.array(values), clusters=None, chance=float("nan"), is_share=False)
+
+    def has_readings(self, look: Look, seed: int) -> bool:
+        """Whether a probe has looked into a seed."""
+        return self._readings.find(look, self._trainings(look.model, seed)) is not None
+
+    def has_weights(self, model: Model, seed: int) -> bool:
+        """Whether the weights of a seed are at hand."""
+        return not self._weights.isdisjoint(self._trainings(model, seed))
+
+    def cell(self, model: Model, seed: int) -> str:
+        """Key of a cell of a model and seed, of one whose weights are at hand if there are any.
+
+        Raises:
+            NotRun: there is none.
+        """
+        mine = [row for row in self._of(model) if row["seed"] == seed]
+        if not mine:
+            raise NotRun(f"{model}: seed {seed} was not run")
+        best = max(mine, key=lambda row: (row["training"] in self._weights, row["created_at"], row["cell"]))
+        return str(best["cell"])
+
+    def _trainings(self, model: Model, seed: int) -> set[str]:
+        return {str(row["training"]) for row in self._of(model) if row["seed"] == seed}
 
     def _row(self, point: Point, seed: int) -> Row:
         """The newest row of a seed at a point, checked."""

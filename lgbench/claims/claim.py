@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from lgbench.claims.cells import Point
 from lgbench.claims.model import Model
-from lgbench.claims.quantities import Quantity, Reading
+from lgbench.claims.quantities import Quantity
+from lgbench.claims.readings import Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

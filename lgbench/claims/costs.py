@@ -46,9 +46,15 @@ class Prices:
         self._trainings: dict[Model, float | None] = {}
         self._evaluations: dict[Model, float | None] = {}
 
-    def cost(self, missing: Sequence[tuple[Model, int]]) -> Cost:
-        """Add up trainings, each once, and evaluations that models and seeds need beyond the store."""
-        trained = {(*model.training(), seed) for model, _ in missing for seed in self._trained(model)}
+    def cost(self, missing: Sequence[tuple[Model, int]], *, anew: bool = False) -> Cost:
+        """Add up trainings, each once, and evaluations that models and seeds need beyond the store.
+
+        Args:
+            missing: models and seeds.
+            anew: train also what the store has.
+        """
+        known_to_be = {(*model.training(), seed) for model, _ in missing for seed in self._trained(model)}
+        trained = set() if anew else known_to_be
         seconds, unknown = 0.0, []
         for model, seed in missing:
             training = (*model.training(), seed)

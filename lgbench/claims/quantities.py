@@ -16,23 +16,10 @@ import numpy as np
 
 from lgbench.claims.cells import Point, Sample, Unusable
 from lgbench.claims.model import Model
+from lgbench.claims.readings import Look, Reading
 from lgbench.stats.scores import Floats
 
-Read = Callable[[Point], Sample]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A scalar that a probe reads in a model; it is stored beside the rows.
-
-    Attributes:
-        probe: name of the probe.
-        name: of the reading.
-    """
-
-    probe: str
-    name: str
-    model: Model
+Read = Callable[[Point | Reading], Sample]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +30,7 @@ class Quantity:
         text: the expression, for people.
         needs: the points that it reads.
         readings: what it reads of probes.
-        compute: from a function that reads a point.
+        compute: from a function that reads a point or a probe.
         is_sum: whether its text needs brackets beside a minus or a factor.
     """
 
@@ -119,14 +106,12 @@ def log2_failure(model: Model, lengths: tuple[int, ...]) -> Quantity:
     return _curve(f"log2 L_fail ({model})", model, lengths, _failure)
 
 
-def reading(probe: str, name: str, model: Model) -> Quantity:
-    """What a probe reads, one scalar a seed."""
-
-    def unread(read: Read) -> Floats:
-        raise LookupError(f"probe {probe} has no readings in the store")
-
-    found = Reading(probe=probe, name=name, model=model)
-    return Quantity(text=f"{probe}.{name} ({model})", needs=(), readings=(found,), compute=unread)
+def reading(look: Look, name: str, at: int | None = None, group: str = "") -> Quantity:
+    """What a probe reads, one number a seed; see `Reading`."""
+    found = Reading(look=look, name=name, at=at, group=group)
+    place = [str(look.model), *([f"{at:,}"] if at is not None else []), *([group] if group else [])]
+    text = f"{look.probe}: {name} ({'; '.join(place)})"
+    return Quantity(text=text, needs=(), readings=(found,), compute=lambda read: read(found).values)
 
 
 def _curve(

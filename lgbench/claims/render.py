@@ -21,6 +21,7 @@ from lgbench.claims.verdicts import (
     Finding,
     Judged,
     judge,
+    lost,
     missing_seeds,
 )
 from lgbench.safe_text import plain
@@ -38,15 +39,18 @@ HOW_TO_READ = (
     "number of parts (Bonferroni).",
     "**undecided**: neither; more seeds would narrow the intervals. One seed decides nothing, since it does "
     "not show how seeds vary.",
-    "**not run**: a cell or a probe that the claim needs is not there.",
+    "**not run**: a cell or a reading of a probe that the claim needs is not there.",
     "Intervals are Student's t over variance components of seeds and of clusters of items (characters, "
     "articles; items themselves where they have none), as on the leaderboard. One cluster means one number a "
     "seed.",
     "E is the error after so many tokens of context, ln PPL the logarithm of a perplexity; L_train is the "
     "largest context in training.",
+    "What a probe reads is one number a seed, the mean over its items.",
     "A verdict is about the setting that was measured, which is stated; the paper's is another one.",
     "GPU minutes are estimates from the seconds in rows that are alike, of the GPUs that made them.",
 )
+OWN_RUNS = "runs"
+"""A results folder to train in anew what is published without its weights."""
 MORE_SEEDS = 2
 """Times the seeds of a claim, to suggest for one that they left undecided."""
 
@@ -56,13 +60,13 @@ class Verdict:
     """A finding with what would decide it.
 
     Attributes:
-        command: that runs what is missing, or more seeds; empty where nothing can be run.
-        cost: of that command, None without one.
+        command: that runs what is missing, or more seeds.
+        cost: of its trainings and evaluations.
     """
 
     finding: Finding
     command: str
-    cost: Cost | None
+    cost: Cost
 
     @property
     def claim(self) -> Claim:
@@ -74,9 +78,8 @@ class Verdict:
         """What would decide it, in words; empty where it is decided."""
         if self.finding.verdict in (HOLDS, CONTRADICTED):
             return ""
-        if self.cost is None:
-            return f"waits for probe {', '.join(self.finding.probes)}"
-        price = [f"about {_minutes(self.cost.minutes)}"] if self.cost.minutes else []
+        price = [f"probe {', '.join(self.finding.probes)}"] if self.finding.probes else []
+        price += [f"about {_minutes(self.cost.minutes)}"] if self.cost.minutes else []
         if self.cost.unknown:
             price.append(
                 f"no GPU has run anything like {'; '.join(self.cost.unknown)}, so no estimate for it"
@@ -97,9 +100,11 @@ def _verdict(claim: Claim, cells: Cells, prices: Prices) -> Verdict:
         seeds = MORE_SEEDS * max(model.seeds for model in claim.models)
         missing = missing_seeds(claim, cells, seeds)
         command += f" --seeds {seeds}"
-    if finding.probes and not missing:
-        return Verdict(finding=finding, command="", cost=None)
-    return Verdict(finding=finding, command=command, cost=prices.cost(missing))
+    anew = bool(lost(claim, cells))
+    if anew:
+        command += f" --results {OWN_RUNS}"
+        missing = tuple((model, seed) for model in claim.models for seed in range(model.seeds))
+    return Verdict(finding=finding, command=command, cost=prices.cost(missing, anew=anew))
 
 
 def numbers(verdict: Verdict) -> str:

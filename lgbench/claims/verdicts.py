@@ -19,7 +19,7 @@ from scipy import special
 from lgbench.claims.cells import Cells, NotRun, Sample, Unusable
 from lgbench.claims.claim import Claim, Part
 from lgbench.claims.model import Model
-from lgbench.claims.quantities import Reading
+from lgbench.claims.readings import Look, Reading
 from lgbench.stats.intervals import LEVEL, by_cluster, estimate
 from lgbench.stats.scores import Floats
 
@@ -60,15 +60,20 @@ class Finding:
 
     Attributes:
         parts: in the order of the claim.
-        missing: models and seeds of its plan that have no rows.
-        probes: names of the probes that it waits for.
+        missing: models and seeds of its plan that have no rows, or no weights for a probe to look into.
+        unread: looks of probes and seeds that have no readings.
     """
 
     claim: Claim
     verdict: str
     parts: tuple[Judged, ...]
     missing: tuple[tuple[Model, int], ...]
-    probes: tuple[str, ...]
+    unread: tuple[tuple[Look, int], ...]
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Names of the probes that it waits for."""
+        return tuple(dict.fromkeys(look.name for look, _ in self.unread))
 
     @property
     def whys(self) -> tuple[str, ...]:
@@ -91,14 +96,16 @@ def judge(claim: Claim, cells: Cells) -> Finding:
         verdict = NOT_RUN
     else:
         verdict = HOLDS if verdicts == {HOLDS} else UNDECIDED
-    probes = tuple(dict.fromkeys(reading.probe for reading in claim.readings))
     return Finding(
-        claim=claim, verdict=verdict, parts=parts, missing=missing_seeds(claim, cells), probes=probes
-    )
+        claim=claim, verdict=verdict, parts=parts, missing=missing_seeds(claim, cells),
+        unread=unread(claim, cells),
+    )  # fmt: skip
 
 
 def missing_seeds(claim: Claim, cells: Cells, seeds: int | None = None) -> tuple[tuple[Model, int], ...]:
     """Models and seeds that a claim reads and the store does not have at all its points.
+
+    So are those that a probe has not looked into and whose weights are not at hand.
 
     Args:
         claim: whose plan it is.
@@ -106,20 +113,45 @@ def missing_seeds(claim: Claim, cells: Cells, seeds: int | None = None) -> tuple
         seeds: that every model should have; each model's own number if None.
     """
     needed = {model: [p for p in claim.points if p.model == model] for model in claim.models}
+    closed = {
+        (look.model, seed)
+        for look, seed in unread(claim, cells, seeds)
+        if not cells.has_weights(look.model, seed)
+    }
     return tuple(
         (model, seed)
         for model, points in needed.items()
         for seed in range(seeds or model.seeds)
-        if seed not in cells.seeds(model) or not all(cells.has(point, seed) for point in points)
+        if seed not in cells.seeds(model)
+        or not all(cells.has(point, seed) for point in points)
+        or (model, seed) in closed
+    )
+
+
+def unread(claim: Claim, cells: Cells, seeds: int | None = None) -> tuple[tuple[Look, int], ...]:
+    """Looks of probes and seeds that a claim reads and the store does not have; arguments as above."""
+    return tuple(
+        (look, seed)
+        for look in dict.fromkeys(reading.look for reading in claim.readings)
+        for seed in range(seeds or look.model.seeds)
+        if not cells.has_readings(look, seed)
+    )
+
+
+def lost(claim: Claim, cells: Cells) -> tuple[tuple[Model, int], ...]:
+    """Models and seeds that a probe has yet to look into and that are in the store without their weights."""
+    return tuple(
+        (look.model, seed)
+        for look, seed in unread(claim, cells)
+        if seed in cells.seeds(look.model) and not cells.has_weights(look.model, seed)
     )
 
 
 def _judge_part(part: Part, num_parts: int, cells: Cells) -> Judged:
     """One part; `num_parts` could have contradicted the claim."""
     quantity = part.quantity
-    if quantity.readings:
-        return Judged(part=part, verdict=NOT_RUN, why=_waiting(quantity.readings))
-    models = dict.fromkeys(point.model for point in quantity.needs)
+    read = [*(point.model for point in quantity.needs), *(one.model for one in quantity.readings)]
+    models = dict.fromkeys(read)
     absent = [str(model) for model in models if not cells.seeds(model)]
     if absent:
         return Judged(part=part, verdict=NOT_RUN, why=f"no rows of {'; '.join(absent)}")
@@ -128,7 +160,8 @@ def _judge_part(part: Part, num_parts: int, cells: Cells) -> Judged:
         samples = {point: cells.sample(point, seeds) for point in quantity.needs}
         if len({sample.values.shape[1] for sample in samples.values()}) > 1:
             raise Unusable("what it compares was measured on different numbers of items")
-        values = quantity.compute(samples.__getitem__)
+        looked = {one: cells.scalars(one, seeds) for one in quantity.readings}
+        values = quantity.compute(lambda one: looked[one] if isinstance(one, Reading) else samples[one])
     except NotRun as error:
         return Judged(part=part, verdict=NOT_RUN, why=str(error))
     except Unusable as error:
@@ -189,8 +222,3 @@ def _clusters(values: Floats, samples: Sequence[Sample]) -> Sequence[str] | None
     """Clusters of the items, of the first point that has them and as many items."""
     known = (s.clusters for s in samples if s.clusters is not None and len(s.clusters) == values.shape[1])
     return next(known, None) if values.shape[1] > 1 else None
-
-
-def _waiting(readings: Sequence[Reading]) -> str:
-    names = dict.fromkeys(reading.probe for reading in readings)
-    return f"waits for probe {', '.join(names)}"

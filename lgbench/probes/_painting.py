@@ -32,6 +32,28 @@ class Painted(Recorder):
         return np.concatenate(self.kept[name])
 
 
+def as_bytes(pictures: np.ndarray) -> NDArray[np.uint8]:
+    """Pictures to keep, 0 is a stroke and 255 background; what is painted beyond is cut off."""
+    return np.round((np.clip(pictures.astype(float), -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def from_bytes(kept: NDArray[np.uint8]) -> Pictures:
+    """Pictures in [-1, 1] again."""
+    return (kept / np.float32(127.5) - 1).astype(np.float32)
+
+
+def halved(pictures: Pictures) -> Pictures:
+    """Pictures of half the size, means of two by two pixels; an odd last row or column is lost."""
+    height, width = pictures.shape[-2] // 2, pictures.shape[-1] // 2
+    even = pictures[..., : 2 * height, : 2 * width]
+    return even.reshape(*pictures.shape[:-2], height, 2, width, 2).mean(axis=(-3, -1))
+
+
+def most_ink(truth: Pictures) -> int:
+    """The item with most strokes: the one that is shown."""
+    return int((truth < 0).mean(axis=(1, 2)).argmax())
+
+
 def no_pictures(items) -> str | None:
     """Why a probe of paintings cannot look at these items, or None."""
     return None if items.gallery_items else "it looks at what a model paints, and the task has no pictures"

@@ -24,7 +24,7 @@ class DeltaNorm(Probe):
     class Params(Probe.Params):
         first: int = Field(128, ge=2, le=4096, description="tokens of each curve")
 
-    statistics = ("spread between lengths", "unevenness of the first block")
+    statistics = ("spread between lengths", "slope of the first block", "spread in standard errors")
     num_items = 32
 
     def recorder(self, layers: Sequence[int]) -> _Recorder:
@@ -44,11 +44,14 @@ class DeltaNorm(Probe):
     def result(self, recorder: _Recorder) -> Readings:
         """Spread: the largest relative difference between the mean curves of two lengths, by layer.
 
-        Unevenness: standard deviation over mean of the first block's mean curve, without a token in front.
+        In standard errors: the difference of the lengths over the standard error, both means over tokens, of
+        the deeper block (from the second on) where it is largest. Unevenness and slope are of the first
+        block's mean curve without a token in front: standard deviation, and fitted rise from the first to
+        the last token, over the mean.
         """
         rows, arrays = [], {}
         lengths = sorted({length for length, _ in recorder.norms})
-        spreads = {}
+        spreads, separate = {}, [float("nan")]
         for layer in recorder.watched:
             curves, errors = [], []
             for length in lengths:
@@ -62,11 +65,16 @@ class DeltaNorm(Probe):
             arrays[f"standard errors of layer {layer}"] = np.stack([e[:shortest] for e in errors]).astype(
                 "f4"
             )
-            spreads[layer] = float(((table.max(axis=0) - table.min(axis=0)) / table.mean(axis=0)).max())
+            apart, error = np.ptp(table, axis=0), np.mean([e[:shortest] for e in errors])
+            spreads[layer] = float((apart / table.mean(axis=0)).max())
+            if layer > 0 and error > 0:
+                separate.append(float(apart.mean() / error))
             rows.append(Reading("spread in the layer", spreads[layer], None, layer))
         first = arrays[f"norms of layer {recorder.watched[0]}"][0][recorder.added :]
         rows.append(Reading("tokens in front", recorder.added))
         rows.append(Reading("spread between lengths", max(spreads.values())))
+        rows.append(Reading("spread in standard errors", float(np.fmax.reduce(separate))))
+        rows.append(Reading("slope of the first block", _slope(first)))
         rows.append(Reading("unevenness of the first block", float(first.std() / first.mean())))
         return Readings(rows, arrays | {"lengths": np.array(lengths)})
 
@@ -96,6 +104,11 @@ class DeltaNorm(Probe):
             ]
             draw.finish(figure, axes, several, [], handles=handles, gap_in=0.45, top_in=0.2)
         return figure
+
+
+def _slope(curve: np.ndarray) -> float:
+    """Rise of the fitted line over the whole curve, relative to its mean."""
+    return float(np.polyfit(np.linspace(0, 1, len(curve)), curve, 1)[0] / curve.mean())
 
 
 class _Recorder(ScanRecorder):

@@ -14,13 +14,23 @@ import numpy as np
 from pydantic import Field
 
 from lgbench.probe import Probe, Reading, Readings
-from lgbench.probes._painting import Painted, contrast, correlation, no_pictures
-
-SHOWN = 4
+from lgbench.probes._painting import (
+    Painted,
+    as_bytes,
+    contrast,
+    correlation,
+    from_bytes,
+    halved,
+    most_ink,
+    no_pictures,
+)  # fmt: skip
 
 
 class IdenticalTokens(Probe):
-    """Dense paintings at each length; contrast and correlation of each item as arrays, for paired tests."""
+    """Dense paintings at each length; contrast and correlation of each item as arrays, for paired tests.
+
+    Paintings of one item are kept, at half the resolution.
+    """
 
     class Params(Probe.Params):
         recognised: float = Field(0.3, gt=0, lt=1, description="correlation under which a picture is broken")
@@ -50,8 +60,9 @@ class IdenticalTokens(Probe):
                 recorder.add("contrast", length, values=contrast(pictures, truth))
                 recorder.add("correlation", length, values=correlation(pictures, truth))
                 if chosen.start == 0:
-                    recorder.add("pictures", length, values=pictures[:SHOWN])
-                    recorder.kept["truth",] = [truth[:SHOWN]]
+                    shown = most_ink(truth)
+                    recorder.add("pictures", length, values=halved(pictures[shown]))
+                    recorder.kept["truth",] = [halved(truth[shown])]
 
     def result(self, recorder: Painted) -> Readings:
         """Means over items by length, and the first length beyond the best one that is not recognised."""
@@ -59,8 +70,8 @@ class IdenticalTokens(Probe):
         arrays = {
             "contrast": np.stack([recorder.of("contrast", n) for n in lengths]),
             "correlation": np.stack([recorder.of("correlation", n) for n in lengths]),
-            "pictures": np.stack([recorder.of("pictures", n) for n in lengths], axis=1).astype(np.float16),
-            "truth": recorder.of("truth").astype(np.float16),
+            "pictures": as_bytes(np.stack([recorder.kept["pictures", n][0] for n in lengths])),
+            "truth": as_bytes(recorder.kept["truth",][0]),
             "lengths": np.array(lengths),
         }
         means = {name: np.nanmean(arrays[name], axis=1) for name in ("contrast", "correlation")}
@@ -77,23 +88,17 @@ class IdenticalTokens(Probe):
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):
-        """A row a model, a column a length, the truth last: the item with most strokes."""
+        """A row a model, a column a length, the truth last."""
         from lgbench.report import probe_panels as draw
         from lgbench.report.style import looks
 
-        truth = several[0].arrays["truth"].astype(float)
-        item = int((truth < 0).mean(axis=(1, 2)).argmax())
+        truth = from_bytes(several[0].arrays["truth"])
         columns = draw.columns_of(sorted({int(n) for one in several for n in one.arrays["lengths"]}))
         rows, trained = [], []
         for one in several:
-            at = {int(n): one.arrays["pictures"][item, k] for k, n in enumerate(one.arrays["lengths"])}
-            pictures = [at.get(n) for n in columns]
-            rows.append(
-                (
-                    draw.name_of(one, several),
-                    [*(p if p is None else p.astype(float) for p in pictures), truth[item]],
-                )
-            )
+            kept = zip(one.arrays["lengths"], from_bytes(one.arrays["pictures"]), strict=True)
+            at = {int(length): picture for length, picture in kept}
+            rows.append((draw.name_of(one, several), [*(at.get(n) for n in columns), truth]))
             trained.append([k for k, n in enumerate(columns) if n <= one.facts["train_length"]])
         with looks():
             text = "Columns: context tokens (K = 1,024), the same for all models. Line: lengths of training."

@@ -57,13 +57,10 @@ class ImageSwitch(Probe):
                     state = subject.stream(tokens, window, switch, stop=start, state=state)
                     pictures = subject.paint(state, chosen, announced)
                     recorder.add("shares", switch, time, values=shares(pictures, first, second))
-                    if chosen.start == 0:
-                        recorder.add("pictures", switch, time, values=pictures[:2])
-                        recorder.kept["truth",] = [np.stack([first[0], second[0]])]
 
     def result(self, recorder: Painted) -> Readings:
         """Means of a and b by time after the switch, and the first time at which b is at least a."""
-        rows, arrays = [], {"truth": recorder.of("truth").astype(np.float16)}
+        rows, arrays = [], {}
         for switch in sorted({name[1] for name in recorder.kept if name[0] == "shares"}):
             times = sorted(name[2] for name in recorder.kept if name[:2] == ("shares", switch))
             table = np.stack([recorder.of("shares", switch, time) for time in times])
@@ -75,8 +72,6 @@ class ImageSwitch(Probe):
             rows.append(Reading("rest of the first picture", float(a[-1]), switch))
             arrays[f"shares {switch}"] = table
             arrays[f"times {switch}"] = np.array(times)
-            pictures = np.stack([recorder.of("pictures", switch, time)[0] for time in times])
-            arrays[f"pictures {switch}"] = pictures.astype(np.float16)
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):

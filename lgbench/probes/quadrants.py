@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lgbench.probe import Probe, Reading, Readings
-from lgbench.probes._painting import Painted, contrast, correlation, sharpness
+from lgbench.probes import _painting as paint
+from lgbench.probes._painting import Painted
 
 ORDERS = {"A": (0, 1, 2, 3), "B": (1, 0, 2, 3)}
 """Quadrants in the order of reading: top left, top right, bottom left, bottom right."""
@@ -25,7 +26,7 @@ HALF = 64
 
 
 class Quadrants(Probe):
-    """Paints at several points inside of every quadrant; judged in the top left one alone."""
+    """Paints at several points of every quadrant, judged in the top left one; keeps those of one item."""
 
     class Params(Probe.Params):
         points: int = Field(4, ge=1, le=64, description="paintings inside of each quadrant")
@@ -64,7 +65,12 @@ class Quadrants(Probe):
                         window = subject.window(length)._replace(first=start, announced=4 * each)
                         state = subject.stream(tokens, window, length, stop=time, state=state)
                         start = time
-                        _judge(recorder, (length, name, time), subject.paint(state, chosen, 4 * each), truth)
+                        pictures = subject.paint(state, chosen, 4 * each)
+                        _judge(recorder, (length, name, time), pictures, truth)
+                        if chosen.start == 0 and time % each == 0:
+                            shown = paint.most_ink(truth)
+                            recorder.add("pictures", length, name, time, values=pictures[shown])
+                            recorder.kept["truth",] = [truth[shown]]
 
     def result(self, recorder: Painted) -> Readings:
         """Means in the top left quadrant by time, and the three ratios of means."""
@@ -81,13 +87,16 @@ class Quadrants(Probe):
                         Reading(what, float(value), length, group=f"order {order} after {time}")
                         for time, value in found[what, order].items()
                     ]
-                shown = [recorder.of("pictures", length, order, time)[:4] for time in times]
-                arrays[f"pictures {length} {order}"] = np.stack(shown, axis=1).astype(np.float16)
+                ends = [recorder.kept["pictures", length, order, q * each][0] for q in (1, 2, 3, 4)]
+                arrays[f"pictures {length} {order}"] = paint.as_bytes(np.stack(ends))
             a, b, sharp = found["contrast", "A"], found["contrast", "B"], "sharpness"
-            ends = (a[4 * each] / a[each], b[4 * each] / a[4 * each],
-                    found[sharp, "B"][4 * each] / found[sharp, "A"][4 * each])  # fmt: skip
-            rows += [Reading(n, float(v), length) for n, v in zip(self.statistics, ends, strict=True)]
-            arrays |= {f"times {length}": np.array(times), "truth": recorder.of("truth")[:4].astype("f2")}
+            ratios = (a[4 * each] / a[each], b[4 * each] / a[4 * each],
+                      found[sharp, "B"][4 * each] / found[sharp, "A"][4 * each])  # fmt: skip
+            rows += [Reading(n, float(v), length) for n, v in zip(self.statistics, ratios, strict=True)]
+            arrays |= {
+                f"times {length}": np.array(times),
+                "truth": paint.as_bytes(recorder.kept["truth",][0]),
+            }
         return Readings(rows, arrays)
 
     def figure(self, several: Sequence[Readings]):
@@ -95,16 +104,13 @@ class Quadrants(Probe):
         from lgbench.report import probe_panels as draw
         from lgbench.report.style import looks
 
-        truth = several[0].arrays["truth"].astype(float)
-        item, rows = int((truth < 0).mean(axis=(1, 2)).argmax()), []
+        truth, rows = paint.from_bytes(several[0].arrays["truth"]), []
         for one in several:
             length = one.facts["lengths"][-1]
-            times = one.arrays[f"times {length}"]
-            ends = [int(np.abs(times - max(1, length // 4) * q).argmin()) for q in (1, 2, 3, 4)]
             for order in ORDERS:
-                shown = one.arrays[f"pictures {length} {order}"][item].astype(float)
+                shown = paint.from_bytes(one.arrays[f"pictures {length} {order}"])
                 name = f"{draw.name_of(one, several)}\n{length:,} tokens, order {order}"
-                rows.append((name, [*(shown[k] for k in ends), truth[item]]))
+                rows.append((name, [*shown, truth]))
         with looks():
             headings = ["after one", "two", "three", "four", "truth"]
             text = "A: top left, top right, bottom left, bottom right. B: top right first, then top left."
@@ -113,11 +119,9 @@ class Quadrants(Probe):
 
 def _judge(recorder: Painted, place: tuple, pictures: np.ndarray, truth: np.ndarray) -> None:
     corner, real = pictures[:, :HALF, :HALF], truth[:, :HALF, :HALF]
-    recorder.add("contrast", *place, values=contrast(corner, real))
-    recorder.add("correlation", *place, values=correlation(corner, real))
-    recorder.add("sharpness", *place, values=sharpness(corner))
-    recorder.add("pictures", *place, values=pictures)
-    recorder.kept.setdefault(("truth",), [truth])
+    recorder.add("contrast", *place, values=paint.contrast(corner, real))
+    recorder.add("correlation", *place, values=paint.correlation(corner, real))
+    recorder.add("sharpness", *place, values=paint.sharpness(corner))
 
 
 def _characters(task, chosen: slice) -> Tensor:

@@ -22,7 +22,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 class SumDelta(Probe):
     """Reads Δ and A over whole contexts; also the share exp(A Σ) of the first token that survives."""
 
-    statistics = ("largest drift",)
+    statistics = ("largest drift", "largest growth exponent")
 
     def recorder(self, layers: Sequence[int]) -> _Recorder:
         """Sums."""
@@ -36,9 +36,10 @@ class SumDelta(Probe):
     def result(self, recorder: _Recorder) -> Readings:
         """Σ, Σ per token, drift and survival by layer and length.
 
-        Drift is against the longest length within the training range, or the shortest that was read.
+        Drift is against the longest length within the training range, or the shortest that was read. So is
+        the growth exponent, log of the ratio of Σ over that of tokens, to the longest length: 1 is linear.
         """
-        rows, arrays, drifts = [], {}, []
+        rows, arrays, drifts, exponents = [], {}, [], []
         lengths = sorted({length for length, _ in recorder.sums})
         base = max([n for n in lengths if n <= recorder.train_length], default=lengths[0])
         for layer in recorder.watched:
@@ -60,9 +61,13 @@ class SumDelta(Probe):
                 ]
                 if n > base:
                     drifts.append(drift)
+            if lengths[-1] > base:
+                octaves = np.log(max(tokens[lengths[-1]], 2) / max(tokens[base], 1))
+                exponents.append(1 + np.log(max(rate[lengths[-1]] / max(rate[base], 1e-30), 1e-30)) / octaves)
             arrays[f"sums of layer {layer}"] = np.stack([sums[n].numpy() for n in lengths]).astype(np.float32)
         worst = max(drifts, key=lambda drift: abs(np.log(max(drift, 1e-30))), default=1.0)
         rows.append(Reading("largest drift", worst))
+        rows.append(Reading("largest growth exponent", float(max(exponents, default=float("nan")))))
         return Readings(rows, arrays | {"lengths": np.array(lengths)})
 
     def figure(self, several: Sequence[Readings]):

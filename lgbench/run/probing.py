@@ -20,7 +20,7 @@ from lgbench.intervention import Composed, overridden_hooks, parts_of
 from lgbench.method import Method
 from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import Cell, checkpoint_folder, load_method, load_task
-from lgbench.plan.params import PluginRequest, params_json
+from lgbench.plan.params import PluginRequest, label, params_json
 from lgbench.plugins.registry import BACKBONES
 from lgbench.probe import Probe, Readings, Recorder
 from lgbench.run import provenance
@@ -247,7 +247,8 @@ def look(
     with torch.no_grad(), autocast(task.device, recipe), subject.watched(recorder):
         probe.read(subject, recorder)
     readings = probe.result(recorder)
-    readings.facts |= _facts(cell, task, weights, items) | json.loads(json.dumps(wanted))
+    readings.facts |= json.loads(json.dumps(wanted)) | _facts(cell, task, weights, items)
+    readings.facts["probe_label"] = label(name, probe.params)
     write_readings(path, readings)
     return path, readings
 
@@ -313,6 +314,7 @@ def _facts(cell: Cell, task: Task, weights: str, items: EvalSet) -> dict[str, An
         "backbone": cell.backbone_label,
         "train_length": cell.recipe.train_length,
         "train_steps": cell.recipe.train_steps,
+        "num_layers": cell.recipe.num_layers,
         "length_unit": task.length_unit,
         "model_seed": cell.seed,
         "seed": cell.seed,

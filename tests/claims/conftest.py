@@ -8,6 +8,8 @@ import pytest
 
 from lgbench.claims.cells import Cells
 from lgbench.claims.model import Model
+from lgbench.claims.readings import Look
+from lgbench.store.readings import Reading, Readings
 
 MODEL = Model(task="toy", metric="MSE", train_length=64, train_steps=100, num_layers=2, d_state=8)
 ROW = {
@@ -55,5 +57,30 @@ def rows():
 
 @pytest.fixture(scope="session")
 def cells():
-    """A function from frames of rows to what claims read."""
-    return lambda *parts: Cells(pd.concat(parts, ignore_index=True))
+    """A function from frames of rows, and readings, to what claims read."""
+    return lambda *parts, **others: Cells(pd.concat(parts, ignore_index=True), **others)
+
+
+LOOK = Look(probe="xray", model=MODEL, lengths=(64, 128), items=4)
+
+
+def looked(seed, value, look=LOOK, name="bones", at=64, **facts):
+    """What a probe stored of a seed of the model of a look."""
+    known = {
+        "probe_label": look.probe, "training": f"{look.model.training()} {seed}", "label": look.model.method,
+        "lengths": list(look.lengths), "items": look.items, "layers": [0, 1], "num_layers": 2,
+        "created_at": "2026-01-01",
+    }  # fmt: skip
+    return Readings([Reading(name, value, at)], facts=known | facts)
+
+
+@pytest.fixture(scope="session")
+def look():
+    """A probe that does not exist, asked for on the model."""
+    return LOOK
+
+
+@pytest.fixture(scope="session")
+def readings():
+    """The function `looked`."""
+    return looked

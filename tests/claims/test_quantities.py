@@ -66,6 +66,7 @@ def test_texts_are_formulas(model):
     assert (0.5 * a.log()).text == f"0.5 · ln {a.text}"
 
 
-def test_readings_of_probes_are_known_before_they_exist(model):
-    found = reading("xray", "bones", model) - value(model, 64)
+def test_readings_of_probes_are_known_before_they_exist(model, look):
+    found = reading(look, "bones", 64) - value(model, 64)
     assert [one.name for one in found.readings] == ["bones"] and found.needs == (Point(model=model, at=64),)
+    assert reading(look, "bones", 64, "left").text == "xray: bones (vanilla, L_train 64; 64; left)"

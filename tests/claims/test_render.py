@@ -43,7 +43,7 @@ def test_no_verdict_without_its_numbers_and_seeds(published):
 def test_what_is_not_decided_says_what_would_decide_it(published):
     for one in published:
         if one.finding.verdict in ("undecided", "not run"):
-            ways = rf"`lgbench claims --run {one.claim.id}( --seeds \d+)?` \(.+\)|waits for probe \w+"
+            ways = rf"`lgbench claims --run {one.claim.id}( --seeds \d+)?( --results runs)?` \(.+\)"
             assert re.fullmatch(ways, one.remedy), one.remedy
         else:
             assert one.remedy == ""
@@ -63,9 +63,14 @@ def test_an_undecided_claim_asks_for_twice_the_seeds(model, rows, cells):
     assert one.remedy.startswith("`lgbench claims --run toy --seeds 6` (about ")
 
 
-def test_a_claim_that_waits_for_a_probe_has_no_command(model, rows, cells):
-    one = judged(cells(rows(model, 0.5)), above(reading("xray", "bones", model)))
-    assert (one.command, one.remedy) == ("", "waits for probe xray")
+def test_a_claim_that_waits_for_a_probe_says_the_command_that_looks(model, rows, cells, look):
+    part = above(reading(look, "bones", 64))
+    weights = [f"{model.training()} {seed}" for seed in range(3)]
+    assert judged(cells(rows(model, 0.5), weights=weights), part).remedy == (
+        "`lgbench claims --run toy` (probe xray)"
+    )
+    closed = judged(cells(rows(model, 0.5, train_wall_s=600.0, eval_wall_s=60.0)), part)
+    assert closed.remedy == "`lgbench claims --run toy --results runs` (probe xray, about 33 GPU minutes)"
 
 
 def test_the_line_of_a_contradicted_claim_shows_the_part_that_contradicts(model, rows, cells):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
 from lgbench.claims.claim import Claim, above, below, within, within_percent
 from lgbench.claims.quantities import reading, value
-from lgbench.claims.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED, judge
+from lgbench.claims.verdicts import CONTRADICTED, HOLDS, NOT_RUN, UNDECIDED, judge, lost, missing_seeds
 
 
 def claim(*parts):
@@ -92,9 +93,63 @@ def test_what_is_not_in_the_store_is_not_run(model, rows, cells):
     assert beyond.verdict == NOT_RUN and "4,096" in beyond.whys[0] and len(beyond.missing) == 3
 
 
-def test_what_a_probe_reads_waits_for_it(model, rows, cells):
-    found = judge(claim(above(reading("xray", "bones", model))), cells(rows(model, 0.5)))
+def test_what_a_probe_reads_waits_for_it(model, rows, cells, look, readings):
+    part = above(reading(look, "bones", 64))
+    weights = [f"{model.training()} {seed}" for seed in range(3)]
+    found = judge(claim(part), cells(rows(model, 0.5, seeds=(0, 1, 2)), weights=weights))
     assert found.verdict == NOT_RUN and found.probes == ("xray",) and found.missing == ()
+    assert found.unread == ((look, 0), (look, 1), (look, 2)) and "seed 0" in found.whys[0]
+    some = [readings(seed, 1.0) for seed in (0, 1)]
+    found = judge(claim(part), cells(rows(model, 0.5, seeds=(0, 1, 2)), weights=weights, readings=some))
+    assert found.verdict == NOT_RUN and found.unread == ((look, 2),)
+
+
+def test_what_a_probe_read_is_judged_by_the_interval_over_seeds(model, rows, cells, look, readings):
+    read = [readings(seed, value) for seed, value in enumerate((0.9, 1.0, 1.1))]
+    store = cells(rows(model, 0.5, seeds=(0, 1, 2)), readings=read)
+    half = special.stdtrit(2, 0.975) * 0.1 / 3**0.5
+    [part] = judge(claim(above(reading(look, "bones", 64), 1 - half - 0.01)), store).parts
+    assert (part.verdict, part.num_seeds) == (HOLDS, 3)
+    assert (part.low, part.high) == (pytest.approx(1 - half), pytest.approx(1 + half))
+    assert judge(claim(above(reading(look, "bones", 64), 1 - half + 0.01)), store).verdict == UNDECIDED
+    assert judge(claim(below(reading(look, "bones", 64), 0.5)), store).verdict == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"lengths": [64]}, {"items": 3}, {"layers": [0]}, {"probe_label": "xray[soft=true]"}, {"label": "other"},
+     {"training": "another"}],
+    ids=lambda facts: next(iter(facts)),
+)  # fmt: skip
+def test_readings_that_were_made_in_another_way_are_not_used(model, rows, cells, look, readings, facts):
+    read = [readings(seed, 1.0, **(facts if seed == 1 else {})) for seed in range(3)]
+    found = judge(
+        claim(above(reading(look, "bones", 64))), cells(rows(model, 0.5, seeds=(0, 1, 2)), readings=read)
+    )
+    assert found.verdict == NOT_RUN and found.unread == ((look, 1),)
+
+
+def test_the_newest_readings_count_and_what_is_no_number_is_not_left_out(model, rows, cells, look, readings):
+    def verdict(*last):
+        read = [readings(seed, 1.0 + seed / 100) for seed in range(3)]
+        store = cells(rows(model, 0.5, seeds=(0, 1, 2)), readings=[*read, *last])
+        return judge(claim(above(reading(look, "bones", 64), 0.5)), store)
+
+    assert verdict(readings(2, -9.0, created_at="2025-01-01")).verdict == HOLDS
+    assert verdict(readings(2, -9.0, created_at="2027-01-01")).verdict == UNDECIDED
+    never = verdict(readings(2, float("inf"), created_at="2027-01-01"))
+    assert never.verdict == UNDECIDED and "bones is inf" in never.whys[0]
+    gone = verdict(readings(2, 1.0, name="teeth", created_at="2027-01-01"))
+    assert gone.verdict == UNDECIDED and "no reading bones" in gone.whys[0]
+
+
+def test_models_without_weights_are_missing_until_a_probe_has_read_them(model, rows, cells, look, readings):
+    part, table = above(reading(look, "bones", 64)), rows(model, 0.5, seeds=(0, 1, 2))
+    here = [f"{model.training()} {seed}" for seed in (0, 1)]
+    assert missing_seeds(claim(part), cells(table, weights=here)) == ((model, 2),)
+    assert lost(claim(part), cells(table, weights=here)) == ((model, 2),)
+    read = cells(table, weights=here, readings=[readings(2, 1.0)])
+    assert missing_seeds(claim(part), read) == () == lost(claim(part), read)
 
 
 def test_models_with_different_numbers_of_items_are_not_compared(model, rows, cells):

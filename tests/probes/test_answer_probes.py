@@ -6,7 +6,7 @@ import torch
 
 import lgbench
 from lgbench.plugins.registry import PROBES
-from lgbench.probes._painting import contrast, correlation, shares, sharpness
+from lgbench.probes._painting import as_bytes, contrast, correlation, from_bytes, halved, shares, sharpness
 from lgbench.probes.effective_remembrance import distance
 from lgbench.probes.image_switch import _crossing
 from lgbench.probes.positionwise import stretches
@@ -35,11 +35,18 @@ def test_pictures_that_no_length_repairs_are_broken_from_there_on():
     for length, r in ((4, 0.2), (8, 0.9), (16, 0.5), (32, 0.1), (64, 0.05)):
         for name in ("contrast", "correlation"):
             recorder.add(name, length, values=np.array([r, r]))
-        recorder.add("pictures", length, values=TRUTH)
-        recorder.kept["truth",] = [TRUTH]
+        recorder.add("pictures", length, values=halved(TRUTH[0]))
+        recorder.kept["truth",] = [halved(TRUTH[0])]
     found = probe.result(recorder)
     assert found.value("best length") == 8 and found.value("breakdown length") == 32
     assert found.curve("contrast")[1] == pytest.approx([0.2, 0.9, 0.5, 0.1, 0.05])
+
+
+def test_pictures_are_kept_as_bytes_and_halves_are_means():
+    levels = np.linspace(-1, 1, 256)
+    np.testing.assert_allclose(from_bytes(as_bytes(levels)), levels, atol=1e-6)
+    assert as_bytes(np.array([-3.0, 3.0])).tolist() == [0, 255]
+    assert halved(TRUTH)[0].tolist() == [[0, 0], [1, 1]] and halved(np.ones((5, 7))).shape == (2, 3)
 
 
 def test_shares_of_two_pictures_are_found_again():
@@ -96,8 +103,9 @@ def test_every_quadrant_gets_its_own_places():
 
 def test_characters_stand_in_the_top_left_quadrant_alone(read_by):
     found = read_by("quadrants", lengths=(16,), num_items=2)
-    truth = found.arrays["truth"]
-    assert (truth[:, 64:] == 1).all() and (truth[:, :, 64:] == 1).all() and (truth[:, :64, :64] < 0).any()
+    truth = from_bytes(found.arrays["truth"])
+    assert (truth[64:] == 1).all() and (truth[:, 64:] == 1).all() and (truth[:64, :64] < 0).any()
+    assert found.arrays["pictures 16 A"].shape == (4, 127, 127)
     four, one = (found.value("contrast", 16, group=f"order A after {n}") for n in (16, 4))
     assert found.value("contrast after four / after one", 16) == pytest.approx(four / one)
 

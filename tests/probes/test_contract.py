@@ -162,3 +162,9 @@ def test_the_probe_of_the_documentation_works(tmp_path, trained):
 def test_the_documentation_names_every_probe():
     text = (Path(__file__).parents[2] / "docs" / "probes.md").read_text(encoding="utf-8")
     assert [name for name in PROBES.names() if f"| `{name}` |" not in text] == []
+
+
+def test_a_folder_without_rows_is_one_line(tmp_path):
+    (tmp_path / "rows").mkdir()
+    done = CliRunner().invoke(app, ["probe", "state_norm", "--task", "omniglot", "--results", str(tmp_path)])
+    assert done.exit_code == 2 and "no trained vanilla on omniglot" in done.output

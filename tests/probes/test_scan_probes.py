@@ -50,6 +50,7 @@ def test_the_sum_of_delta_leaves_the_first_token_out_and_drift_is_against_l_trai
     found = probe.result(recorder)
     assert found.curve("sum of delta", 0) == ([3, 9], [1.0, 8.0])
     assert found.value("largest drift") == pytest.approx(2)
+    assert found.value("largest growth exponent") == pytest.approx(np.log(8 / 1) / np.log(8 / 2))
     survived = found.value("survival of the first token", 3, 0, "quantile 0.5")
     assert survived == pytest.approx(np.exp(-1))
 
@@ -129,6 +130,23 @@ def test_the_norm_of_delta_is_over_channels(feed):
     found = probe.result(recorder)
     np.testing.assert_allclose(found.arrays["norms of layer 0"], np.full((2, 3), 5.0))
     assert found.value("spread between lengths") == 0
+    assert found.value("slope of the first block") == pytest.approx(0, abs=1e-6)
+
+
+def test_slope_is_of_the_first_block_and_separation_of_deeper_ones(feed):
+    """Norms of the first block go from 1 to 3 in each length; those of the second differ by 1 a length."""
+    probe = PROBES.load("delta_norm")(PROBES.load("delta_norm").Params(first=3))
+    recorder = probe.recorder((0, 1))
+    for index, length in enumerate((4, 6)):
+        rising = torch.arange(1.0, length + 1).reshape(1, length, 1).expand(2, length, 1)
+        scan = dict(A=-torch.ones(1, 1), B=torch.ones(2, length, 1), C=torch.ones(2, length, 1))
+        recorder.start(length, slice(0, 2), 0)
+        recorder.record(0, delta=rising, x=rising, state=rising, **scan)
+        items = torch.tensor([1.0, 3.0]).reshape(2, 1, 1).expand(2, length, 1) + index
+        recorder.record(1, delta=items, x=items, state=items, **scan)
+    found = probe.result(recorder)
+    assert found.value("slope of the first block") == pytest.approx(2 / 2)
+    assert found.value("spread in standard errors") == pytest.approx(1 / (1 / 2**0.5))
 
 
 def test_delta_does_not_know_the_length_unless_it_is_given(read_by):

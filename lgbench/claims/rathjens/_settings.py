@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lgbench.claims.model import Model
+from lgbench.claims.readings import Look
 
 PAPER = 'Rathjens et al., "Probing Length Generalization in Mamba via Image Reconstruction"'
 GRID = tuple(2**k for k in range(4, 16))
@@ -59,3 +60,29 @@ def transformer(train_length: int = 128, num_layers: int = 8) -> Model:
         words="" if num_layers == 8 else f"{num_layers} layers",
         eval_lengths=tuple(2**k for k in range((16 * train_length).bit_length())),
     )
+
+
+def painted(model: Model) -> Look:
+    """Paintings after 32 to 32,768 tokens, the same ones for all models."""
+    return Look(probe="identical_tokens", model=model, lengths=tuple(2**k for k in range(5, 16)), items=64)
+
+
+def by_quadrant(model: Model) -> Look:
+    """Paintings while four quadrants are read, 256 tokens each."""
+    return Look(probe="quadrants", model=model, lengths=(1024,), items=64)
+
+
+def switched(model: Model) -> Look:
+    """512 tokens of one image, then 512 of another."""
+    return Look(probe="image_switch", model=model, lengths=(512,), items=64)
+
+
+def seen(model: Model) -> Look:
+    """Errors on patches that were seen, after 16 tokens to 16 times L_train."""
+    lengths = tuple(2**k for k in range(4, (16 * model.train_length).bit_length()))
+    return Look(probe="seen_patches", model=model, lengths=lengths, items=64)
+
+
+def time_steps(model: Model) -> Look:
+    """Norms of the time steps of the first 128 tokens, of 128 to 1,024 in all."""
+    return Look(probe="delta_norm", model=model, lengths=(128, 256, 512, 1024), items=32)

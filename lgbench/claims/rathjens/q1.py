@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, above
 from lgbench.claims.quantities import reading
-from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained
+from lgbench.claims.rathjens._settings import LONG, PAPER, by_quadrant, long_trained
 
 SHORTER, LONGER = long_trained(128), long_trained(512)
 
@@ -14,7 +14,10 @@ CLAIM = Claim(
     statement="When the character comes in the first quadrant, both models reconstruct it after that "
     "quadrant.",
     parts=(
-        *(above(reading("quadrants", "correlation_after_first", model), 0.8) for model in (SHORTER, LONGER)),
+        *(
+            above(reading(by_quadrant(model), "correlation", 1024, "order A after 256"), 0.8)
+            for model in (SHORTER, LONGER)
+        ),
     ),
     inferred="a correlation above 0.8, and 256 tokens a quadrant",
     conditions=LONG,

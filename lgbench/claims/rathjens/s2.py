@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, above, below
 from lgbench.claims.quantities import reading
-from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained
+from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained, switched
+
+OLD = "share of the first picture"
 
 CLAIM = Claim(
     id="S2",
@@ -12,9 +14,10 @@ CLAIM = Claim(
     statement="A model that was trained on shorter sequences has forgotten the old image when the other "
     "still shows it.",
     parts=(
-        below(reading("image_switch", "old_at_half", long_trained(256)), 0.02),
-        above(reading("image_switch", "old_at_half", long_trained(512)), 0.02),
+        below(reading(switched(long_trained(256)), OLD, 256, "at 512"), 0.02),
+        above(reading(switched(long_trained(512)), OLD, 256, "at 512"), 0.02),
     ),
-    inferred="the limit 0.02, which model is the faster one, and half of the way instead of 8,192 tokens",
+    inferred="the limit 0.02, which model is the faster one, and 256 of 512 tokens after the switch "
+    "instead of 8,192 of 16,384",
     conditions=LONG,
 )

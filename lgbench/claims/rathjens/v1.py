@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, above, below
 from lgbench.claims.quantities import reading
-from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained
+from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained, painted
 
 SHORTER, LONGER = long_trained(128), long_trained(512)
 
@@ -14,16 +14,13 @@ CLAIM = Claim(
     statement="On identical tokens reconstructions improve and then break down, later the longer the "
     "training was.",
     parts=(
-        *(
-            above(reading("identical_tokens", "correlation_at_train_length", m), 0.3)
-            for m in (SHORTER, LONGER)
-        ),
-        *(below(reading("identical_tokens", "correlation_at_128x", m), 0.3) for m in (SHORTER,)),
+        *(above(reading(painted(m), "correlation", m.train_length), 0.3) for m in (SHORTER, LONGER)),
+        below(reading(painted(SHORTER), "correlation", 128 * 128), 0.3),
         above(
-            reading("identical_tokens", "breakdown_tokens", LONGER)
-            - reading("identical_tokens", "breakdown_tokens", SHORTER)
+            reading(painted(LONGER), "breakdown length").log()
+            - reading(painted(SHORTER), "breakdown length").log()
         ),
     ),
-    inferred="unrecognisable means a correlation of reconstruction and image below 0.3",
+    inferred="unrecognisable means a correlation of reconstruction and image below 0.3, on a grid of octaves",
     conditions=LONG,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lgbench.claims.claim import Claim, above
 from lgbench.claims.quantities import reading
-from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained
+from lgbench.claims.rathjens._settings import LONG, PAPER, long_trained, painted
 
 SHORTER, LONGER = long_trained(128), long_trained(512)
 
@@ -13,12 +13,7 @@ CLAIM = Claim(
     source=f"{PAPER}, Fig. 3",
     statement="On identical, few tokens a model that was trained on shorter sequences paints with higher "
     "contrast.",
-    parts=(
-        above(
-            reading("identical_tokens", "contrast_at_32", SHORTER)
-            - reading("identical_tokens", "contrast_at_32", LONGER)
-        ),
-    ),
+    parts=(above(reading(painted(SHORTER), "contrast", 32) - reading(painted(LONGER), "contrast", 32)),),
     inferred="few means 32 tokens; contrast is the mean over background minus that over strokes",
     conditions=LONG,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lgbench.claims.model import Model
+from lgbench.claims.readings import Look
 
 DECIMAMBA = "Ben-Kish et al., DeciMamba (arXiv:2406.14528)"
 MAMBAEXTEND = "Azizi et al., MambaExtend (ICLR 2025)"
@@ -62,3 +63,8 @@ DECIMATED = passkey("decimamba[layers=[[1]],l_base=1024,train_with=true]", own_t
 """Trained with decimation in the second of four layers."""
 EXTENDED = passkey("mambaextend")
 MODULATED = passkey("mambamodulation")
+
+
+def look(probe: str, model: Model, *multiples: int) -> Look:
+    """A probe at these multiples of L_train."""
+    return Look(probe=probe, model=model, lengths=tuple(L_TRAIN * k for k in multiples), items=8)
