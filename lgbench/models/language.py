@@ -12,6 +12,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lgbench.ops.linear_cross_entropy import LARGE, cross_entropies, summed_cross_entropy
 from lgbench.task import Tensors
 
 INIT_STD = 0.02
@@ -61,6 +62,34 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy in nats, float32, of logits `(…, vocabulary)` and labels `(…)`; 0 where one is IGNORE."""
     losses = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
     return losses.view(labels.shape)
+
+
+def read_and_judge(
+    interface: nn.Module, hidden: Tensor, labels: Tensor, num_targets: int
+) -> tuple[Tensor, Tensor]:
+    """Logits of the last `num_targets` rows of `hidden`, and the summed loss of all labels, for training.
+
+    With a large vocabulary the other logits are never in memory all at once.
+    """
+    if (head := _large_head(interface)) is None:
+        logits = interface.read(hidden)
+        return logits[:, -num_targets:], token_losses(logits, labels).sum()
+    return interface.read(hidden[:, -num_targets:]), summed_cross_entropy(hidden, head, labels)
+
+
+def losses_of_tokens(interface: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """`token_losses` of what the interface reads, without gradients where the vocabulary is large."""
+    if (head := _large_head(interface)) is None:
+        return token_losses(interface.read(hidden), labels)
+    return cross_entropies(hidden, head, labels)
+
+
+def _large_head(interface: nn.Module) -> Tensor | None:
+    """The weights of a head of so many words that its logits should not all be kept."""
+    if type(interface) is not TokenInterface:
+        return None
+    weight = (interface.head or interface.embedding).weight
+    return weight if len(weight) >= LARGE else None
 
 
 def answer_losses(logits: Tensor, targets: Tensor) -> Tensor:

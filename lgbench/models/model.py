@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lgbench.intervention import Mode, ScanIntervention, active_hooks, changing_hooks, on_generated
 from lgbench.method import Method
 from lgbench.models import own_weights, pretrained
-from lgbench.models.language import token_losses
+from lgbench.models.language import losses_of_tokens, read_and_judge
 from lgbench.plugins.registry import BACKBONES
 from lgbench.task import IGNORE, Batch, Recipe, Task, Tensors
 
@@ -110,16 +110,14 @@ class Model(nn.Module):
         advanced = self.backbone.advance(
             torch.cat([context, queries], dim=1), mode="train", mask=whole, intervention=self.intervention
         )
-        logits = self.interface.read(advanced.hidden)
         num_targets = batch.targets.shape[1]
         tokens = torch.cat([batch.context["tokens"], batch.queries["tokens"]], dim=1)
         labels = next_tokens(tokens, whole, num_targets)
         # A method may have dropped tokens or put some in front; the last row is always the last token's.
         place = advanced.positions - advanced.positions[:, -1:] + tokens.shape[1] - 1
         labels = labels.gather(1, place.clamp(min=0)).masked_fill(place < 0, IGNORE)
-        losses = token_losses(logits, labels)
-        token_loss = losses.sum() / (labels != IGNORE).sum().clamp(min=1)
-        return TrainingAnswer(logits[:, -num_targets:], token_loss)
+        answers, summed = read_and_judge(self.interface, advanced.hidden, labels, num_targets)
+        return TrainingAnswer(answers, summed / (labels != IGNORE).sum().clamp(min=1))
 
     def training_answer_in_halves(self, batch: Batch, *, read_tokens: bool, passing: bool) -> TrainingAnswer:
         """`training_answer` with the context cut in the middle; no gradient flows across the cut.
@@ -142,7 +140,7 @@ class Model(nn.Module):
             state = self.read_context(halves[1], state, length)
             answer = self.answer_from(state, batch.queries, batch.targets.shape[1], length)
             return TrainingAnswer(answer, None)
-        state, losses, logits = None, [], None
+        state, losses, answers = None, [], None
         tokens = torch.cat([batch.context["tokens"], batch.queries["tokens"]], dim=1)
         mask = batch.context.get("mask")
         whole = None if mask is None else F.pad(mask, (0, tokens.shape[1] - length), value=True)
@@ -155,10 +153,12 @@ class Model(nn.Module):
                 mask=None if whole is None else whole[:, start:stop], intervention=self.intervention,
             )  # fmt: skip
             state = _detached(advanced.state)
-            logits = self.interface.read(advanced.hidden)
-            losses.append(token_losses(logits, labels[:, start:stop]).sum())
+            answers, summed = read_and_judge(
+                self.interface, advanced.hidden, labels[:, start:stop], batch.targets.shape[1]
+            )
+            losses.append(summed)
         count = (labels[:, 0 if passing else middle :] != IGNORE).sum().clamp(min=1)
-        return TrainingAnswer(logits[:, -batch.targets.shape[1] :], sum(losses) / count)
+        return TrainingAnswer(answers, sum(losses) / count)
 
     def read_context(self, context: Tensors, state: list | None, length: int) -> list:
         """Stream a piece of the context into the state; `state` is None before the first piece."""
@@ -169,7 +169,7 @@ class Model(nn.Module):
     ) -> tuple[Tensor, list]:
         """`read_context`, and the loss `(batch, length)` in nats of the token after each of this piece."""
         advanced = self._read(context, state, length, read=labels.shape[1])
-        return token_losses(self.interface.read(advanced.hidden), labels), advanced.state
+        return losses_of_tokens(self.interface, advanced.hidden, labels), advanced.state
 
     def answer_from(self, state: list, queries: Tensors, num_queries: int, length: int) -> Tensor:
         """Predictions after a streamed context of `length` tokens. The state is left as it is."""

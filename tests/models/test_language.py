@@ -65,6 +65,37 @@ def test_the_token_loss_is_the_mean_cross_entropy_of_all_other_tokens(build, met
     torch.testing.assert_close(alone.predictions, found.predictions)
 
 
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_large_vocabulary_trains_with_the_numbers_of_a_small_one(build, halves, monkeypatch):
+    task, plugin, model = build()
+    batch, found = draw(task), []
+    for large in (10**6, 1):
+        monkeypatch.setattr("lgbench.models.language.LARGE", large)
+        model.zero_grad()
+        if not halves:
+            answer = plugin.training_answer(
+                model, batch, length=13, context_mask=None, query_mask=None, read_tokens=True
+            )
+        else:
+            answer = model.training_answer_in_halves(batch, read_tokens=True, passing=True)
+        (answer.token_loss + task.loss(answer.predictions, batch.targets).mean()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found.append((answer.token_loss, answer.predictions, gradients))
+    assert type(model.interface).__name__ == "TokenInterface"
+    torch.testing.assert_close(*found)
+
+
+def test_a_large_vocabulary_is_judged_with_the_numbers_of_a_small_one(build, monkeypatch):
+    task, _, model = build()
+    tokens = draw(task).context["tokens"]
+    found = []
+    for large in (10**6, 1):
+        monkeypatch.setattr("lgbench.models.language.LARGE", large)
+        with torch.no_grad():
+            found.append(model.read_tokens({"tokens": tokens[:, :-1]}, tokens[:, 1:], None, 13)[0])
+    torch.testing.assert_close(*found)
+
+
 def test_tokens_that_a_method_drops_have_no_loss_and_the_others_keep_their_labels(build):
     task, plugin, model = build("decimamba[layers=[[0]],l_base=5,min_seq_len=1,train_with=true]")
     batch = draw(task)
