@@ -82,15 +82,6 @@ class _Summed(torch.autograd.Function):
 
 def _losses(logits: Tensor, labels: Tensor, gradient: bool) -> Tensor:
     """Loss of each row of logits `(n, V)`, which become its gradient if asked for."""
-    if logits.device.type == "cuda" and logits.dtype != torch.float64 and len(logits):
-        from lgbench.ops.linear_cross_entropy_triton import losses
-
-        return losses(logits, labels, gradient)
-    return plain(logits, labels, gradient)
-
-
-def plain(logits: Tensor, labels: Tensor, gradient: bool) -> Tensor:
-    """The definition in plain PyTorch; see `_losses`."""
     ignored = labels == IGNORE
     place = labels.clamp(min=0).unsqueeze(1)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

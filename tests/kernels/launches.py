@@ -140,13 +140,6 @@ def _norm(dtype: torch.dtype) -> None:
     out.backward(torch.ones_like(out))
 
 
-def _head(dtype: torch.dtype) -> None:
-    from lgbench.ops.linear_cross_entropy_triton import losses
-
-    losses(torch.ones(3, 50_280, dtype=dtype), torch.zeros(3, dtype=torch.long), gradient=True)
-    losses(torch.ones(3, 50_280, dtype=dtype), torch.zeros(3, dtype=torch.long), gradient=False)
-
-
 def _images() -> None:
     from lgbench.tasks.omniglot.images import draw_affine
     from lgbench.tasks.omniglot.images_triton import mapped_patches
@@ -178,7 +171,6 @@ FAMILIES: dict[str, list[Callable[[], None]]] = {
     "stacked layers": [_stacked],
     "convolution": [lambda: _conv(torch.float32), lambda: _conv(torch.bfloat16)],
     "norm": [lambda: _norm(torch.float32), lambda: _norm(torch.bfloat16)],
-    "head": [lambda: _head(torch.bfloat16), lambda: _head(torch.float32)],
     "images": [_images],
 }
 

@@ -1,9 +1,4 @@
-"""The head's cross-entropy in chunks is that of all logits; its kernel runs in Triton's interpreter.
-
-Triton's part runs in a process of its own that the first test starts.
-"""
-
-import os
+"""The head's cross-entropy in chunks is that of all logits."""
 
 import pytest
 import torch
@@ -11,15 +6,6 @@ from torch.nn import functional as F
 
 from lgbench.ops import linear_cross_entropy as heads
 from lgbench.task import IGNORE
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process that the first test starts")
-
-
-@pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_all_claims_of_this_file_hold_in_the_interpreter(interpret):
-    result = interpret(__file__)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -76,20 +62,3 @@ def test_the_same_input_gives_the_same_bits():
         loss = heads.summed_cross_entropy(hidden, weight, labels)
         found.append([loss, *torch.autograd.grad(loss, (hidden, weight))])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@interpreted
-@pytest.mark.parametrize("words", [5, 37, 300])
-@pytest.mark.parametrize("gradient", [False, True])
-def test_the_kernel_is_the_definition(monkeypatch, words, gradient):
-    from lgbench.ops import linear_cross_entropy_triton as triton_heads
-
-    monkeypatch.setattr(triton_heads, "BLOCK", 64)
-    generator = torch.Generator().manual_seed(0)
-    logits = 10 * torch.randn(6, words, generator=generator)
-    labels = torch.tensor([0, words - 1, IGNORE, 1, 2, 3])
-    mine, theirs = logits.clone(), logits.clone()
-    got = triton_heads.losses(mine, labels, gradient)
-    torch.testing.assert_close(got, heads.plain(theirs, labels, gradient), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-    assert torch.equal(mine, logits) is not gradient
