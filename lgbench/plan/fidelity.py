@@ -12,7 +12,7 @@ HEAD = """# Fidelity
 Each figure or table of a paper that has a command here, and what remains different. `--preset paper` has the
 published numbers, `protocol=as_released` the choices of published code, where it is at odds with its paper.
 This page is made by `lgbench fidelity --out docs/fidelity.md` from what the plugins say; a test compares the
-two, and resolves every command.
+two, and resolves every command. `lgbench probe` looks into cells of `runs/` that were trained before.
 
 Everywhere: items of calibration and of evaluation are disjoint, all methods have the same evaluation items,
 and passkey has 20 items a depth and length where one was published. Paths of data stand for your own copy.

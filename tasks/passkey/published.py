@@ -9,6 +9,7 @@ _RUN = (
 _DECIMAMBA = "Ben-Kish et al., DeciMamba, arXiv:2406.14528"
 _DRAWN = "Training texts begin at a random sentence; the release reads its text on from sample to sample."
 _EXTEND = "--train-length 4096 --train-steps 0 --eval-lengths 1000,2000,4000,8000,16000,32000,64000"
+_TRAINED = "It looks into the trained cells of the table above, of which it reads the first seed."
 
 PUBLISHED = (
     Figure(
@@ -25,6 +26,21 @@ PUBLISHED = (
         command=f'{_RUN} --method "decimamba[layers=[[12,13,14,15,16,17,18,19,20]],count=top_k_percent,'
         'percent=50,train_with=true]"',
         deviations=(_DRAWN, "No code of the ablation was released; the prompt's end is protected."),
+    ),
+    Figure(
+        paper=_DECIMAMBA, shows="Hidden attention of the last position",
+        command="lgbench probe hidden_attention --task passkey --length 2000,4000,8000,16000",
+        deviations=(_TRAINED, "All channels are averaged by their absolute values; published: some, signed."),
+    ),
+    Figure(
+        paper=_DECIMAMBA, shows="Sums of time steps by layer and length",
+        command="lgbench probe sum_delta --task passkey --length 2000,4000,8000,16000,32000",
+        deviations=(_TRAINED, "The sum is shown over the length, so that a linear one is flat."),
+    ),
+    Figure(
+        paper=_DECIMAMBA, shows="Maps of time steps with the passkey marked",
+        command="lgbench probe delta_map --task passkey --layers 16 --length 2000,8000,16000",
+        deviations=(_TRAINED, "Rank and recall of the passkey are ours."),
     ),
     Figure(
         paper="Azizi et al., MambaExtend, ICLR 2025", shows="Passkey: the fine-tuned baseline",

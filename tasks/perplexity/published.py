@@ -11,6 +11,8 @@ _FORKED = "Calibration items come from the training split of the same corpus; re
 _LABELS = "The loss that calibrates is that of the last hundred labels; released: of all positions."
 _LENGTHS = "--eval-lengths 2048,4096,8192,16384,32768,65536"
 _ZERO = "--train-steps 0 --train-length 1899"
+_LOOKS = "It looks into trained cells; `lgbench run --task perplexity` makes them first."
+_STATES = "Ruiz and Gu, arXiv:2507.02782"
 
 PUBLISHED = (
     Figure(
@@ -27,6 +29,15 @@ PUBLISHED = (
         command=f"lgbench run --preset paper --pretrained {_SMALL} {_BOOKS} "
         "--train-length 899,1899,3899,9899,19899,29899",
         deviations=(_DRAWN, "Each model is evaluated at all lengths; its own is the bound."),
+    ),
+    Figure(
+        paper=_DECIMAMBA, shows="Fig. 4: mean distance by training length",
+        command="lgbench probe mean_distance --task perplexity --train-length 512,1024,2048 --items 100 "
+        "--length 512,1024,2048,4096,8192,16384",
+        deviations=(
+            "It looks into trained cells; `lgbench run --task perplexity --data wikitext --train-length "
+            "512,1024,2048` makes them first, of another size than the 80 million parameters of the paper.",
+        ),
     ),
     Figure(
         paper=_DECIMAMBA, shows="PG-19 zero-shot, 1.4B",
@@ -54,6 +65,32 @@ PUBLISHED = (
             "No end of text stands before a document.",
             "The published number is the metric `perplexity of all tokens`.",
         ),
+    ),
+    Figure(
+        paper="MambaModulation, arXiv:2509.19633", shows="Eigenvalues of the transition",
+        command="lgbench probe spectrum --task perplexity",
+        deviations=(_LOOKS, "Eigenvalues in effect, with the time steps of texts, stand beside exp(A)."),
+    ),
+    Figure(
+        paper="MambaModulation, arXiv:2509.19633", shows="Norm of the state by length",
+        command="lgbench probe state_norm --task perplexity --length 1024,2048,4096,8192,16384,32768,65536",
+        deviations=(_LOOKS, "Each length is read by itself, and the state of the convolution is left out."),
+    ),
+    Figure(
+        paper=_STATES, shows="Perplexity by position, Mamba-2",
+        command="lgbench probe positionwise --task perplexity --backbone mamba2 --length 32768",
+        deviations=(_LOOKS,),
+    ),
+    Figure(
+        paper=_STATES, shows="Standard deviation of the state, Mamba-2",
+        command="lgbench probe state_norm --task perplexity --backbone mamba2 "
+        "--length 1024,2048,4096,8192,16384,32768",
+        deviations=(_LOOKS,),
+    ),
+    Figure(
+        paper=_STATES, shows="Effective remembrance",
+        command="lgbench probe effective_remembrance --task perplexity --backbone mamba2 --length 8192",
+        deviations=(_LOOKS,),
     ),
     Figure(
         paper="MambaModulation, arXiv:2509.19633", shows="Perplexity by length, 130M",

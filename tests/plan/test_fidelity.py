@@ -8,10 +8,12 @@ import pytest
 import typer
 
 from lgbench.cli import app
+from lgbench.cli_probe import named_probe
 from lgbench.models import pretrained
 from lgbench.plan.cells import Axes, load_task, resolve_cells
 from lgbench.plan.config import load_plan
 from lgbench.plan.fidelity import published, render
+from lgbench.plugins.registry import BACKBONES, METHODS, TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 FIGURES = published()
@@ -21,14 +23,32 @@ def test_the_page_is_current():
     assert PAGE.read_text(encoding="utf-8") == render(FIGURES), "lgbench fidelity --out docs/fidelity.md"
 
 
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: f"{figure.paper}: {figure.shows}")
+LOOKS = [figure for figure in FIGURES if figure.command.startswith("lgbench probe ")]
+RUNS = [figure for figure in FIGURES if figure not in LOOKS]
+
+
+def options_of(figure, name):
+    program, command, *words = shlex.split(figure.command)
+    assert (program, command) == ("lgbench", name)
+    return typer.main.get_command(app).commands[name].make_context(name, words).params
+
+
+@pytest.mark.parametrize("figure", LOOKS, ids=lambda figure: f"{figure.paper}: {figure.shows}")
+def test_a_probes_command_names_a_probe_a_task_methods_and_increasing_numbers(figure):
+    options = options_of(figure, "probe")
+    probe, _ = named_probe(options["name"])
+    assert options["task"] in TASKS.names() and set(options["method"] or ()) <= set(METHODS.names())
+    lengths = [int(word) for word in (options["length"] or "").split(",") if word]
+    assert lengths == sorted(set(lengths)) and probe.statistics
+    assert options["backbone"] is None or options["backbone"] in BACKBONES.names()
+    assert any("lgbench run" in text or "table above" in text for text in figure.deviations)
+
+
+@pytest.mark.parametrize("figure", RUNS, ids=lambda figure: f"{figure.paper}: {figure.shows}")
 def test_a_command_resolves_to_cells_that_can_all_be_run(figure, monkeypatch):
     held = SimpleNamespace(sizes=SimpleNamespace(backbone="mamba"))
     monkeypatch.setattr(pretrained, "kept", lambda fingerprint: held)
-    program, name, *words = shlex.split(figure.command)
-    assert (program, name) == ("lgbench", "run")
-    command = typer.main.get_command(app).commands[name]
-    options = command.make_context(name, words).params
+    options = options_of(figure, "run")
     typed = {key: value for key, value in options.items() if value and key != "dry_run"}
     (config,) = load_plan(None, typed)
     tasks, methods = config.requests()
