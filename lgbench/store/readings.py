@@ -130,8 +130,8 @@ def write_readings(path: Path, readings: Readings) -> None:
         seal(temporary)
 
 
-def read_readings(path: Path) -> Readings:
-    """What `write_readings` stored, verified.
+def read_readings(path: Path, *, only_rows: bool = False) -> Readings:
+    """What `write_readings` stored, verified; with `only_rows` without the arrays, which need not be there.
 
     Raises:
         OSError, ValueError, pyarrow.ArrowException: it cannot be read, or is not what was written.
@@ -144,23 +144,28 @@ def read_readings(path: Path) -> Readings:
     table = file.read(use_threads=False)
     if content_digest(table) != known.get(_CONTENT):
         raise Damaged("damaged: the digest of its content is another one")
-    arrays = path.with_suffix(".safetensors").read_bytes()
-    if hashlib.sha256(arrays).hexdigest() != known.get(_ARRAYS):
-        raise Damaged("damaged: the arrays beside it are not those that were written with it")
     rows = [
         Reading(row["reading"], row["value"], row["length"], row["layer"], row["group"])
         for row in table.to_pylist()
     ]
+    if only_rows:
+        return Readings(rows, {}, json.loads(known[_FACTS]))
+    arrays = path.with_suffix(".safetensors").read_bytes()
+    if hashlib.sha256(arrays).hexdigest() != known.get(_ARRAYS):
+        raise Damaged("damaged: the arrays beside it are not those that were written with it")
     return Readings(rows, load_arrays(arrays), json.loads(known[_FACTS]))
 
 
 def all_readings(roots: Sequence[Path]) -> dict[Path, Readings]:
-    """Everything that probes have stored under these results folders; what is damaged is left out."""
+    """All rows that probes have stored under these results folders; what is damaged is left out.
+
+    Without the arrays, which published folders lack.
+    """
     found = {}
     for root in roots:
         for path in sorted((Path(root) / "probes").rglob("*.parquet")):
             try:
-                found[path] = read_readings(path)
+                found[path] = read_readings(path, only_rows=True)
             except (OSError, ValueError, pa.ArrowException):
                 continue
     return found

@@ -85,7 +85,7 @@ def _tensors(path: Path) -> Finding:
 def _readings(path: Path) -> Finding:
     """Rows of a probe, and the arrays beside them."""
     try:
-        read_readings(path)
+        read_readings(path, only_rows=not path.with_suffix(".safetensors").exists())
         return Finding("readings", path, True, "")
     except UNREADABLE as error:
         return Finding("readings", path, True, first_line(error))
