@@ -102,7 +102,7 @@ def load(cell: str, results: str | Path = "runs", data_dir: str | Path | None = 
     Raises:
         UserError: no such cell or several, its weights are not in the folder, or the data are others.
     """
-    from lgbench.run.weights import trained_model
+    from lgbench.run.measure import trained_model
 
     found = find_cell(cell, results)
     try:

@@ -219,16 +219,6 @@ class Recipe:
         ),
     )  # fmt: skip
     """What was chosen by looking at one draw is confirmed on another, of the same held-out data."""
-    best_of: tuple[int, ...] = field(
-        default=(),
-        metadata=about(
-            "steps whose weights compete with the last ones by validation loss at the training length; the "
-            "best are evaluated, beside the last",
-            group="evaluation", option="value", least=1, most=MOST_STEPS, column="string",
-            words="best of steps {}",
-        ),
-    )  # fmt: skip
-    """Validation items are of the training split; see `lgbench.run.weights`. Empty: the last are taken."""
     eval_precision: Literal["float32", "bfloat16"] = field(
         default="float32",
         metadata=about(
@@ -248,7 +238,7 @@ class Recipe:
         """The same recipe without what only evaluation reads, so that it can key a trained checkpoint."""
         return replace(
             self, eval_lengths=(), eval_queries=0, query_grid=(), eval_items=0, eval_batch=0,
-            eval_draw=0, best_of=(), eval_precision="float32",
+            eval_draw=0, eval_precision="float32",
         )  # fmt: skip
 
 

@@ -226,7 +226,6 @@ class Cells:
             return []
         rows = self.rows.iloc[group]
         keep = (rows["eval_draw"].fillna(0) == 0) & (rows["protocol"] == "clean")
-        keep &= rows["best_of"].fillna("") == ""
         keep &= rows["step"].isna() | (rows["step"] == rows["train_steps"])
         for name in SETTING:
             if (value := getattr(model, name)) is not None:

@@ -212,7 +212,7 @@ class _Worker:
         """Do of a batch what nobody else does; cells that ended are taken out. Whether there were any."""
         before = sum(map(len, batch.values()))
         self._drop_ended(batch)
-        ready = {t: c for t, c in batch.items() if c and self.turns.trained(t, _steps(c))}
+        ready = {t: c for t, c in batch.items() if c and self.turns.trained(t, {x.step for x in c})}
         with self._leases_of(t for t, c in batch.items() if c and t not in ready) as mine:
             held = {t: batch[t] for t in mine}
             self._drop_ended(held)  # what was over before the lease was ours
@@ -256,7 +256,7 @@ class _Worker:
         failures: dict[Training, _Failure] = {}
         trainers: list[Trainer] = []
         for training, cells in batch.items():
-            steps = _steps(cells)
+            steps = {c.step for c in cells}
             if self.turns.trained(training, steps):
                 continue
             try:
@@ -369,11 +369,6 @@ class _Worker:
 
 def _unfinished(batch: Batch) -> Batch:
     return {training: cells for training, cells in batch.items() if cells}
-
-
-def _steps(cells: Iterable[Cell]) -> set[int]:
-    """Steps whose weights these cells need."""
-    return {step for cell in cells for step in cell.competing}
 
 
 def _failure(trainer: Trainer, status: str, reason: str) -> _Failure:

@@ -84,11 +84,6 @@ class Cell:
         return cell_key(self)
 
     @property
-    def competing(self) -> set[int]:
-        """Steps whose weights it needs: its own, and those that compete with them."""
-        return {self.step, *self.recipe.best_of}
-
-    @property
     def seed(self) -> int:
         """Seed of initialisation and training."""
         return self.training.seed
@@ -148,18 +143,13 @@ class Pair(NamedTuple):
 
 
 def _cells_of(task_name: str, task: Task, name: str, method: Method, pair: Pair, preset: str) -> list[Cell]:
-    """One cell for each step after which a training is evaluated, and one for the best of several."""
+    """One cell for each step after which a training is evaluated."""
     last = pair.recipe.train_steps
     for step in pair.steps:
         if step != last and not 0 < step < last:
             raise UserError(f"--eval-at-steps {step} is outside the training of {last} steps")
-    if wrong := [step for step in pair.recipe.best_of if not 0 < step < last]:
-        raise UserError(f"--best-of {wrong[0]} is outside the training of {last} steps")
     steps = sorted({*pair.steps, last})
-    plain = pair._replace(recipe=replace(pair.recipe, best_of=()))
-    cells = [cell_of(task_name, task, name, method, plain, preset, step) for step in steps]
-    if pair.recipe.best_of:
-        cells.append(cell_of(task_name, task, name, method, pair, preset, last))
+    cells = [cell_of(task_name, task, name, method, pair, preset, step) for step in steps]
     if pair.fault:
         return [replace(cell, fault=pair.fault) for cell in cells]
     try:

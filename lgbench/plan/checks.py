@@ -13,7 +13,7 @@ from lgbench.task import Task
 
 def check_numbers(recipe: Recipe) -> None:
     """Refuse numbers of a recipe that are out of the range that its field says, or contradict each other."""
-    for name in ("eval_lengths", "query_grid", "best_of"):
+    for name in ("eval_lengths", "query_grid"):
         grid = getattr(recipe, name)
         if any(n < 1 for n in grid) or any(a >= b for a, b in pairwise(grid)):
             option = "--" + name.replace("_", "-")

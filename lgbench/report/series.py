@@ -40,8 +40,7 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
     """Values of `SERIES` → the label, with the settings that tell series of one label apart.
 
     A weight of the language-model loss that is not the commonest is named in any case: methods with different
-    ones were trained for different things. A backbone without a state size has none in its name, nor have
-    the last weights a word beside the best of several.
+    ones were trained for different things. A backbone without a state size has none in its name.
     """
     keys = rows[SERIES].drop_duplicates().sort_values(SERIES, kind="stable")
     unit, usual = rows["length_unit"].iloc[0], keys["lm_weight"].mode().iloc[0]
@@ -62,8 +61,7 @@ def name_series(rows: pd.DataFrame) -> dict[tuple, str]:
         for setting in alike:
             shown = setting | {name: format_length(setting[name], unit) for name in TRAIN_LENGTHS}
             unusual = ["lm_weight"] if setting["lm_weight"] != usual and "lm_weight" not in varying else []
-            absent = [name for name in ("d_state", "best_of") if not setting[name]]
-            said = [name for name in [*varying, *unusual] if name not in absent]
+            said = [name for name in [*varying, *unusual] if not (name == "d_state" and not setting[name])]
             words = ", ".join(_WORDS[name].format(shown[name]) for name in said)
             name = f"{label} ({words})" if words else label
             taken[name] = taken.get(name, 0) + 1

@@ -15,11 +15,11 @@ import torch
 import lgbench
 from lgbench.data.fingerprint import digest
 from lgbench.method import Method
-from lgbench.models.model import Model
+from lgbench.models.model import Model, build_model
 from lgbench.plan.cells import Cell, Training, checkpoint_folder, load_method
 from lgbench.plan.params import params_json
 from lgbench.plugins.registry import BACKBONES
-from lgbench.run import provenance
+from lgbench.run import checkpoint, provenance
 from lgbench.run.calibrate import Fit, check_disjoint, evaluated_lengths, fit_lengths
 from lgbench.run.evaluate import Fitted, evaluate
 from lgbench.run.failures import is_out_of_memory, last_line, writable
@@ -28,7 +28,6 @@ from lgbench.run.kept import Row, kept_rows, point, points, together, without
 from lgbench.run.measurement import Measurement
 from lgbench.run.room import Lost, NoRoom
 from lgbench.run.schedule import stage_lengths
-from lgbench.run.weights import trained_model
 from lgbench.stats.intervals import bootstrap_interval, wilson_interval
 from lgbench.store import SCHEMA, Store, as_texts, atomic_file
 from lgbench.store.schema import recipe_columns, split_facts
@@ -39,8 +38,6 @@ EVAL_SEED = 0
 
 AT_REST = "at rest: the method changes nothing at this length"
 """Reason of an ok row whose numbers are those of the baseline."""
-CHOSEN = "weights after step {:,}, of lowest validation loss"
-"""Reason of an ok row of the best of several checkpoints."""
 
 
 class Items:
@@ -115,12 +112,11 @@ def run_cell(
             )
     common = _common(cell, task, method, store) | _trained(model, facts, task.device)
     common["weights_digest"] = digest_of_weights
-    chosen = CHOSEN.format(facts["step"]) if cell.recipe.best_of else ""
     measured = [
         common
         | _references(items, m.num_queries, m.metric)
         | _assumed(method, cell, m, fits.get(m.eval_length, Fit()))
-        | _measured(m, chosen)
+        | _measured(m)
         for m in measurements
     ]
     no_room = [
@@ -164,6 +160,32 @@ def _pictures(
         if not is_out_of_memory(error):
             raise
         return None
+
+
+def trained_model(
+    cell: Cell, task: Task, root: Path, scan_backend: str = "auto"
+) -> tuple[Model, dict[str, Any], str]:
+    """Return the trained model of a cell, what its checkpoint says of it, and the digest of the weights.
+
+    Raises:
+        FileNotFoundError: the training did not leave the weights.
+    """
+    path = checkpoint.weights_path(checkpoint_folder(root, cell.training), cell.step)
+    loaded = checkpoint.load(path)
+    if loaded is None:
+        raise FileNotFoundError(f"no readable weights at {path}")
+    weights, facts = loaded
+    recipe = replace(cell.recipe, pretrained="", weights="")  # all its weights are at hand
+    if cell.recipe.pretrained:  # which decided the vocabulary, and whether the head is the embedding
+        task.vocabulary = len(weights["interface.embedding.weight"])
+        recipe = replace(recipe, untied="interface.head.weight" in weights)
+    model = build_model(
+        task, load_method(cell.method, cell.method_params), recipe, seed=cell.seed,
+        scan_backend=scan_backend, backbone=cell.training.backbone,
+        params=json.loads(cell.training.backbone_params),
+    )  # fmt: skip
+    model.load_state_dict(weights)
+    return model, facts, checkpoint.tensors_digest(weights)
 
 
 def unmeasured_row(cell: Cell, task: Task, store: Store, status: str, reason: str) -> Row:
@@ -300,14 +322,14 @@ def _assumed(method: Method, cell: Cell, m: Measurement, fit: Fit) -> Row:
     }
 
 
-def _measured(m: Measurement, chosen: str) -> Row:
+def _measured(m: Measurement) -> Row:
     finite = bool(np.isfinite(m.values).all())
     combine = np.exp if m.metric.combine == "exp_mean" else float
     low, high = map(float, map(combine, _interval(m))) if finite else (None, None)
     numbers, words = split_facts({name: kept for name, kept in m.facts.items() if name != "cluster"})
     return {
         "status": "ok" if finite else "diverged",
-        "reason": _reason(m, finite, chosen),
+        "reason": _reason(m, finite),
         "axis": m.axis,
         "eval_length": m.eval_length,
         "num_queries": m.num_queries,
@@ -343,10 +365,10 @@ def _unmeasured(items: Items, point: Lost) -> Row:
     }
 
 
-def _reason(m: Measurement, finite: bool, chosen: str) -> str:
+def _reason(m: Measurement, finite: bool) -> str:
     if not finite:
         return f"{int((~np.isfinite(m.values)).sum())} items have no finite score"
-    return "; ".join(filter(None, [AT_REST if m.at_rest else "", chosen]))
+    return AT_REST if m.at_rest else ""
 
 
 def _interval(m: Measurement) -> tuple[float, float]:

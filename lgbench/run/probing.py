@@ -26,9 +26,8 @@ from lgbench.probe import Probe, Readings, Recorder
 from lgbench.run import provenance
 from lgbench.run.calibrate import fit_lengths
 from lgbench.run.evaluate import autocast
-from lgbench.run.measure import EVAL_SEED
+from lgbench.run.measure import EVAL_SEED, trained_model
 from lgbench.run.reading import ContextReader, Window
-from lgbench.run.weights import trained_model
 from lgbench.store.readings import key_of, read_readings, readings_path, write_readings
 from lgbench.task import EvalSet, Task, Tensors
 

@@ -41,11 +41,7 @@ _COLUMNS: tuple[Column, ...] = (
         "hash of everything that decides the trained weights; shared by methods that train alike",
     ),
     ("status", pa.string(), "ok, diverged, out_of_memory, failed or skipped; only ok rows have a value"),
-    (
-        "reason",
-        pa.string(),
-        "why the status is not ok; of an ok row what one must know of its numbers, empty otherwise",
-    ),
+    ("reason", pa.string(), "why the status is not ok; empty otherwise"),
     ("task", pa.string(), "name of the task"),
     ("task_params", _PARAMS, "resolved parameters of the task, those that choose the data aside"),
     (

@@ -7,7 +7,7 @@ import pytest
 from lgbench.method import Method
 from lgbench.plugins.registry import METHODS
 from lgbench.run import checkpoint
-from lgbench.run.weights import trained_model
+from lgbench.run.measure import trained_model
 from lgbench.store import read
 
 
