@@ -159,13 +159,13 @@ def read_readings(path: Path, *, only_rows: bool = False) -> Readings:
 def all_readings(roots: Sequence[Path]) -> dict[Path, Readings]:
     """All rows that probes have stored under these results folders; what is damaged is left out.
 
-    Without the arrays, which published folders lack.
+    With the arrays where they are there; published folders lack them.
     """
     found = {}
     for root in roots:
         for path in sorted((Path(root) / "probes").rglob("*.parquet")):
             try:
-                found[path] = read_readings(path, only_rows=True)
+                found[path] = read_readings(path, only_rows=not path.with_suffix(".safetensors").exists())
             except (OSError, ValueError, pa.ArrowException):
                 continue
     return found
