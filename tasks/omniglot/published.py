@@ -8,8 +8,7 @@ _SEEN = (
     "The values of the sweep are not in the paper's text; these are ours, around the defaults of its code."
 )
 _BEST = (
-    "The last weights are evaluated; the authors keep those of lowest validation error at 1,024 image "
-    "tokens. `--best-of STEPS` evaluates such ones beside them, chosen on training characters."
+    "The last weights are evaluated; the authors keep those of lowest validation error at 1,024 image tokens."
 )
 _LOOK = "lgbench probe {} --task omniglot"
 _TRAINED = "It looks into trained cells; `lgbench run --task omniglot --preset paper{}` makes them first."
